@@ -1,0 +1,81 @@
+// Package config is pgbaton's configuration: one value that every subcommand works from.
+package config
+
+import "time"
+
+// Config is the whole configuration after flags, environment and file were merged, defaults
+// filled in and everything validated.
+type Config struct {
+	Patroni  Patroni
+	Postgres string // connection string of this member's own server
+	Poolers  []Pooler
+	Pause    Pause
+	Resume   Resume
+	Versions Versions
+	StateDir string // exists, 0700, ours
+	File     string // the file that was read; "" when there was none
+}
+
+// Patroni is how this member's REST API is reached.
+type Patroni struct {
+	URL          string
+	Username     string
+	Password     string // from PasswordFile or the environment, never from the file itself
+	PasswordFile string
+	CAFile       string
+	CertFile     string
+	KeyFile      string
+	Config       string // Patroni's own configuration file; fills what is not set above
+}
+
+// Pooler is one entry of `poolers`. It may stand for several PgBouncer processes.
+type Pooler struct {
+	DSN       string // admin console; "" when there are only signals
+	Password  string // from password_file; "" leaves it to the DSN, pgpass or PGPASSWORD
+	Resolve   string // "all" (default): every address behind the name; "one": only the first
+	Databases Databases
+	Pidfile   string // co-located: signals when the console does not answer
+}
+
+// Databases says what a pause stops. The zero value means all.
+type Databases struct {
+	Auto  bool     // those that lead to this cluster
+	Names []string // exactly these; nil with Auto false: all
+}
+
+// Policies for a budget that was spent before the poolers were drained.
+const (
+	OnTimeoutHold      = "hold"
+	OnTimeoutTerminate = "terminate"
+	OnTimeoutSkip      = "skip"
+	OnTimeoutWait      = "wait"
+)
+
+// Pause are the limits of a handover's first half.
+type Pause struct {
+	Budget         time.Duration // longest the guard may take while the lock is held and fresh
+	Attempt        time.Duration // longest one PAUSE may take before everybody is resumed
+	OnTimeout      string        // one of the OnTimeout constants
+	Lease          time.Duration // longest a pause may last
+	ShutdownBudget time.Duration // longest the guard may take while Patroni does not answer
+	StopServer     bool          // stop_server: auto (true) or off
+}
+
+// Resume are the limits of a handover's second half.
+type Resume struct {
+	Route   string // connection string that leads to the primary; "" asks the poolers for theirs
+	Timeout time.Duration
+}
+
+// Versions says where a configuration version can be seen, for reload.
+type Versions struct {
+	Postgres  VersionSource
+	PgBouncer VersionSource
+}
+
+// VersionSource is one of three places; at most one field is set.
+type VersionSource struct {
+	Setting string // Postgres only: a custom setting
+	File    string // a file whose content is the version
+	Line    string // a configuration file with a line "config-version: N" in a comment
+}
