@@ -1,0 +1,69 @@
+package pgb
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+var (
+	// ErrAlreadyPaused is PgBouncer's answer to PAUSE when a pause stands already. It says
+	// nothing about transactions that still run.
+	ErrAlreadyPaused = errors.New("already paused")
+	// ErrNotPaused is its answer to RESUME when nothing is paused.
+	ErrNotPaused = errors.New("not paused")
+	// ErrNoConsole says that a pooler has no admin console configured: it takes signals only.
+	ErrNoConsole = errors.New("no admin console configured")
+	// ErrNotPgBouncer says that the process behind a pidfile is something else. It was not signalled.
+	ErrNotPgBouncer = errors.New("not a pgbouncer process")
+)
+
+// NotDrainedError says that a pooler was told to pause and server connections were still in use when
+// the time was up. The pause stands until somebody resumes.
+type NotDrainedError struct {
+	Pooler string
+	Active int // server connections that were still open; -1 when the pooler could not say
+}
+
+func (e *NotDrainedError) Error() string {
+	if e.Active < 0 {
+		return fmt.Sprintf("pooler %s: PAUSE not answered in time", e.Pooler)
+	}
+	return fmt.Sprintf("pooler %s: %d server connection(s) still in use when the time for PAUSE was up", e.Pooler, e.Active)
+}
+
+// ConsoleError is a failure of one pooler's admin console, with what was being done.
+type ConsoleError struct {
+	Pooler string // address, no secrets
+	Op     string // "connect" or the statement
+	Err    error
+}
+
+func (e *ConsoleError) Error() string {
+	return fmt.Sprintf("pooler %s: %s: %v", e.Pooler, e.Op, e.Err)
+}
+
+func (e *ConsoleError) Unwrap() error { return e.Err }
+
+// ServerError is an ErrorResponse of PgBouncer.
+type ServerError struct {
+	Code    string // SQLSTATE; PgBouncer uses 08P01 for nearly everything
+	Message string
+}
+
+func (e *ServerError) Error() string { return e.Message }
+
+// serverError gives the errors that have a meaning of their own their own value. The texts differ:
+// 1.18 to 1.25 say "already suspended/paused" and "pooler is not paused/suspended", 1.26 says
+// "already paused" and "pooler is not paused"; a database says "database X is not paused".
+func serverError(m *pgproto3.ErrorResponse) error {
+	switch {
+	case strings.HasPrefix(m.Message, "already "):
+		return ErrAlreadyPaused
+	case strings.Contains(m.Message, "is not paused"):
+		return ErrNotPaused
+	}
+	return &ServerError{Code: m.Code, Message: m.Message}
+}
