@@ -1,0 +1,262 @@
+package patroni
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	bodyLimit   = 1 << 20 // bytes of an answer that are read
+	errorLimit  = 300     // bytes of an answer that an error shows
+	dialTimeout = time.Second
+	callTimeout = 10 * time.Second
+)
+
+// Options say how a member's REST API is reached. Only URL is needed.
+type Options struct {
+	URL      string // http://127.0.0.1:8008; user and password in it count when Username is empty
+	Username string // sent with every call, as Basic authentication
+	Password string
+	CAFile   string // PEM; instead of the system's authorities
+	CertFile string // PEM; our certificate, with KeyFile
+	KeyFile  string
+}
+
+// Client calls one member's REST API. It is safe for concurrent use and needs no closing.
+type Client struct {
+	base               string
+	username, password string
+	http               *http.Client
+}
+
+// New checks the options and reads the files they name. It does not connect.
+func New(o Options) (*Client, error) {
+	if o.URL == "" {
+		return nil, errors.New("patroni: no URL")
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil {
+		// url's own error repeats the URL, with a password that may be in it.
+		return nil, errors.New("patroni: the URL does not parse; it looks like http://127.0.0.1:8008")
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
+		return nil, fmt.Errorf("patroni: URL %s must be http://HOST:PORT or https://HOST:PORT", u.Redacted())
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("patroni: URL %s must end with the host, port or path", u.Redacted())
+	}
+	if u.User != nil && o.Username == "" {
+		o.Username = u.User.Username()
+		if p, ok := u.User.Password(); ok && o.Password == "" {
+			o.Password = p
+		}
+	}
+	u.User = nil
+
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("patroni: CA file: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("patroni: CA file %s: no PEM certificate in it", o.CAFile)
+		}
+	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		return nil, errors.New("patroni: a client certificate needs both its certificate file and its key file")
+	}
+	if o.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("patroni: client certificate: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return &Client{
+		base: strings.TrimRight(u.String(), "/"), username: o.Username, password: o.Password,
+		http: &http.Client{
+			Transport: &http.Transport{
+				DialContext:       (&net.Dialer{Timeout: dialTimeout, KeepAlive: -1}).DialContext,
+				TLSClientConfig:   t,
+				DisableKeepAlives: true,
+				// The context ends a handshake; a limit of the transport's own would be
+				// an error that does not say that it was a time-out of a silent peer.
+				MaxResponseHeaderBytes: 64 << 10,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// Error is what became of one call.
+type Error struct {
+	Method, Path string
+	StatusCode   int    // 0: no status line came
+	Body         string // what the answer said, shortened; empty when there was none
+	Connected    bool   // the TCP connection was made
+	Err          error  // nil when the status says it all
+}
+
+func (e *Error) Error() string {
+	s := "patroni: " + e.Method + " " + e.Path + ": "
+	switch {
+	case e.StatusCode != 0 && e.Err != nil:
+		s += fmt.Sprintf("%d, %v", e.StatusCode, e.Err)
+	case e.StatusCode != 0:
+		s += fmt.Sprintf("%d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	case e.Connected && isTimeout(e.Err):
+		s += "connected, but no answer in time"
+	default:
+		s += fmt.Sprint(e.Err)
+	}
+	if e.Body != "" {
+		s += ": " + e.Body
+	}
+	return s
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Unanswered reports whether somebody listens there, and no (whole) answer came: within the time, or
+// before the connection was closed. A connection that could not be made *in time* counts too: the
+// kernel accepts connections on behalf of a process that has stopped to, until its queue is full
+// (Patroni's holds 5, restapi.request_queue_size), and drops the attempts after that; HAProxy's checks fill
+// it in seconds. [Error.Connected] tells the two apart. A context that the caller cancelled is not
+// an answer to anything and does not count.
+func Unanswered(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || e.Err == nil || errors.Is(e.Err, context.Canceled) {
+		return false
+	}
+	if isTimeout(e.Err) {
+		return true
+	}
+	return e.Connected && isCut(e.Err)
+}
+
+// Unreachable reports whether nobody is there who could be asked: connection refused, no route, no
+// such name, or a TLS handshake that failed.
+func Unreachable(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || e.Err == nil || e.StatusCode != 0 || errors.Is(e.Err, context.Canceled) {
+		return false
+	}
+	if Unanswered(err) {
+		return false
+	}
+	return !e.Connected || isTLS(e.Err)
+}
+
+// Unauthorized reports whether Patroni refused the credentials (401) or us altogether (403: allowlist
+// or client certificate).
+func Unauthorized(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden)
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	// A name that the resolver did not find in time is not a listener that stays silent.
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return false
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &n) && n.Timeout()
+}
+
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func isTLS(err error) bool {
+	var record tls.RecordHeaderError
+	var verify *tls.CertificateVerificationError
+	var alert tls.AlertError
+	return errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &alert) || strings.Contains(err.Error(), "tls: ")
+}
+
+// do sends a request and returns the body of an answer whose status is one of want.
+func (c *Client) do(ctx context.Context, method, path string, want ...int) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var connected atomic.Bool // the dial may end after the call
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil {
+				connected.Store(true)
+			}
+		},
+	})
+	fail := func(status int, body []byte, err error) error {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // method and path are ours already
+		}
+		return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: connected.Load(), Err: err}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	if err != nil {
+		return 0, nil, fail(0, nil, err)
+	}
+	req.Header.Set("User-Agent", "pgbaton")
+	if c.username != "" {
+		req.SetBasicAuth(c.username, c.password)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return 0, nil, fail(0, nil, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, bodyLimit+1))
+	if err != nil {
+		return res.StatusCode, nil, fail(res.StatusCode, nil, err)
+	}
+	if len(body) > bodyLimit {
+		return res.StatusCode, nil, fail(res.StatusCode, nil, fmt.Errorf("the answer is longer than %d bytes", bodyLimit))
+	}
+	for _, w := range want {
+		if res.StatusCode == w {
+			return res.StatusCode, body, nil
+		}
+	}
+	return res.StatusCode, nil, fail(res.StatusCode, body, nil)
+}
+
+// shorten makes an answer fit for a log line.
+func (c *Client) shorten(body []byte) string {
+	body = bytes.TrimSpace(body)
+	if c.password != "" {
+		body = bytes.ReplaceAll(body, []byte(c.password), []byte("*****"))
+	}
+	cut := len(body) > errorLimit
+	if cut {
+		body = body[:errorLimit]
+	}
+	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(body), "?")), " ")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, s)
+	if cut {
+		s += "…"
+	}
+	return s
+}

@@ -1,0 +1,302 @@
+package patroni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Health is what a member says of itself: the body of GET /leader, which is the same as that of
+// GET /patroni whatever the status code (source: api.py, 4.0.7 and 4.1.5).
+type Health struct {
+	HasLock    bool // status 200: this member holds the leader lock, as far as Patroni's last look at the DCS
+	StatusCode int  // 200 or 503
+	// State of the server: "running", "stopping", "stopped", "starting", "restarting", "start failed",
+	// "crashed", … ; "unknown" when Patroni thinks that it runs and it did not answer.
+	State string
+	// Role: "primary" ("master" before 4.0), "replica", "standby_leader", "demoted", "promoted",
+	// "uninitialized". While the server answers it is its own pg_is_in_recovery(), else Patroni's memory.
+	Role          string
+	ServerVersion int // 170005; 0 while the server does not answer
+	Timeline      int // 0 when not told
+	// DCSLastSeen is when Patroni last reached the DCS, in whole seconds of this host's clock; zero
+	// when not told, or never.
+	DCSLastSeen     time.Time
+	Maintenance     bool // the cluster is in maintenance mode ("pause": true)
+	ClusterUnlocked bool // nobody holds the leader lock
+	PendingRestart  bool
+	Name            string // of the member; empty where an old Patroni does not tell it
+	Scope           string
+	Version         string // of Patroni, "4.0.7"
+	SystemID        string // of the database cluster; empty when not known yet
+}
+
+// Primary reports whether the role is that of a writable leader, under its name in any version.
+func (h Health) Primary() bool {
+	return h.Role == "primary" || h.Role == "master" || h.Role == "promoted"
+}
+
+// Leader asks GET /leader. Answers 200 and 503 are both a Health; an answer of any other status, or one that
+// is not Patroni's (a proxy's error page), is an [*Error].
+func (c *Client) Leader(ctx context.Context) (Health, error) {
+	const path = "/leader"
+	status, body, err := c.do(ctx, http.MethodGet, path, http.StatusOK, http.StatusServiceUnavailable)
+	if err != nil {
+		return Health{}, err
+	}
+	var a struct {
+		State           string      `json:"state"`
+		Role            string      `json:"role"`
+		ServerVersion   int         `json:"server_version"`
+		Timeline        int         `json:"timeline"`
+		DCSLastSeen     json.Number `json:"dcs_last_seen"`
+		Pause           bool        `json:"pause"`
+		ClusterUnlocked bool        `json:"cluster_unlocked"`
+		PendingRestart  bool        `json:"pending_restart"`
+		SystemID        string      `json:"database_system_identifier"`
+		Patroni         *struct {
+			Name    string `json:"name"`
+			Scope   string `json:"scope"`
+			Version string `json:"version"`
+		} `json:"patroni"`
+	}
+	if err := json.Unmarshal(body, &a); err != nil {
+		return Health{}, c.garbage(http.MethodGet, path, status, body, err)
+	}
+	if a.State == "" || a.Patroni == nil {
+		return Health{}, c.garbage(http.MethodGet, path, status, body, errors.New("no state"))
+	}
+	h := Health{
+		HasLock: status == http.StatusOK, StatusCode: status, State: a.State, Role: a.Role,
+		ServerVersion: a.ServerVersion, Timeline: a.Timeline, Maintenance: a.Pause,
+		ClusterUnlocked: a.ClusterUnlocked, PendingRestart: a.PendingRestart, SystemID: a.SystemID,
+		Name: a.Patroni.Name, Scope: a.Patroni.Scope, Version: a.Patroni.Version,
+	}
+	if seen, err := a.DCSLastSeen.Float64(); err == nil && seen >= 1 && seen < math.MaxInt32*4 {
+		h.DCSLastSeen = time.Unix(int64(seen), 0)
+	}
+	return h, nil
+}
+
+func (c *Client) garbage(method, path string, status int, body []byte, err error) error {
+	return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: true,
+		Err: fmt.Errorf("the answer is not Patroni's: %w", err)}
+}
+
+// Patroni's own values where the DCS holds none (config.py, 4.0.7 and 4.1.5).
+const (
+	DefaultTTL          = 30 * time.Second
+	DefaultLoopWait     = 10 * time.Second
+	DefaultRetryTimeout = 10 * time.Second
+)
+
+// Dynamic is the cluster-wide configuration as it is written in the DCS. Patroni raises values
+// that are too small (ttl to 20 s) and lowers loop_wait and retry_timeout where they do not fit ttl,
+// without writing that back.
+type Dynamic struct {
+	TTL                time.Duration // of the leader lock
+	LoopWait           time.Duration
+	RetryTimeout       time.Duration
+	PrimaryStopTimeout time.Duration  // master_stop_timeout before 4.0; 0: no limit
+	Raw                map[string]any // all of it; at most 1 MiB of JSON
+}
+
+// Dynamic asks GET /config. A key that is missing has Patroni's default. 502 is an [*Error]: Patroni does
+// not know the configuration (no cluster yet, or no DCS).
+func (c *Client) Dynamic(ctx context.Context) (Dynamic, error) {
+	const path = "/config"
+	status, body, err := c.do(ctx, http.MethodGet, path, http.StatusOK)
+	if err != nil {
+		return Dynamic{}, err
+	}
+	d := Dynamic{}
+	if err := json.Unmarshal(body, &d.Raw); err != nil {
+		return Dynamic{}, c.garbage(http.MethodGet, path, status, nil, err) // the body may hold passwords
+	}
+	for _, k := range []struct {
+		names    []string
+		to       *time.Duration
+		fallback time.Duration
+	}{
+		{[]string{"ttl"}, &d.TTL, DefaultTTL},
+		{[]string{"loop_wait"}, &d.LoopWait, DefaultLoopWait},
+		{[]string{"retry_timeout"}, &d.RetryTimeout, DefaultRetryTimeout},
+		{[]string{"primary_stop_timeout", "master_stop_timeout"}, &d.PrimaryStopTimeout, 0},
+	} {
+		*k.to = k.fallback
+		for _, name := range k.names {
+			v, ok := d.Raw[name]
+			if !ok || v == nil {
+				continue
+			}
+			if *k.to, ok = seconds(v); !ok {
+				return Dynamic{}, c.garbage(http.MethodGet, path, status, nil, fmt.Errorf("%s is no number of seconds", name))
+			}
+			break
+		}
+	}
+	return d, nil
+}
+
+// seconds reads 30, 30.0 and "30", as Patroni does.
+func seconds(v any) (time.Duration, bool) {
+	var f float64
+	switch v := v.(type) {
+	case float64:
+		f = v
+	case string:
+		var err error
+		if f, err = strconv.ParseFloat(strings.TrimSpace(v), 64); err != nil {
+			return 0, false
+		}
+	default:
+		return 0, false
+	}
+	if !(f >= 0 && f < 1e9) {
+		return 0, false
+	}
+	return time.Duration(f * float64(time.Second)), true
+}
+
+// Lag is how far a member is behind the leader's last known WAL position.
+type Lag struct {
+	Bytes int64
+	Known bool // false on the leader, and where Patroni says "unknown"
+}
+
+// UnmarshalJSON reads a number of bytes or "unknown".
+func (l *Lag) UnmarshalJSON(b []byte) error {
+	*l = Lag{}
+	if n, err := strconv.ParseInt(string(b), 10, 64); err == nil {
+		*l = Lag{n, true}
+	}
+	return nil
+}
+
+// Change is a parameter's value that waits for a restart.
+type Change struct{ Old, New string }
+
+// Member is one row of the cluster's view in the DCS: what the member wrote there in its last loop.
+type Member struct {
+	Name                 string
+	Role                 string // "leader", "standby_leader", "sync_standby", "quorum_standby", "replica"
+	State                string // "running", "streaming" (replicas of newer versions), "in archive recovery", "stopped", …
+	Host                 string // of PostgreSQL, as clients reach it; empty when not told
+	Port                 int
+	APIURL               string
+	Timeline             int // 0 when not told
+	Lag                  Lag
+	PendingRestart       bool
+	PendingRestartReason map[string]Change // since 3.3; nil before
+	Tags                 map[string]any
+}
+
+// Leader reports whether the member holds the lock of a cluster or of a standby cluster.
+func (m Member) Leader() bool { return m.Role == "leader" || m.Role == "standby_leader" }
+
+// Switchover is one that waits for its time.
+type Switchover struct {
+	At       time.Time
+	From, To string // empty: not said
+}
+
+// Cluster is the view that all members share through the DCS.
+type Cluster struct {
+	Scope               string // empty where an old Patroni does not tell it
+	Members             []Member
+	Paused              bool // maintenance mode
+	ScheduledSwitchover *Switchover
+}
+
+// Leader returns the member that holds the lock.
+func (c Cluster) Leader() (Member, bool) {
+	for _, m := range c.Members {
+		if m.Leader() {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// Cluster asks GET /cluster. Patroni reads the DCS for it, so it takes as long as that does: without a
+// DCS, up to retry_timeout, and then 500 or a closed connection.
+func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
+	const path = "/cluster"
+	status, body, err := c.do(ctx, http.MethodGet, path, http.StatusOK)
+	if err != nil {
+		return Cluster{}, err
+	}
+	var a struct {
+		Scope   string `json:"scope"`
+		Pause   bool   `json:"pause"`
+		Members []struct {
+			Name           string                    `json:"name"`
+			Role           string                    `json:"role"`
+			State          string                    `json:"state"`
+			Host           string                    `json:"host"`
+			Port           int                       `json:"port"`
+			APIURL         string                    `json:"api_url"`
+			Timeline       int                       `json:"timeline"`
+			Lag            Lag                       `json:"lag"`
+			PendingRestart bool                      `json:"pending_restart"`
+			Reason         map[string]map[string]any `json:"pending_restart_reason"`
+			Tags           map[string]any            `json:"tags"`
+		} `json:"members"`
+		Switchover *struct {
+			At   string `json:"at"`
+			From string `json:"from"`
+			To   string `json:"to"`
+		} `json:"scheduled_switchover"`
+	}
+	if err := json.Unmarshal(body, &a); err != nil {
+		return Cluster{}, c.garbage(http.MethodGet, path, status, body, err)
+	}
+	if a.Members == nil {
+		return Cluster{}, c.garbage(http.MethodGet, path, status, body, errors.New("no members"))
+	}
+	r := Cluster{Scope: a.Scope, Paused: a.Pause}
+	for _, m := range a.Members {
+		member := Member{Name: m.Name, Role: m.Role, State: m.State, Host: m.Host, Port: m.Port, APIURL: m.APIURL,
+			Timeline: m.Timeline, Lag: m.Lag, PendingRestart: m.PendingRestart, Tags: m.Tags}
+		if m.Reason != nil {
+			member.PendingRestartReason = make(map[string]Change, len(m.Reason))
+			for k, v := range m.Reason {
+				member.PendingRestartReason[k] = Change{text(v["old_value"]), text(v["new_value"])}
+			}
+		}
+		r.Members = append(r.Members, member)
+	}
+	if s := a.Switchover; s != nil {
+		// Python's isoformat: with an offset, with or without microseconds.
+		at, err := time.Parse(time.RFC3339, s.At)
+		if err != nil {
+			return Cluster{}, c.garbage(http.MethodGet, path, status, nil, fmt.Errorf("scheduled_switchover: %w", err))
+		}
+		r.ScheduledSwitchover = &Switchover{At: at, From: s.From, To: s.To}
+	}
+	return r, nil
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// Reload asks POST /reload. Patroni only schedules it (202): it is done in the loop that follows, up to
+// loop_wait later.
+func (c *Client) Reload(ctx context.Context) error {
+	_, _, err := c.do(ctx, http.MethodPost, "/reload", http.StatusAccepted, http.StatusOK)
+	return err
+}
