@@ -1,0 +1,27 @@
+#!/bin/sh
+# Make the passwords that kustomization.yaml beside this script puts into Secrets.
+#
+#   manifests/credentials/generate.sh             random ones; files that exist stay as they are
+#   SUPERUSER_PASSWORD=... generate.sh            for a cluster that has its password already
+#   ROUTE=acid-cluster generate.sh                the Service of the primary (default: cluster)
+set -eu
+cd "$(dirname "$0")"
+umask 077
+
+# Letters and digits only: nothing here needs quoting in a userlist, a pgpass file or a URL.
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+keep() { [ -s "$1" ] || printf '%s' "$2" >"$1"; }
+
+case ${SUPERUSER_PASSWORD-} in
+*[\":\\]*) echo "generate.sh: SUPERUSER_PASSWORD with \", : or \\ : write userlist.txt and pgpass by hand" >&2; exit 1 ;;
+?*) printf '%s' "$SUPERUSER_PASSWORD" >superuser-password ;;
+esac
+keep superuser-password "$(random)"
+keep replication-password "$(random)"
+keep pgbouncer-admin-password "$(random)"
+
+# These two repeat the passwords above in the form that their reader wants.
+printf '"%s" "%s"\n' \
+	postgres "$(cat superuser-password)" \
+	pgbouncer_admin "$(cat pgbouncer-admin-password)" >userlist.txt
+printf '%s:5432:*:postgres:%s\n' "${ROUTE:-cluster}" "$(cat superuser-password)" >pgpass
