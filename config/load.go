@@ -1,0 +1,779 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+const systemFile = "/etc/pgbaton/pgbaton.yaml"
+
+// Options is where Load looks. The zero value is a program without flags.
+type Options struct {
+	File       string    // --config; "" looks in the usual places
+	Set        []Setting // flags that were given
+	Executable string    // the running binary, links resolved; "" asks the system
+	Argv0      string    // as which it was called; "" is os.Args[0]
+
+	LookupEnv func(string) (string, bool) // nil is os.LookupEnv
+
+	systemFile string // for tests
+}
+
+// Setting is one key's value from a flag. Keys are those of the file ("pause.budget"); "pooler"
+// may be given several times, each with one connection string.
+type Setting struct {
+	Key    string
+	Value  string
+	Source string // what an error calls it, such as "--pause-budget"
+}
+
+// Load reads flags, environment and file, in this order of weight, fills in the defaults,
+// checks everything, reads the passwords' files and opens the state directory. It does not
+// touch the network. The error is an *Error: what is wrong can only be mended by a person.
+func Load(o Options) (*Config, error) {
+	if o.LookupEnv == nil {
+		o.LookupEnv = os.LookupEnv
+	}
+	l := &loader{options: o, seen: map[string]bool{}}
+	if err := l.load(); err != nil {
+		return nil, err
+	}
+	return &l.config, nil
+}
+
+// Keys lists every key that a file may have, as "pause.budget"; those of a pooler as "poolers[].dsn".
+func Keys() []string {
+	var keys []string
+	for _, b := range new(loader).bindings() {
+		keys = append(keys, b.key)
+	}
+	for _, b := range new(loader).poolerBindings(new(Pooler)) {
+		keys = append(keys, "poolers[]."+b.key)
+	}
+	return append(keys, "poolers", "poolers[].databases")
+}
+
+// EnvName is the variable that sets a key.
+func EnvName(key string) string {
+	return "PGBATON_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+type loader struct {
+	options Options
+	config  Config
+	seen    map[string]bool // keys that some source has set
+}
+
+// value is one scalar and where it comes from.
+type value struct {
+	text string // ${NAME} replaced
+	raw  string // as written: what an error may show
+	at   Error  // file, line and key, for an error
+}
+
+func (v value) fail(problem, hint string, cause error) error {
+	e := v.at
+	e.Problem, e.Hint, e.Err = problem, hint, cause
+	return &e
+}
+
+type binding struct {
+	key string
+	set func(value) error
+}
+
+func (l *loader) bindings() []binding {
+	c := &l.config
+	return []binding{
+		{"patroni.config", setPath(&c.Patroni.Config)},
+		{"patroni.url", setURL(&c.Patroni.URL)},
+		{"patroni.username", setText(&c.Patroni.Username)},
+		{"patroni.password_file", setPath(&c.Patroni.PasswordFile)},
+		{"patroni.ca_file", setPath(&c.Patroni.CAFile)},
+		{"patroni.cert_file", setPath(&c.Patroni.CertFile)},
+		{"patroni.key_file", setPath(&c.Patroni.KeyFile)},
+		{"postgres", setDSN(&c.Postgres)},
+		{"pause.budget", setDuration(&c.Pause.Budget)},
+		{"pause.attempt", setDuration(&c.Pause.Attempt)},
+		{"pause.on_timeout", setEnum(&c.Pause.OnTimeout, OnTimeoutHold, OnTimeoutTerminate, OnTimeoutSkip, OnTimeoutWait)},
+		{"pause.lease", setDuration(&c.Pause.Lease)},
+		{"pause.shutdown_budget", setDuration(&c.Pause.ShutdownBudget)},
+		{"pause.stop_server", func(v value) error {
+			var word string
+			err := setEnum(&word, "auto", "off")(v)
+			c.Pause.StopServer = word == "auto"
+			return err
+		}},
+		{"resume.route", setDSN(&c.Resume.Route)},
+		{"resume.timeout", setDuration(&c.Resume.Timeout)},
+		{"versions.postgres.setting", setText(&c.Versions.Postgres.Setting)},
+		{"versions.postgres.file", setPath(&c.Versions.Postgres.File)},
+		{"versions.postgres.line", setPath(&c.Versions.Postgres.Line)},
+		{"versions.pgbouncer.file", setPath(&c.Versions.PgBouncer.File)},
+		{"versions.pgbouncer.line", setPath(&c.Versions.PgBouncer.Line)},
+		{"state_dir", setPath(&c.StateDir)},
+	}
+}
+
+func (l *loader) poolerBindings(p *Pooler) []binding {
+	return []binding{
+		{"dsn", setDSN(&p.DSN)},
+		{"password_file", func(v value) error {
+			var path string
+			if err := setPath(&path)(v); err != nil {
+				return err
+			}
+			var err error
+			p.Password, err = readPassword(path, v.at)
+			return err
+		}},
+		{"resolve", setEnum(&p.Resolve, "all", "one")},
+		{"pidfile", setPath(&p.Pidfile)},
+	}
+}
+
+func (l *loader) load() error {
+	file, text, err := l.findFile()
+	if err != nil {
+		return err
+	}
+	l.config.File = file
+	inFile := map[string]value{}
+	var poolers ast.Node
+	var doc *tree
+	if file != "" {
+		if doc, err = parseTree(file, text); err != nil {
+			return err
+		}
+		if poolers, err = l.flatten(doc, inFile); err != nil {
+			return err
+		}
+	}
+	var passwordAt Error
+	for _, b := range l.bindings() {
+		v, ok, err := l.weightiest(b.key, inFile)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		l.seen[b.key] = true
+		if b.key == "patroni.password_file" {
+			passwordAt = v.at
+		}
+		if err := b.set(v); err != nil {
+			return err
+		}
+	}
+	if err := l.loadPoolers(doc, poolers); err != nil {
+		return err
+	}
+	p := &l.config.Patroni
+	if password, ok := l.env("PGBATON_PATRONI_PASSWORD"); ok {
+		p.Password = password
+	} else if p.PasswordFile != "" {
+		if p.Password, err = readPassword(p.PasswordFile, passwordAt); err != nil {
+			return err
+		}
+	}
+	if p.Config != "" {
+		if err := l.fillFromPatroni(); err != nil {
+			return err
+		}
+	}
+	l.fillDefaults()
+	if err := l.check(inFile); err != nil {
+		return err
+	}
+	return l.openStateDir(inFile)
+}
+
+// findFile is the configuration file and its text; "" when there is none and none was asked for.
+func (l *loader) findFile() (string, []byte, error) {
+	o := l.options
+	if o.File != "" {
+		return readConfig(o.File, "--config")
+	}
+	if name, ok := l.env("PGBATON_CONFIG"); ok {
+		return readConfig(name, "PGBATON_CONFIG")
+	}
+	executable, argv0, system := o.Executable, o.Argv0, o.systemFile
+	if executable == "" {
+		executable, _ = os.Executable()
+	}
+	if real, err := filepath.EvalSymlinks(executable); err == nil {
+		executable = real
+	}
+	if argv0 == "" {
+		argv0 = os.Args[0]
+	}
+	if system == "" {
+		system = systemFile
+	}
+	var places []string
+	if executable != "" {
+		places = append(places, filepath.Join(filepath.Dir(executable), "pgbaton.yaml"))
+	}
+	// Without a slash it was found by PATH, and its folder is not the current one.
+	if strings.Contains(argv0, "/") {
+		places = append(places, filepath.Join(filepath.Dir(argv0), "pgbaton.yaml"))
+	}
+	for _, place := range append(places, system) {
+		if _, err := os.Stat(place); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		return readConfig(place, "")
+	}
+	return "", nil, nil
+}
+
+func readConfig(file, source string) (string, []byte, error) {
+	text, err := readBounded(file, maxFile)
+	if err != nil {
+		return "", nil, &Error{Key: source, Problem: cannotRead(file, err), Err: err}
+	}
+	return file, text, nil
+}
+
+func cannotRead(file string, err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Sprintf("cannot read %s: %v", file, err)
+}
+
+func readPassword(file string, at Error) (string, error) {
+	b, err := readBounded(file, maxPassword)
+	if err != nil {
+		at.Problem, at.Err = cannotRead(file, err), err
+		return "", &at
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	if password == "" {
+		at.Problem = file + " is empty"
+		return "", &at
+	}
+	if strings.ContainsAny(password, "\n\x00") {
+		at.Problem = file + " has more than one line"
+		at.Hint = "a password file holds the password and nothing else"
+		return "", &at
+	}
+	return password, nil
+}
+
+// flatten puts every scalar of the document under its dotted key, and gives back `poolers`.
+func (l *loader) flatten(doc *tree, into map[string]value) (poolers ast.Node, err error) {
+	known := Keys()
+	var walk func(n ast.Node, prefix string, line int) error
+	walk = func(n ast.Node, prefix string, line int) error {
+		if n == nil || doc.isNull(n) {
+			return nil
+		}
+		entries, ok := doc.mapping(n)
+		if !ok {
+			at := Error{File: doc.file, Line: lineOf(n), Key: prefix, Problem: "must be keys and values"}
+			if prefix == "" {
+				at.Problem = "must be keys and values, such as patroni:"
+			}
+			return &at
+		}
+		for _, e := range entries {
+			key := e.key
+			if prefix != "" {
+				key = prefix + "." + e.key
+			}
+			isLeaf := slices.Contains(known, key)
+			isRoom := slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, key+".") })
+			switch {
+			case key == "poolers":
+				poolers = e.value
+			case isRoom:
+				if err := walk(e.value, key, e.line); err != nil {
+					return err
+				}
+			case !isLeaf:
+				return unknownKey(doc.file, e.line, prefix, e.key, known)
+			case doc.isNull(e.value):
+			default:
+				v, err := l.scalarValue(doc, e, key)
+				if err != nil {
+					return err
+				}
+				into[key] = v
+			}
+		}
+		return nil
+	}
+	return poolers, walk(doc.root, "", 1)
+}
+
+func unknownKey(file string, line int, prefix, key string, known []string) error {
+	// What stands where a key should be may be a misplaced password.
+	shown := key
+	if len(key) > 40 || key == "" || strings.ContainsFunc(key, func(r rune) bool {
+		return r != '_' && r != '-' && r != '.' && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
+	}) {
+		shown = "***"
+	}
+	full := shown
+	if prefix != "" {
+		full = prefix + "." + shown
+	}
+	e := &Error{File: file, Line: line, Key: full, Problem: fmt.Sprintf("unknown key %q", full)}
+	if shown == "***" {
+		return e
+	}
+	compare := regexpIndex(full)
+	if compare == "patroni.password" {
+		e.Hint = "a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD"
+	} else if compare == "poolers[].password" {
+		e.Hint = "a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD"
+	} else if near := nearest(compare, known); near != "" {
+		e.Hint = fmt.Sprintf("did you mean %q?", near)
+	}
+	return e
+}
+
+// regexpIndex turns poolers[3].dsn into poolers[].dsn.
+func regexpIndex(key string) string {
+	open, end := strings.Index(key, "["), strings.Index(key, "]")
+	if open < 0 || end < open {
+		return key
+	}
+	return key[:open+1] + key[end:]
+}
+
+func (l *loader) scalarValue(doc *tree, e entry, key string) (value, error) {
+	at := Error{File: doc.file, Line: e.line, Key: key}
+	raw, ok := doc.scalar(e.value)
+	if !ok {
+		at.Problem = "must be a single value"
+		return value{}, &at
+	}
+	return l.newValue(raw, at)
+}
+
+func (l *loader) newValue(raw string, at Error) (value, error) {
+	text, err := l.expand(raw)
+	if err != nil {
+		at.Problem = err.Error()
+		return value{}, &at
+	}
+	return value{text: text, raw: raw, at: at}, nil
+}
+
+// expand replaces ${NAME}. "$${" stands for "${".
+func (l *loader) expand(raw string) (string, error) {
+	var b strings.Builder
+	for {
+		i := strings.Index(raw, "${")
+		if i < 0 {
+			b.WriteString(raw)
+			return b.String(), nil
+		}
+		if i > 0 && raw[i-1] == '$' {
+			b.WriteString(raw[:i-1] + "${")
+			raw = raw[i+2:]
+			continue
+		}
+		name, rest, ok := strings.Cut(raw[i+2:], "}")
+		if !ok || !isName(name) {
+			// Not shown: after a stray ${ a password may follow.
+			return "", errors.New("has a ${ that is not ${NAME}; write $${ for the two characters themselves")
+		}
+		v, set := l.options.LookupEnv(name)
+		if !set && name == "HOSTNAME" {
+			host, err := os.Hostname()
+			if err != nil {
+				return "", fmt.Errorf("${HOSTNAME}: %w", err)
+			}
+			v, set = host, true
+		}
+		if !set {
+			return "", fmt.Errorf("the environment variable %s is not set", name)
+		}
+		b.WriteString(raw[:i] + v)
+		raw = rest
+	}
+}
+
+func isName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c != '_' && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// env is a variable that is set to something: an empty one is none, as in a manifest's leftover.
+func (l *loader) env(name string) (string, bool) {
+	v, ok := l.options.LookupEnv(name)
+	return v, ok && v != ""
+}
+
+// weightiest is a key's value: from a flag, else the environment, else the file.
+func (l *loader) weightiest(key string, inFile map[string]value) (value, bool, error) {
+	for _, s := range slices.Backward(l.options.Set) {
+		if s.Key == key {
+			v, err := l.flagValue(s)
+			return v, true, err
+		}
+	}
+	if raw, ok := l.env(EnvName(key)); ok {
+		v, err := l.newValue(raw, Error{Key: EnvName(key)})
+		return v, true, err
+	}
+	v, ok := inFile[key]
+	return v, ok, nil
+}
+
+func (l *loader) flagValue(s Setting) (value, error) {
+	at := Error{Key: s.Source}
+	if at.Key == "" {
+		at.Key = s.Key
+	}
+	if isDSN := s.Key == "pooler" || s.Key == "postgres" || s.Key == "resume.route"; isDSN {
+		if problem, hint, cause := checkDSN(s.Value); problem != "" && !strings.Contains(s.Value, "${") {
+			return value{}, value{at: at}.fail(problem, hint, cause)
+		}
+		if holdsPassword(s.Value) {
+			at.Problem = "a password on a command line is there for everyone to read"
+			at.Hint = "put it into a pgpass file, a password_file or the environment"
+			return value{}, &at
+		}
+	}
+	return l.newValue(s.Value, at)
+}
+
+func (l *loader) loadPoolers(doc *tree, node ast.Node) error {
+	var given []value
+	for _, s := range l.options.Set {
+		if s.Key == "pooler" {
+			v, err := l.flagValue(s)
+			if err != nil {
+				return err
+			}
+			given = append(given, v)
+		}
+	}
+	if raw, ok := l.env("PGBATON_POOLER"); ok && given == nil {
+		for line := range strings.Lines(raw) {
+			if line = strings.TrimSpace(line); line == "" {
+				continue
+			}
+			v, err := l.newValue(line, Error{Key: "PGBATON_POOLER"})
+			if err != nil {
+				return err
+			}
+			given = append(given, v)
+		}
+	}
+	for _, v := range given {
+		p := Pooler{Resolve: "all"}
+		if err := setDSN(&p.DSN)(v); err != nil {
+			return err
+		}
+		l.config.Poolers = append(l.config.Poolers, p)
+	}
+	if given == nil && node != nil && !doc.isNull(node) {
+		if err := l.poolersOf(doc, node); err != nil {
+			return err
+		}
+	}
+	if password, ok := l.env("PGBATON_POOLER_PASSWORD"); ok {
+		for i := range l.config.Poolers {
+			// A file of its own says more about one pooler than a variable about all.
+			if p := &l.config.Poolers[i]; p.Password == "" && p.DSN != "" {
+				p.Password = password
+			}
+		}
+	}
+	return nil
+}
+
+func (l *loader) poolersOf(doc *tree, node ast.Node) error {
+	items, ok := doc.sequence(node)
+	if !ok {
+		return &Error{File: doc.file, Line: lineOf(node), Key: "poolers", Problem: "must be a list", Hint: "write - dsn: ... below it"}
+	}
+	for i, item := range items {
+		prefix := fmt.Sprintf("poolers[%d]", i)
+		at := Error{File: doc.file, Line: lineOf(item), Key: prefix}
+		entries, ok := doc.mapping(item)
+		if !ok {
+			at.Problem, at.Hint = "must have keys", "write - dsn: ..."
+			return &at
+		}
+		if len(entries) > 0 {
+			at.Line = entries[0].line // the parser's own position is the first colon
+		}
+		p := Pooler{Resolve: "all"}
+		bindings := l.poolerBindings(&p)
+		for _, e := range entries {
+			key := prefix + "." + e.key
+			if e.key == "databases" {
+				var err error
+				if p.Databases, err = l.databasesOf(doc, e, key); err != nil {
+					return err
+				}
+				continue
+			}
+			b := slices.IndexFunc(bindings, func(b binding) bool { return b.key == e.key })
+			if b < 0 {
+				return unknownKey(doc.file, e.line, prefix, e.key, Keys())
+			}
+			if doc.isNull(e.value) {
+				continue
+			}
+			v, err := l.scalarValue(doc, e, key)
+			if err != nil {
+				return err
+			}
+			if err := bindings[b].set(v); err != nil {
+				return err
+			}
+		}
+		if p.DSN == "" && p.Pidfile == "" {
+			at.Problem = "has neither dsn nor pidfile"
+			return &at
+		}
+		l.config.Poolers = append(l.config.Poolers, p)
+	}
+	return nil
+}
+
+func (l *loader) databasesOf(doc *tree, e entry, key string) (Databases, error) {
+	at := Error{File: doc.file, Line: e.line, Key: key}
+	if items, ok := doc.sequence(e.value); ok {
+		names := []string{}
+		for _, item := range items {
+			v, err := l.scalarValue(doc, entry{line: lineOf(item), value: item}, key)
+			if err != nil {
+				return Databases{}, err
+			}
+			if v.text == "" {
+				return Databases{}, v.fail("has an empty name", "", nil)
+			}
+			names = append(names, v.text)
+		}
+		if len(names) == 0 {
+			at.Problem, at.Hint = "is an empty list", "write all, auto, or the names"
+			return Databases{}, &at
+		}
+		return Databases{Names: names}, nil
+	}
+	if doc.isNull(e.value) {
+		return Databases{}, nil
+	}
+	v, err := l.scalarValue(doc, e, key)
+	if err != nil {
+		return Databases{}, err
+	}
+	var word string
+	if err := setEnum(&word, "all", "auto")(v); err != nil {
+		return Databases{}, v.fail(fmt.Sprintf("%q is none of all, auto", v.raw), "a single name is written as a list, [name]", nil)
+	}
+	return Databases{Auto: word == "auto"}, nil
+}
+
+func (l *loader) fillDefaults() {
+	c := &l.config
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	wait := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Patroni.URL, "http://127.0.0.1:8008")
+	def(&c.Postgres, "host=/var/run/postgresql user=postgres dbname=postgres")
+	wait(&c.Pause.Budget, 15*time.Second)
+	// Who sets a small budget and no attempt wants an attempt that fits.
+	wait(&c.Pause.Attempt, min(2*time.Second, c.Pause.Budget))
+	def(&c.Pause.OnTimeout, OnTimeoutHold)
+	wait(&c.Pause.Lease, 30*time.Second)
+	wait(&c.Pause.ShutdownBudget, 5*time.Second)
+	if !l.seen["pause.stop_server"] {
+		c.Pause.StopServer = true
+	}
+	wait(&c.Resume.Timeout, 60*time.Second)
+}
+
+// where is the place of a key's value, for an error about how two values go together.
+func (l *loader) where(key string, inFile map[string]value) value {
+	v, ok, err := l.weightiest(key, inFile)
+	if !ok || err != nil {
+		return value{at: Error{Key: key}}
+	}
+	return v
+}
+
+func (l *loader) check(inFile map[string]value) error {
+	c := &l.config
+	if p := c.Pause; p.Attempt > p.Budget {
+		return l.where("pause.attempt", inFile).fail(fmt.Sprintf("%s is longer than pause.budget %s", p.Attempt, p.Budget), "", nil)
+	}
+	if p := c.Pause; p.Lease <= p.Attempt {
+		return l.where("pause.lease", inFile).fail(fmt.Sprintf("%s is not longer than pause.attempt %s", p.Lease, p.Attempt), "a pause would end before it began", nil)
+	}
+	for _, s := range []struct {
+		key string
+		VersionSource
+	}{{"versions.postgres", c.Versions.Postgres}, {"versions.pgbouncer", c.Versions.PgBouncer}} {
+		var set []string
+		for name, v := range map[string]string{"setting": s.Setting, "file": s.File, "line": s.Line} {
+			if v != "" {
+				set = append(set, name)
+			}
+		}
+		if slices.Sort(set); len(set) > 1 {
+			at := l.where(s.key+"."+set[0], inFile).at
+			at.Key = s.key
+			return value{at: at}.fail("has "+strings.Join(set, " and "), "one of them is enough", nil)
+		}
+	}
+	if p := c.Patroni; (p.CertFile == "") != (p.KeyFile == "") && !l.fromPatroni() {
+		return &Error{File: c.File, Key: "patroni.cert_file", Problem: "cert_file and key_file go together"}
+	}
+	return nil
+}
+
+// fromPatroni: Patroni's own certfile may hold the key, too.
+func (l *loader) fromPatroni() bool { return l.config.Patroni.Config != "" }
+
+func (l *loader) openStateDir(inFile map[string]value) error {
+	c := &l.config
+	if c.StateDir != "" {
+		v := l.where("state_dir", inFile)
+		if !filepath.IsAbs(c.StateDir) {
+			return v.fail("must be an absolute path", "Patroni's working directory is not yours", nil)
+		}
+		if err := openStateDir(c.StateDir); err != nil {
+			return v.fail(stateDirProblem(c.StateDir, err), "", err)
+		}
+		return nil
+	}
+	if openStateDir(defaultStateDir) == nil {
+		c.StateDir = defaultStateDir
+		return nil
+	}
+	tmp, ok := l.env("TMPDIR")
+	if !ok {
+		tmp = "/tmp"
+	}
+	dir := fallbackStateDir(tmp)
+	if err := openStateDir(dir); err != nil {
+		return &Error{Key: "state_dir", Problem: stateDirProblem(dir, err), Hint: "set state_dir to a directory of your own", Err: err}
+	}
+	c.StateDir = dir
+	return nil
+}
+
+func stateDirProblem(dir string, err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return fmt.Sprintf("%s: %v", dir, path.Err)
+	}
+	return fmt.Sprintf("%s %v", dir, err)
+}
+
+func setText(to *string) func(value) error {
+	return func(v value) error { *to = v.text; return nil }
+}
+
+// setPath reads a relative path as one beside the file that it stands in.
+func setPath(to *string) func(value) error {
+	return func(v value) error {
+		if v.text == "" || strings.ContainsRune(v.text, 0) {
+			return v.fail("is not a path", "", nil)
+		}
+		*to = v.text
+		if v.at.File != "" && !filepath.IsAbs(v.text) {
+			*to = filepath.Join(filepath.Dir(v.at.File), v.text)
+		}
+		return nil
+	}
+}
+
+func setURL(to *string) func(value) error {
+	return func(v value) error {
+		const hint = "write http://HOST:8008 or https://HOST:8008"
+		u, err := url.Parse(v.text)
+		// The error is not shown: it repeats the URL.
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+			return v.fail("is not a URL of Patroni's REST API", hint, nil)
+		}
+		if u.User != nil {
+			return v.fail("has a user in it", "use patroni.username and patroni.password_file", nil)
+		}
+		if u.RawQuery != "" || u.Fragment != "" {
+			return v.fail("is not a URL of Patroni's REST API", hint, nil)
+		}
+		*to = strings.TrimRight(v.text, "/")
+		return nil
+	}
+}
+
+func setDSN(to *string) func(value) error {
+	return func(v value) error {
+		if problem, hint, cause := checkDSN(v.text); problem != "" {
+			return v.fail(problem, hint, cause)
+		}
+		*to = v.text
+		return nil
+	}
+}
+
+func setEnum(to *string, allowed ...string) func(value) error {
+	return func(v value) error {
+		if !slices.Contains(allowed, v.text) {
+			return v.fail(fmt.Sprintf("%q is none of %s", clip(v.raw), strings.Join(allowed, ", ")), "", nil)
+		}
+		*to = v.text
+		return nil
+	}
+}
+
+func setDuration(to *time.Duration) func(value) error {
+	return func(v value) error {
+		d, err := time.ParseDuration(v.text)
+		switch {
+		case err != nil && isNumber(v.text):
+			return v.fail(fmt.Sprintf("%q has no unit", clip(v.raw)), "write "+v.text+"s", nil)
+		case err != nil:
+			return v.fail(fmt.Sprintf("%q is not a duration", clip(v.raw)), "write 500ms, 15s or 1m30s", nil)
+		case d == 0 && isNumber(v.text), d <= 0:
+			return v.fail(fmt.Sprintf("%q is not longer than nothing", clip(v.raw)), "", nil)
+		}
+		*to = d
+		return nil
+	}
+}
+
+func isNumber(s string) bool {
+	return s != "" && len(s) < 20 && strings.Trim(s, "0123456789.") == "" && strings.Trim(s, ".") != ""
+}
+
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "..."
+	}
+	return s
+}

@@ -1,0 +1,47 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const defaultStateDir = "/run/pgbaton"
+
+// openStateDir makes dir when it is not there and says why it cannot be ours to write in: what
+// stands in it decides whom a keeper resumes, so nobody else may put anything there.
+func openStateDir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.Mode()&os.ModeSymlink != 0:
+		return errors.New("is a symbolic link: name the directory itself")
+	case !info.IsDir():
+		return errors.New("is not a directory")
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return fmt.Errorf("belongs to uid %d, and we are uid %d", owner, os.Geteuid())
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("others may write in it (mode %04o): chmod 700", mode)
+	}
+	// A read-only file system, as in a hardened pod, looks fine until the first write.
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("cannot be written: %w", err)
+	}
+	return nil
+}
+
+// fallbackStateDir is used where nothing was configured and defaultStateDir is not for us.
+func fallbackStateDir(tmp string) string {
+	return filepath.Join(tmp, fmt.Sprintf("pgbaton-%d", os.Geteuid()))
+}
