@@ -1,0 +1,219 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// closeTimeout bounds the good-bye on a connection. Nobody waits for an answer to it.
+const closeTimeout = 100 * time.Millisecond
+
+// Server is where a server is and how to log in. It is safe for concurrent use.
+type Server struct {
+	conninfo string
+	config   *pgconn.Config
+	err      error // of At, returned by Connect
+}
+
+// Open parses the connection string; it does not connect. Its errors never show the string, because
+// a password in one that does not parse cannot be told from the rest.
+func Open(connString string) (*Server, error) {
+	config, err := pgconn.ParseConfig(connString)
+	if err != nil {
+		return nil, parseError(err)
+	}
+	return &Server{conninfo: connString, config: config}, nil
+}
+
+func parseError(err error) error {
+	const help = "it looks like postgres://USER@HOST:5432/DATABASE or host=/var/run/postgresql user=USER dbname=DATABASE"
+	// The file that a setting names is worth telling, and it is no secret.
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return fmt.Errorf("postgres: connection string: %w", path)
+	}
+	text := err.Error()
+	for _, part := range []string{"invalid port", "invalid connect_timeout", "failed to configure TLS", "failed to read service",
+		"invalid sslcertmode", "sslmode is invalid", "unknown target_session_attrs"} {
+		if strings.Contains(text, part) {
+			return fmt.Errorf("postgres: the connection string does not parse (%s); %s", part, help)
+		}
+	}
+	return fmt.Errorf("postgres: the connection string does not parse; %s", help)
+}
+
+// At is the same credentials and TLS settings at another TCP address. An empty database keeps the configured
+// one. A condition on the server's role (target_session_attrs) is dropped: who looks where a route leads
+// wants to see a replica too. What is wrong with the address, [Server.Connect] returns.
+func (s *Server) At(host string, port uint16, database string) *Server {
+	fail := func(err error) *Server { return &Server{conninfo: s.conninfo, config: s.config, err: err} }
+	if s.err != nil {
+		return s
+	}
+	if host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || strings.Contains(host, ",") || port == 0 {
+		return fail(fmt.Errorf("postgres: %q port %d is not one TCP address", host, port))
+	}
+	if database == "" {
+		database = s.config.Database
+	}
+	// Parsed again and not copied: for a socket pgx has thrown away what sslmode asks for.
+	config, err := pgconn.ParseConfig(readdress(s.conninfo, host, port, database))
+	if err != nil {
+		return fail(parseError(err))
+	}
+	config.User = s.config.User
+	// The password file may know the local server only.
+	if s.config.Password != "" {
+		config.Password = s.config.Password
+	}
+	config.ValidateConnect = nil
+	return &Server{conninfo: s.conninfo, config: config}
+}
+
+// readdress puts another address into a connection string of either form.
+func readdress(conninfo, host string, port uint16, database string) string {
+	scheme, rest, isURL := strings.Cut(conninfo, "://")
+	if !isURL || (scheme != "postgres" && scheme != "postgresql") {
+		quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace
+		return fmt.Sprintf("%s host='%s' port=%d dbname='%s'", conninfo, quote(host), port, quote(database))
+	}
+	// By hand as far as the hosts go: several with ports are no URL for net/url.
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	authority, tail := rest[:end], rest[end:]
+	login := ""
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		login = authority[:i+1]
+	}
+	_, query, _ := strings.Cut(tail, "?")
+	query, _, _ = strings.Cut(query, "#")
+	var kept []string
+	for p := range strings.SplitSeq(query, "&") {
+		k, _, _ := strings.Cut(p, "=")
+		switch k {
+		case "", "host", "port", "dbname", "database":
+		default:
+			kept = append(kept, p)
+		}
+	}
+	to := scheme + "://" + login + net.JoinHostPort(host, strconv.Itoa(int(port))) + "/" + url.PathEscape(database)
+	if len(kept) > 0 {
+		to += "?" + strings.Join(kept, "&")
+	}
+	return to
+}
+
+// String is for logs: user, address and database.
+func (s *Server) String() string {
+	c := s.config
+	return fmt.Sprintf("%s@%s/%s", c.User, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), c.Database)
+}
+
+// Conn is one connection. It is for one goroutine at a time.
+type Conn struct {
+	pg  *pgconn.PgConn
+	raw net.Conn // below TLS
+}
+
+// Connect logs in as application "pgbaton". It blocks until it is in or ctx is done.
+func (s *Server) Connect(ctx context.Context) (*Conn, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	c := &Conn{}
+	config := s.config.Copy()
+	config.RuntimeParams["application_name"] = "pgbaton"
+	// pgconn dials again to send a cancel request when a context ends during a statement, and keeps
+	// that up for 15 s. Nothing of ours is worth cancelling.
+	dial := config.DialFunc
+	var connected atomic.Bool
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if connected.Load() {
+			return nil, errors.New("no cancel requests")
+		}
+		raw, err := dial(ctx, network, addr)
+		c.raw = raw
+		return raw, err
+	}
+	pg, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	connected.Store(true)
+	c.pg = pg
+	return c, nil
+}
+
+// Close says good-bye and closes the connection; it waits 0.1 s at most. It may be called twice.
+func (c *Conn) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_ = c.pg.Close(ctx)
+	_ = c.raw.Close()
+}
+
+// Server's address as it was reached, for logs: "127.0.0.1:5432" or the socket's path.
+func (c *Conn) RemoteAddr() string { return c.raw.RemoteAddr().String() }
+
+// query runs statements in one round trip and returns the rows of each one that succeeded.
+func (c *Conn) query(ctx context.Context, sql string) ([]*pgconn.Result, error) {
+	results, err := c.pg.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		if c.pg.IsClosed() {
+			_ = c.raw.Close() // or pgconn drains it for 15 s
+		}
+		err = fmt.Errorf("postgres: %w", err)
+	}
+	return results, err
+}
+
+// NotRunning reports whether nobody listens there: connection refused, or no socket.
+func NotRunning(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+}
+
+// NotReady reports whether the server is there and takes no sessions: it starts, stops or recovers (57P03), or it
+// has just ended this one to stop (57P01, 57P02).
+func NotReady(err error) bool {
+	switch code(err) {
+	case "57P03", "57P01", "57P02":
+		return true
+	}
+	return false
+}
+
+// Denied reports whether a password, pg_hba.conf or a missing privilege is in the way.
+func Denied(err error) bool {
+	switch code(err) {
+	case "28P01", "28000", "42501":
+		return true
+	}
+	return false
+}
+
+// Timeout reports whether the context's deadline, or connect_timeout, ended it.
+func Timeout(err error) bool {
+	return pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func code(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
