@@ -14,6 +14,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
@@ -174,8 +175,17 @@ func strictDecoder(t *testing.T) runtime.Decoder {
 
 func unmarshalStrict(t *testing.T, what string, text []byte, into any) {
 	t.Helper()
-	if err := yaml.UnmarshalStrict(text, into); err != nil {
+	text, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
 		t.Errorf("%s: %v", what, err)
+		return
+	}
+	// encoding/json would let a key through whose letters have the wrong case.
+	problems, err := json.UnmarshalStrict(text, into)
+	for _, err := range append(problems, err) {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
