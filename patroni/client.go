@@ -40,7 +40,7 @@ type Options struct {
 type Client struct {
 	base               string
 	username, password string
-	http               *http.Client
+	tls                *tls.Config
 }
 
 // New checks the options and reads the files they name. It does not connect.
@@ -88,20 +88,27 @@ func New(o Options) (*Client, error) {
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
-	return &Client{
-		base: strings.TrimRight(u.String(), "/"), username: o.Username, password: o.Password,
-		http: &http.Client{
-			Transport: &http.Transport{
-				DialContext:       (&net.Dialer{Timeout: dialTimeout, KeepAlive: -1}).DialContext,
-				TLSClientConfig:   t,
-				DisableKeepAlives: true,
-				// The context ends a handshake; a limit of the transport's own would be
-				// an error that does not say that it was a time-out of a silent peer.
-				MaxResponseHeaderBytes: 64 << 10,
+	return &Client{base: strings.TrimRight(u.String(), "/"), username: o.Username, password: o.Password, tls: t}, nil
+}
+
+// one returns an HTTP client for one call. What it starts ends with ctx, which net/http alone does not do: it
+// goes on connecting and shaking hands for a request that was given up, in case that another can use it.
+func (c *Client) one(ctx context.Context) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+				conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: -1}).DialContext(ctx, network, addr)
+				if err == nil {
+					context.AfterFunc(ctx, func() { _ = conn.Close() })
+				}
+				return conn, err
 			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			TLSClientConfig:        c.tls.Clone(),
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: 64 << 10,
 		},
-	}, nil
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Error is what became of one call.
@@ -188,7 +195,7 @@ func isTLS(err error) bool {
 	var record tls.RecordHeaderError
 	var verify *tls.CertificateVerificationError
 	var alert tls.AlertError
-	return errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &alert) || strings.Contains(err.Error(), "tls: ")
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &alert) || strings.Contains(err.Error(), "tls: ")
 }
 
 // do sends a request and returns the body of an answer whose status is one of want.
@@ -205,7 +212,9 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 	})
 	fail := func(status int, body []byte, err error) error {
 		var u *url.Error
-		if errors.As(err, &u) {
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err() // what it broke comes as all kinds of errors
+		} else if errors.As(err, &u) {
 			err = u.Err // method and path are ours already
 		}
 		return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: connected.Load(), Err: err}
@@ -218,7 +227,7 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 	if c.username != "" {
 		req.SetBasicAuth(c.username, c.password)
 	}
-	res, err := c.http.Do(req)
+	res, err := c.one(ctx).Do(req)
 	if err != nil {
 		return 0, nil, fail(0, nil, err)
 	}

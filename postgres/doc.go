@@ -18,7 +18,7 @@
 //
 // # Errors
 //
-// [NotRunning], [NotReady], [Timeout] and [Denied] classify them. [ErrHidden] is returned beside
+// [NotRunning], [NotReady], [Lost], [Timeout] and [Denied] classify them. [ErrHidden] is returned beside
 // what could be seen. No error shows a password.
 //
 // # The process

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/url"
@@ -166,7 +167,7 @@ func (c *Conn) Close() {
 	_ = c.raw.Close()
 }
 
-// Server's address as it was reached, for logs: "127.0.0.1:5432" or the socket's path.
+// RemoteAddr is the address as it was reached, for logs: "127.0.0.1:5432" or the socket's path.
 func (c *Conn) RemoteAddr() string { return c.raw.RemoteAddr().String() }
 
 // query runs statements in one round trip and returns the rows of each one that succeeded.
@@ -194,6 +195,13 @@ func NotReady(err error) bool {
 		return true
 	}
 	return false
+}
+
+// Lost reports whether the connection ended under the statement, or before it: the server went away, or a context
+// ended earlier. Whether the statement was done is not known.
+func Lost(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // Denied reports whether a password, pg_hba.conf or a missing privilege is in the way.
