@@ -1,0 +1,143 @@
+package hooks
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgbaton/pgbaton/patroni"
+)
+
+// Role of the local server, as it says itself.
+type role int
+
+const (
+	roleUnknown role = iota // it does not answer
+	rolePrimary
+	roleReplica // in recovery
+)
+
+// view is all that is known when a decision is taken.
+type view struct {
+	now     time.Time
+	started time.Time // of the guard
+
+	local role
+
+	// Patroni's REST API. health is its last answer; silentSince is when the first question that got none since then was
+	// asked, zero while answers come.
+	answered    bool
+	health      patroni.Health
+	silentSince time.Time
+	silentCause string // "does not answer", "refuses connections"
+	// From GET /config; zero while unknown.
+	ttl, loopWait time.Duration
+
+	calledByPatroni bool // Patroni is an ancestor of this process
+
+	budget, shutdownBudget time.Duration
+	unlimited              bool // policy wait: only the lock limits
+}
+
+// kind is what the guard may do.
+type kind int
+
+const (
+	leave    kind = iota // nothing to hold: no pooler is touched, a pause of ours is taken back
+	hold                 // hold the poolers until the plan's end
+	passOver             // send PAUSE, wait for nothing
+)
+
+// plan is a decision.
+type plan struct {
+	kind    kind
+	until   time.Time // the guard is gone by then
+	patient bool      // there is time to wait for long transactions while clients work
+	stop    bool      // the stop is certain and the lock not in doubt: the guard may stop the drained server
+	code    int       // exit code for kind leave
+	reason  string
+}
+
+const (
+	// lockMargin is how long before the lock can expire the guard is over: time for a fast shutdown.
+	lockMargin = 5 * time.Second
+	// staleMargin is what a sight of the DCS may be older than loop_wait before it counts as lost: Patroni looks once in
+	// loop_wait and tells whole seconds.
+	staleMargin = 2 * time.Second
+)
+
+// decide says whether a stop is ours to hold, and until when. The cases are those of a stop in Patroni 3.0.3 to 4.1:
+// restart and switchover renew the lock while the guard runs, nothing else does, and a guard that outlives
+// the lock makes two writable primaries.
+func decide(v view) plan {
+	if v.local == roleReplica {
+		return plan{kind: leave, reason: "the server is in recovery: nothing to hold"}
+	}
+	if v.local == roleUnknown && !(v.answered && v.health.HasLock && isPrimaryRole(v.health.Role)) {
+		return plan{kind: leave, reason: "the local server does not answer and Patroni does not say that it is the primary: nothing to hold"}
+	}
+	if !v.answered {
+		return decideSilent(v)
+	}
+	h := v.health
+	if !h.HasLock {
+		return plan{kind: leave, reason: "the leader lock is lost, another member may be primary: the stop goes on at once, no pooler is touched"}
+	}
+	if !isStopping(h.State) && !v.calledByPatroni {
+		return plan{kind: leave, code: Refused, reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
+	}
+	if h.DCSLastSeen.IsZero() || v.ttl <= 0 {
+		return limited(v, "Patroni does not tell how long its lock lasts")
+	}
+	if age := v.now.Sub(h.DCSLastSeen); age > v.loopWait+staleMargin {
+		return plan{kind: passOver, until: v.now, reason: fmt.Sprintf(
+			"Patroni has not seen the DCS for %s (loop_wait %s): the lock is not renewed, PAUSE is sent and not waited for", age.Round(time.Second), v.loopWait)}
+	}
+	lockEnd := h.DCSLastSeen.Add(v.ttl - lockMargin)
+	if !v.silentSince.IsZero() {
+		p := limited(v, "Patroni "+v.silentCause+" any more")
+		p.until = earlier(p.until, lockEnd)
+		return p
+	}
+	p := plan{kind: hold, until: v.started.Add(v.budget), patient: true, stop: isStopping(h.State),
+		reason: fmt.Sprintf("Patroni holds a fresh lock (state %s): full budget", h.State)}
+	if v.unlimited {
+		p.until = lockEnd
+		p.reason = fmt.Sprintf("Patroni holds a fresh lock (state %s): as long as it does", h.State)
+	}
+	if lockEnd.Before(p.until) {
+		p.until = lockEnd
+		p.reason += ", cut by the lock's end"
+	}
+	return p
+}
+
+func decideSilent(v view) plan {
+	if v.silentSince.IsZero() {
+		return limited(v, "Patroni has not answered yet")
+	}
+	return limited(v, "Patroni "+v.silentCause+", it is shutting down or frozen")
+}
+
+// limited is the short budget. It counts from the guard's start, or from when Patroni fell silent.
+func limited(v view, why string) plan {
+	from := v.started
+	if v.answered && v.silentSince.After(from) {
+		from = v.silentSince
+	}
+	until := earlier(from.Add(v.shutdownBudget), v.started.Add(max(v.budget, v.shutdownBudget)))
+	return plan{kind: hold, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State),
+		reason: why + ": short budget"}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// isStopping: Patroni sets the state before it runs before_stop (3.0.3 to 4.1).
+func isStopping(state string) bool { return state == "stopping" || state == "restarting" }
+
+// isPrimaryRole: "master" until Patroni 3, "primary" since 4; "promoted" while a promotion is under way.
+func isPrimaryRole(r string) bool { return r == "primary" || r == "master" || r == "promoted" }

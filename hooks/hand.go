@@ -1,0 +1,156 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// PauseOptions are what a person may choose. Zero values are the configuration's.
+type PauseOptions struct {
+	Lease   time.Duration // the pause ends by itself after this
+	Timeout time.Duration // longest to wait until drained; then everybody is resumed
+}
+
+// PoolerReport is what was done to one pooler.
+type PoolerReport struct {
+	Pooler string `json:"pooler"`
+	Done   string `json:"done"` // "paused", "resumed", "was not paused", "already paused", "failed"
+	Error  string `json:"error,omitempty"`
+}
+
+// Report is the outcome of a pause or resume by hand.
+type Report struct {
+	Result  `json:"-"`
+	Poolers []PoolerReport `json:"poolers"`
+	Until   time.Time      `json:"until,omitzero"` // end of the lease
+}
+
+// Pause pauses the fleet by hand and blocks until it is drained. What cannot be drained in time is resumed again, all of it: code
+// BudgetSpent. The pause ends with Resume or with its lease, whichever is first.
+func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
+	if o.Lease <= 0 {
+		o.Lease = rt.Config.Pause.Lease
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = rt.Config.Pause.Budget
+	}
+	refused := func(code int, format string, args ...any) Report {
+		return Report{Result: Result{Code: code, Decision: fmt.Sprintf(format, args...)}}
+	}
+	if len(rt.Config.Poolers) == 0 {
+		return refused(Invalid, "no poolers are configured")
+	}
+	poolers, book, errs := rt.fleet(ctx, nil)
+	defer closeAll(poolers)
+	if len(errs) > 0 {
+		return refused(Failed, "nothing is paused: %v", errors.Join(errs...))
+	}
+	log := rt.Log.With("hook", "pause", "member", member())
+	rt.selectDatabases(ctx, log, poolers)
+	h := &holder{rt: rt, log: log, journal: rt.openJournal("pause", newID()), owner: pgb.Hand, nonce: newNonce(), length: o.Lease}
+	trying, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	looking, stop := context.WithTimeout(trying, consoleTimeout)
+	h.attach(looking, poolers)
+	stop()
+	for _, x := range h.held {
+		if x.absent != nil {
+			return refused(Failed, "nothing is paused: %v", x.absent)
+		}
+	}
+	if rt.DryRun {
+		return refused(Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
+	}
+	var err error
+	if h.lease, err = rt.arm(true, h.order(book, poolers)); err != nil {
+		return refused(Failed, "nothing is paused: %v", err)
+	}
+	defer h.lease.leave()
+	if err := h.pause(trying); err != nil {
+		undone := h.undo(ctx, true)
+		if undone != nil {
+			return refused(Failed, "%v; and it could not be taken back everywhere, the lease will: %v", err, undone)
+		}
+		if onlyNotDrained(err) {
+			return refused(BudgetSpent, "not drained within %s, everybody is resumed: %v", o.Timeout, err)
+		}
+		return refused(Failed, "everybody is resumed: %v", err)
+	}
+	report := Report{Until: h.lease.order.Until, Result: Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
+	for _, x := range h.held {
+		done := "paused"
+		if x.foreign || x.before.PausedKnown && x.before.Paused {
+			done = "already paused"
+		}
+		report.Poolers = append(report.Poolers, PoolerReport{Pooler: x.Name, Done: done})
+	}
+	return report
+}
+
+// Resume resumes the fleet, whoever paused it, and puts the settings back. It blocks until every pooler has answered, consoleTimeout
+// at most for each.
+func Resume(ctx context.Context, rt *Runtime) Report {
+	if len(rt.Config.Poolers) == 0 {
+		return Report{Result: Result{Code: Invalid, Decision: "no poolers are configured"}}
+	}
+	poolers, _, errs := rt.fleet(ctx, nil)
+	defer closeAll(poolers)
+	if rt.DryRun {
+		return Report{Result: Result{Decision: fmt.Sprintf("would resume %d pooler(s)", len(poolers))}}
+	}
+	journal := rt.openJournal("resume", newID())
+	var mu sync.Mutex
+	done := map[*pgb.Pooler]string{}
+	failures := pgb.Each(poolers, func(p *pgb.Pooler) error {
+		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+		defer cancel()
+		was, err := resumeByHand(ctx, p)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil:
+			done[p] = "failed"
+		case was:
+			done[p] = "resumed"
+			journal.add(Entry{Event: EventResumed, Pooler: p.Name})
+		default:
+			done[p] = "was not paused"
+		}
+		return err
+	})
+	var report Report
+	for i, p := range poolers {
+		r := PoolerReport{Pooler: p.Name, Done: done[p]}
+		if failures[i] != nil {
+			r.Error = failures[i].Error()
+			errs = append(errs, failures[i])
+		}
+		report.Poolers = append(report.Poolers, r)
+	}
+	if len(errs) > 0 {
+		report.Result = Result{Code: Failed, Decision: errors.Join(errs...).Error()}
+		return report
+	}
+	rt.endLease(pgb.Guard)
+	rt.endLease(pgb.Hand)
+	report.Decision = fmt.Sprintf("%d pooler(s) are not paused", len(poolers))
+	return report
+}
+
+func resumeByHand(ctx context.Context, p *pgb.Pooler) (was bool, err error) {
+	if !p.HasConsole() {
+		return true, p.Signal((*pgb.Process).Resume)
+	}
+	if was, err = p.ResumeEverything(ctx); err == nil {
+		err = p.Unmark(ctx)
+	}
+	if err != nil && p.Pidfile != "" && !refusedForGood(err) {
+		return true, p.Signal((*pgb.Process).Resume)
+	}
+	return was, err
+}

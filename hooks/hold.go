@@ -1,0 +1,324 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// holder pauses a fleet and takes it back.
+type holder struct {
+	rt      *Runtime
+	log     *slog.Logger
+	journal *journal
+	owner   pgb.Owner
+	nonce   int
+	lease   *lease
+	length  time.Duration // of the lease
+	held    []*held
+
+	// busy counts open transactions of the local server; for poolers that take signals only and so cannot tell when they
+	// are drained. nil: not known.
+	busy func(context.Context) (int, error)
+}
+
+// held is one pooler in a holder's hands.
+type held struct {
+	*pgb.Pooler
+	before  pgb.State // when we came
+	signals bool      // the console does not answer, the pidfile is used
+	absent  error     // neither console nor signals: it cannot be held
+	foreign bool      // somebody else's pause stands: it is not ours to end
+	touched bool      // marked, or PAUSE may be on its way
+	sent    bool      // a PAUSE of ours was sent and not taken back
+	drained bool
+}
+
+// attach looks at every pooler, all at once, before any is touched: a pooler that is down must not cost the others a
+// stall. It blocks until all have answered or the context ends; who has not by then is absent.
+func (h *holder) attach(ctx context.Context, poolers []*pgb.Pooler) {
+	h.held = make([]*held, len(poolers))
+	byPooler := make(map[*pgb.Pooler]*held, len(poolers))
+	for i, p := range poolers {
+		h.held[i] = &held{Pooler: p}
+		byPooler[p] = h.held[i]
+	}
+	pgb.Each(poolers, func(p *pgb.Pooler) error {
+		h.attachOne(ctx, byPooler[p])
+		return nil
+	})
+}
+
+func (h *holder) attachOne(ctx context.Context, x *held) {
+	err := pgb.ErrNoConsole
+	if x.HasConsole() {
+		err = persistently(ctx, func() (err error) {
+			x.before, err = x.State(ctx)
+			return err
+		}, refusedForGood)
+	}
+	if err == nil {
+		return
+	}
+	if x.Pidfile == "" {
+		x.absent = err
+		h.log.Error("pooler cannot be reached: its clients are not held; see to it after the handover", "pooler", x.Name, "error", err)
+		return
+	}
+	x.signals = true
+	if x.HasConsole() {
+		h.log.Warn("the console does not answer, using signals", "pooler", x.Name, "pidfile", x.Pidfile, "error", err)
+	}
+	// Whether the pidfile is any good is found out before it counts.
+	if err := x.Signal(func(*pgb.Process) error { return nil }); err != nil {
+		x.absent = err
+		h.log.Error("pooler cannot be reached: its clients are not held; see to it after the handover", "pooler", x.Name, "error", err)
+	}
+}
+
+// refusedForGood: a wrong password does not get better within a handover.
+func refusedForGood(err error) bool {
+	var refused *pgb.ServerError
+	return errors.As(err, &refused)
+}
+
+// reachable counts the poolers that can be held.
+func (h *holder) reachable() int {
+	n := 0
+	for _, x := range h.held {
+		if x.absent == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// each calls do for the reachable poolers, all at once, and returns the first error.
+func (h *holder) each(do func(*held) error) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(h.held))
+	for i, x := range h.held {
+		if x.absent == nil {
+			all.Go(func() { errs[i] = do(x) })
+		}
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// pause pauses all of them and blocks until all are drained or the context ends. The lease is in force before the first
+// PAUSE is sent. With an error the pauses that were made stand: undo takes them back.
+func (h *holder) pause(ctx context.Context) error {
+	if err := h.lease.hold(time.Now().Add(h.length)); err != nil {
+		return err
+	}
+	return h.each(func(x *held) error {
+		if x.drained {
+			return nil
+		}
+		started := time.Now()
+		err := h.pauseOne(ctx, x)
+		var not *pgb.NotDrainedError
+		switch {
+		case err == nil:
+			x.drained = true
+			h.log.Info("drained", "pooler", x.Name, "took", time.Since(started))
+			h.journal.add(Entry{Event: EventDrained, Pooler: x.Name, Took: time.Since(started)})
+		case errors.As(err, &not):
+			h.journal.add(Entry{Event: EventNotDrained, Pooler: x.Name, Took: time.Since(started), Text: err.Error()})
+		default:
+			h.log.Warn("pause failed", "pooler", x.Name, "error", err)
+		}
+		return err
+	})
+}
+
+func (h *holder) pauseOne(ctx context.Context, x *held) error {
+	if x.signals {
+		return h.pauseBySignal(ctx, x)
+	}
+	if err := h.mark(ctx, x); err != nil {
+		return err
+	}
+	x.touched = true
+	h.journal.add(Entry{Event: EventPauseSent, Pooler: x.Name})
+	first := !x.sent
+	x.sent = true
+	outcome, err := x.Pause(ctx)
+	if outcome.Already && first && x.before.Mark == nil && !x.before.PausedKnown && !x.foreign {
+		// 1.18 cannot be asked beforehand.
+		x.foreign = true
+		h.foreign(x)
+		_, _, markErr := x.Mark(context.WithoutCancel(ctx), pgb.Foreign, h.nonce)
+		err = errors.Join(err, markErr)
+	}
+	return err
+}
+
+func (h *holder) foreign(x *held) {
+	h.log.Warn("pooler was paused before we came: whoever paused it must resume it", "pooler", x.Name)
+}
+
+// mark puts our mark on, unless the pooler is a person's: then it stays theirs.
+func (h *holder) mark(ctx context.Context, x *held) error {
+	owner := h.owner
+	switch mark := x.before.Mark; {
+	case mark != nil && mark.Owner != pgb.Guard && x.before.LooksPaused() && h.owner == pgb.Guard:
+		if !x.foreign {
+			x.foreign = true
+			h.foreign(x)
+		}
+		return nil
+	case mark == nil && x.before.PausedKnown && x.before.Paused:
+		if !x.foreign {
+			x.foreign = true
+			h.foreign(x)
+		}
+		owner = pgb.Foreign
+	}
+	x.touched = true
+	_, put, err := x.Mark(ctx, owner, h.nonce)
+	if err == nil && !put {
+		h.log.Warn("server_login_retry has a value that cannot be carried through a pause (not a multiple of 0.1 s up to 99.9 s): it is left as it is",
+			"pooler", x.Name, "value", x.before.LoginRetry)
+	}
+	return err
+}
+
+// pauseBySignal has no answer to wait for: drained is when the server has no open transaction any more.
+func (h *holder) pauseBySignal(ctx context.Context, x *held) error {
+	x.touched = true
+	h.journal.add(Entry{Event: EventPauseSent, Pooler: x.Name, Text: "SIGUSR1"})
+	if err := x.Signal((*pgb.Process).Pause); err != nil {
+		return err
+	}
+	if h.busy == nil {
+		return nil
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for quiet := 0; quiet < 2; { // twice in a row: the signal itself is not seen to arrive
+		n, err := h.busy(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return &pgb.NotDrainedError{Pooler: x.Name, Active: -1}
+		case err != nil:
+			return err
+		case n == 0:
+			quiet++
+		default:
+			quiet = 0
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// backends are the process ids of the server sessions that the poolers use. It is not known when a pooler takes signals only, or
+// goes through another pooler.
+func (h *holder) backends(ctx context.Context) (pids map[int32]bool, known bool) {
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	pids = map[int32]bool{}
+	var mu sync.Mutex
+	err := h.each(func(x *held) error {
+		if x.signals {
+			return pgb.ErrNoConsole
+		}
+		servers, err := x.Servers(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range servers {
+			pids[s.RemotePID] = true
+		}
+		return err
+	})
+	return pids, err == nil
+}
+
+// undoTimeout is for the undo of one attempt; it runs under a time of its own.
+const undoTimeout = 2 * time.Second
+
+// undo takes our pauses back. With unmark it also puts back the settings and lets the lease go; without, another attempt
+// follows. It does not depend on the context's end.
+func (h *holder) undo(ctx context.Context, unmark bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	err := h.each(func(x *held) error {
+		if !x.touched {
+			return nil
+		}
+		err := persistently(ctx, func() error { return h.undoOne(ctx, x, unmark) }, nil)
+		if err != nil {
+			h.log.Error("cannot take back a pause: its lease will end it", "pooler", x.Name, "lease_end", h.lease.order.Until.Format(time.RFC3339), "error", err)
+			return err
+		}
+		h.journal.add(Entry{Event: EventUndone, Pooler: x.Name})
+		return nil
+	})
+	if err == nil {
+		_ = h.lease.nothing()
+	}
+	return err
+}
+
+func (h *holder) undoOne(ctx context.Context, x *held, unmark bool) error {
+	x.drained, x.sent = false, false
+	if x.signals {
+		return x.Signal((*pgb.Process).Resume)
+	}
+	if !x.foreign {
+		if _, err := x.Resume(ctx); err != nil {
+			return err
+		}
+	}
+	if unmark {
+		return x.Unmark(ctx)
+	}
+	return nil
+}
+
+// passOver marks and sends PAUSE everywhere and waits for nothing.
+func (h *holder) passOver(ctx context.Context) {
+	if err := h.lease.hold(time.Now().Add(h.length)); err != nil {
+		h.log.Error("no lease, no pause", "error", err)
+		return
+	}
+	_ = h.each(func(x *held) error {
+		if x.touched {
+			return nil // paused already
+		}
+		if x.signals {
+			return x.Signal((*pgb.Process).Pause)
+		}
+		if err := h.mark(ctx, x); err != nil {
+			return err
+		}
+		h.journal.add(Entry{Event: EventPauseSent, Pooler: x.Name, Text: "not waited for"})
+		return x.SendPause(ctx)
+	})
+}
+
+// order is what the keeper is told at first.
+func (h *holder) order(book addressBook, poolers []*pgb.Pooler) leaseOrder {
+	order := leaseOrder{ID: h.journal.handover, Owner: h.owner, Nonce: h.nonce, Book: book}
+	for _, p := range poolers {
+		if p.Databases != nil {
+			if order.Databases == nil {
+				order.Databases = map[string][]string{}
+			}
+			order.Databases[p.Name] = p.Databases
+		}
+	}
+	return order
+}
+
+func newNonce() int { return rand.IntN(10) }

@@ -1,0 +1,125 @@
+package hooks
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Entry is one line of the journal: what a hook of this member did, for status, for the time line of a
+// handover, and for metrics.
+type Entry struct {
+	Time     time.Time     `json:"time"`
+	Hook     string        `json:"hook"`               // before_stop, on_role_change, keeper, pause, resume
+	Event    string        `json:"event"`              // see the Event constants
+	Handover string        `json:"handover,omitempty"` // the same for all entries of one guard or worker
+	Member   string        `json:"member"`
+	Pooler   string        `json:"pooler,omitempty"`
+	Took     time.Duration `json:"took,omitempty"` // nanoseconds
+	Code     int           `json:"code,omitempty"`
+	Text     string        `json:"text,omitempty"`
+}
+
+// Events, in the order in which a handover has them.
+const (
+	EventStarted      = "started"
+	EventPauseSent    = "pause_sent"
+	EventDrained      = "drained"
+	EventNotDrained   = "not_drained"
+	EventUndone       = "undone" // an attempt was taken back
+	EventServerDown   = "server_down"
+	EventReleased     = "released" // the guard has ended: Patroni goes on
+	EventWritable     = "writable"
+	EventRoute        = "route"
+	EventResumed      = "resumed"
+	EventReconnected  = "reconnected"
+	EventPutBack      = "put_back" // settings are as before
+	EventLeaseExpired = "lease_expired"
+	EventEnded        = "ended"
+)
+
+const (
+	journalName = "journal.jsonl"
+	journalMax  = 1 << 20 // bytes; the file before is kept beside it
+)
+
+// journal appends entries. Writing is best effort: a handover does not fail because a disk is full.
+type journal struct {
+	path     string
+	hook     string
+	handover string
+	member   string
+}
+
+func (rt *Runtime) openJournal(hook, handover string) *journal {
+	j := &journal{hook: hook, handover: handover, member: member()}
+	if rt.Config.StateDir != "" && !rt.DryRun {
+		j.path = filepath.Join(rt.Config.StateDir, journalName)
+	}
+	return j
+}
+
+func (j *journal) add(e Entry) {
+	if j.path == "" {
+		return
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Hook, e.Handover, e.Member = j.hook, j.handover, j.member
+	line, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	if info, err := os.Stat(j.path); err == nil && info.Size() > journalMax {
+		_ = os.Rename(j.path, j.path+".1")
+	}
+	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	// One write for one line: two processes that append at the same time do not mix.
+	_, _ = f.Write(append(line, '\n'))
+}
+
+// sync makes what was written last. It is called where nobody waits for the hook any more.
+func (j *journal) sync() {
+	if j.path == "" {
+		return
+	}
+	if f, err := os.OpenFile(j.path, os.O_WRONLY, 0o600); err == nil {
+		_ = f.Sync()
+		_ = f.Close()
+	}
+}
+
+// ReadJournal returns the last entries, oldest first. A line that cannot be read is left out: the process that wrote it
+// may have been killed at it. No journal is no error.
+func ReadJournal(stateDir string, last int) ([]Entry, error) {
+	f, err := os.Open(filepath.Join(stateDir, journalName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var entries []Entry
+	lines := bufio.NewScanner(io.LimitReader(f, 2*journalMax))
+	lines.Buffer(nil, 1<<16)
+	for lines.Scan() {
+		var e Entry
+		if json.Unmarshal(lines.Bytes(), &e) == nil {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) > last {
+		entries = entries[len(entries)-last:]
+	}
+	return entries, lines.Err()
+}

@@ -1,0 +1,288 @@
+package hooks
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// lease is a pause's end that is sure to come: the pauser's side of the keeper. The keeper is ready before the first
+// PAUSE is sent. While the pauser lives it says until when its pause may stand; when it ends, or is killed, the
+// keeper goes by the last word.
+type lease struct {
+	order   leaseOrder
+	encoder *json.Encoder
+	keeper  *detached
+}
+
+// leaseOrder is what the pauser tells its keeper, one JSON value a line.
+type leaseOrder struct {
+	ID        string              `json:"id"`
+	Owner     pgb.Owner           `json:"owner"`
+	Nonce     int                 `json:"nonce"`
+	Book      addressBook         `json:"book"`                // where the poolers were found
+	Databases map[string][]string `json:"databases,omitempty"` // by pooler, where not all
+	Until     time.Time           `json:"until"`               // zero: nothing of ours stands
+	Since     time.Time           `json:"since"`
+}
+
+// leaseFile is where the order lies for status, and for a person.
+func leaseFile(owner pgb.Owner) string { return "lease-" + owner.String() + ".json" }
+
+// arm starts the keeper and blocks until it is ready, about 20 ms. Without a keeper nothing may be paused.
+func (rt *Runtime) arm(quiet bool, order leaseOrder) (*lease, error) {
+	greeting, err := json.Marshal(order)
+	if err != nil {
+		return nil, err
+	}
+	keeper, err := rt.startDetached(quiet, string(greeting)+"\n", "_keep")
+	if err != nil {
+		return nil, fmt.Errorf("the lease keeper cannot be started: %w", err)
+	}
+	return &lease{order: order, keeper: keeper, encoder: json.NewEncoder(keeper.stdin)}, nil
+}
+
+// hold says that a pause stands from now on and may last until then.
+func (l *lease) hold(until time.Time) error {
+	l.order.Since, l.order.Until = time.Now(), until
+	return l.encoder.Encode(l.order)
+}
+
+// nothing says that no pause of ours stands.
+func (l *lease) nothing() error {
+	l.order.Until = time.Time{}
+	return l.encoder.Encode(l.order)
+}
+
+// leave lets the keeper watch on its own.
+func (l *lease) leave() { _ = l.keeper.stdin.Close() }
+
+func newID() string {
+	b := make([]byte, 6)
+	_, _ = rand.Read(b) // never fails (crypto/rand, Go 1.24)
+	return hex.EncodeToString(b)
+}
+
+const (
+	watchInterval  = 500 * time.Millisecond // between looks at the poolers of a lease
+	resumeInsists  = 10 * time.Minute       // how long the keeper goes on at a pooler that does not answer
+	consoleTimeout = 2 * time.Second        // one question to one console
+)
+
+// Keep is the keeper: it reads orders from in, writes a line to ready when it is at its post, and blocks until the pause
+// that it keeps is over or it has ended it. Signals that end other processes do not end this one: it is the last that
+// knows of the pause.
+func Keep(ctx context.Context, rt *Runtime, in io.Reader, ready io.Writer) Result {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx = context.WithoutCancel(ctx)
+	decoder := json.NewDecoder(in)
+	var order leaseOrder
+	if err := decoder.Decode(&order); err != nil {
+		return Result{Code: Invalid, Decision: "no lease on standard input: this command is for pgbaton itself"}
+	}
+	log := rt.Log.With("hook", "keeper", "member", member())
+	k := &keeper{rt: rt, order: order, journal: rt.openJournal("keeper", order.ID)}
+	k.poolers, _, _ = rt.fleet(ctx, order.Book)
+	defer closeAll(k.poolers)
+	k.over = make([]bool, len(k.poolers))
+	k.save()
+	defer k.forget()
+	if _, err := io.WriteString(ready, "ready\n"); err != nil {
+		return Result{Code: Failed, Decision: "the pauser has gone"}
+	}
+
+	orders := make(chan leaseOrder)
+	go func() {
+		defer close(orders)
+		for {
+			var next leaseOrder
+			if decoder.Decode(&next) != nil {
+				return
+			}
+			orders <- next
+		}
+	}()
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	deadline := time.NewTimer(time.Hour)
+	defer deadline.Stop()
+	for {
+		if k.order.Until.IsZero() {
+			deadline.Stop()
+		} else {
+			deadline.Reset(time.Until(k.order.Until))
+		}
+		select {
+		case next, alive := <-orders:
+			if alive {
+				k.order = next
+				k.save()
+				continue
+			}
+			orders = nil // from now on it is up to us
+			if k.order.Until.IsZero() {
+				return Result{Decision: "nothing was paused"}
+			}
+		case <-tick.C:
+			if orders == nil && k.watch(ctx) {
+				log.Info("the pause is over", "lease", k.order.ID)
+				return Result{Decision: "the pause was ended by others"}
+			}
+		case <-deadline.C:
+			return k.expire(ctx)
+		}
+	}
+}
+
+type keeper struct {
+	rt      *Runtime
+	order   leaseOrder
+	poolers []*pgb.Pooler
+	over    []bool
+	journal *journal
+}
+
+// watch looks at every pooler and reports whether the pause is over on all of them.
+func (k *keeper) watch(ctx context.Context) bool {
+	k.each(func(i int, p *pgb.Pooler) {
+		if !p.HasConsole() {
+			k.over[i] = !k.ours() // signals tell nothing; who resumes on this member takes the file away
+			return
+		}
+		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+		defer cancel()
+		if state, err := p.State(ctx); err == nil {
+			k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
+		}
+	})
+	for _, over := range k.over {
+		if !over {
+			return false
+		}
+	}
+	return true
+}
+
+// each calls do for the poolers where the pause may still stand, all at once.
+func (k *keeper) each(do func(int, *pgb.Pooler)) {
+	index := map[*pgb.Pooler]int{}
+	var standing []*pgb.Pooler
+	for i, p := range k.poolers {
+		if names, ok := k.order.Databases[p.Name]; ok {
+			p.Databases = names
+		}
+		if !k.over[i] {
+			index[p] = i
+			standing = append(standing, p)
+		}
+	}
+	pgb.Each(standing, func(p *pgb.Pooler) error {
+		do(index[p], p)
+		return nil
+	})
+}
+
+// leaseOver decides whether the pause with this owner and nonce is over on a pooler. Another mark belongs to a later pause,
+// which has a keeper of its own. No mark on a paused pooler is a pause of ours that saw a RELOAD.
+func leaseOver(s pgb.State, owner pgb.Owner, nonce int) bool {
+	if s.Mark != nil {
+		return s.Mark.Owner != owner && s.Mark.Owner != pgb.Foreign || s.Mark.Nonce != nonce
+	}
+	return !s.LooksPaused()
+}
+
+// expire ends the pause where it still stands, and goes on at a pooler that does not answer.
+func (k *keeper) expire(ctx context.Context) Result {
+	log := k.rt.Log.With("hook", "keeper", "member", member(), "lease", k.order.ID)
+	log.Warn("the lease is over and nobody has resumed: resuming", "paused_for", time.Since(k.order.Since).Round(time.Millisecond))
+	ctx, cancel := context.WithTimeout(ctx, resumeInsists)
+	defer cancel()
+	failed := false
+	k.each(func(i int, p *pgb.Pooler) {
+		err := persistently(ctx, func() error {
+			ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+			defer cancel()
+			return k.end(ctx, p)
+		}, nil)
+		if err != nil {
+			failed = true
+			log.Error("cannot resume: do it by hand (RESUME in its admin console)", "pooler", p.Name, "error", err)
+			return
+		}
+		k.journal.add(Entry{Event: EventLeaseExpired, Pooler: p.Name, Took: time.Since(k.order.Since)})
+		log.Warn("resumed", "pooler", p.Name)
+	})
+	k.journal.sync()
+	if failed {
+		return Result{Code: Failed, Decision: "a pooler could not be resumed when the lease was over"}
+	}
+	return Result{Decision: "the lease is over: resumed"}
+}
+
+func (k *keeper) end(ctx context.Context, p *pgb.Pooler) error {
+	if !p.HasConsole() {
+		return p.Signal((*pgb.Process).Resume)
+	}
+	state, err := p.State(ctx)
+	if err != nil {
+		if p.Pidfile != "" {
+			return errors.Join(err, p.Signal((*pgb.Process).Resume))
+		}
+		return err
+	}
+	if leaseOver(state, k.order.Owner, k.order.Nonce) {
+		return nil
+	}
+	if state.Mark == nil || state.Mark.Owner != pgb.Foreign {
+		if _, err := p.Resume(ctx); err != nil {
+			return err
+		}
+	}
+	return p.Unmark(ctx)
+}
+
+func (k *keeper) path() string {
+	if k.rt.Config.StateDir == "" {
+		return ""
+	}
+	return filepath.Join(k.rt.Config.StateDir, leaseFile(k.order.Owner))
+}
+
+func (k *keeper) save() {
+	if path := k.path(); path != "" && !k.order.Until.IsZero() {
+		if err := writeState(path, k.order); err != nil {
+			k.rt.Log.Warn("cannot write the lease; status will not show it", "error", err)
+		}
+	}
+}
+
+// ours reports whether the file is there and no later lease has taken its place.
+func (k *keeper) ours() bool {
+	var there leaseOrder
+	path := k.path()
+	return path == "" || readState(path, &there) == nil && there.ID == k.order.ID
+}
+
+func (k *keeper) forget() {
+	if path := k.path(); path != "" && k.ours() {
+		_ = os.Remove(path)
+	}
+}
+
+// endLease tells a keeper of this member that its pause was ended. One that can look at the poolers sees that for itself.
+func (rt *Runtime) endLease(owner pgb.Owner) {
+	if rt.Config.StateDir != "" {
+		_ = os.Remove(filepath.Join(rt.Config.StateDir, leaseFile(owner)))
+	}
+}

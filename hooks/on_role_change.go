@@ -1,0 +1,351 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+// Event is what Patroni appends to a callback: the action, the role and the scope. All are empty when a person calls.
+type Event struct {
+	Action string // on_start, on_stop, on_restart, on_role_change
+	Role   string // primary or master, replica, demoted, standby_leader, …
+	Scope  string
+}
+
+// OnRoleChange is the callback, for all four actions: a restart of the primary fires on_restart and never on_role_change, a cluster
+// that starts fires on_start (Patroni 3.0.3 to 4.1). For a primary it starts the worker and returns at once; for any other
+// role it stops one that is still at it. Without a role the local server is asked.
+func OnRoleChange(ctx context.Context, rt *Runtime, ev Event) Result {
+	log := rt.Log.With("hook", "on_role_change", "member", member(), "action", ev.Action, "role", ev.Role)
+	primary := isPrimaryRole(ev.Role)
+	if ev.Role == "" {
+		var err error
+		if primary, err = localIsPrimary(ctx, rt); err != nil {
+			return Result{Code: Failed, Decision: "no role given and the local server does not answer: " + err.Error()}
+		}
+	}
+	// on_stop of a primary: the server is down, nobody can be let through to it.
+	if !primary || ev.Action == "on_stop" {
+		rt.stopWorker()
+		return Result{Decision: "not a running primary: nothing to resume here"}
+	}
+	if len(rt.Config.Poolers) == 0 {
+		return Result{Code: Invalid, Decision: "no poolers are configured: nothing to resume"}
+	}
+	if rt.DryRun {
+		return Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}
+	}
+	rt.stopWorker()
+	worker, err := rt.startDetached(false, "", workCommand, ev.Action, ev.Role, ev.Scope)
+	if err != nil {
+		// Better late and in danger of being killed than not at all.
+		log.Error("cannot start the worker, doing its work here", "error", err)
+		return Work(ctx, rt, ev, nil)
+	}
+	log.Info("worker started", "pid", worker.pid)
+	return Result{Decision: "the worker is at it"}
+}
+
+func localIsPrimary(ctx context.Context, rt *Runtime) (bool, error) {
+	local, err := rt.localServer()
+	if err != nil {
+		return false, err
+	}
+	identity, err := identify(ctx, local)
+	return err == nil && !identity.InRecovery, err
+}
+
+const (
+	writableInterval = 5 * time.Millisecond
+	verifyFor        = time.Second // how long the poolers' new server connections are looked at
+	verifyInterval   = 100 * time.Millisecond
+)
+
+// worker is one run of Work.
+type worker struct {
+	rt      *Runtime
+	log     *slog.Logger
+	journal *journal
+	local   *postgres.Server
+
+	mu   sync.Mutex
+	here postgres.Identity
+}
+
+// Work resumes the fleet when the local server is writable and the route leads to it, and sees that it stays so. It blocks until that
+// is done, resume.timeout at most. started is called when it is at its post; it may be nil.
+func Work(ctx context.Context, rt *Runtime, ev Event, started func()) Result {
+	lock, err := rt.tryLock(workerLock)
+	if started != nil {
+		started()
+	}
+	if err != nil {
+		return Result{Decision: "another worker is at it"}
+	}
+	defer lock.release()
+	w := &worker{rt: rt, journal: rt.openJournal("on_role_change", newID()),
+		log: rt.Log.With("hook", "worker", "member", member(), "action", ev.Action)}
+	began := time.Now()
+	result := w.run(ctx)
+	w.log.Log(ctx, levelFor(result.Code), "worker ends", "decision", result.Decision, "took", time.Since(began))
+	w.journal.add(Entry{Event: EventEnded, Took: time.Since(began), Code: result.Code, Text: result.Decision})
+	w.journal.sync()
+	return result
+}
+
+func (w *worker) run(ctx context.Context) Result {
+	w.journal.add(Entry{Event: EventStarted})
+	ctx, cancel := context.WithTimeout(ctx, w.rt.Config.Resume.Timeout)
+	defer cancel()
+	local, err := w.rt.localServer()
+	if err != nil {
+		return Result{Code: Invalid, Decision: err.Error()}
+	}
+	w.local = local
+	poolers, _, errs := w.rt.fleet(ctx, nil)
+	for _, err := range errs {
+		w.log.Error("pooler left out: it stays paused until its lease is over", "error", err)
+	}
+	defer closeAll(poolers)
+	w.rt.selectDatabases(ctx, w.log, poolers)
+
+	// Three things at the same time, as clients wait for the last of them.
+	var all sync.WaitGroup
+	var writable, onRoute error
+	var byRoute string
+	all.Go(func() { writable = w.waitWritable(ctx) })
+	all.Go(func() {
+		pgb.Each(poolers, func(p *pgb.Pooler) error { return openQuietly(ctx, p) })
+		r, err := w.rt.routeOf(ctx, w.log, local, poolers, w.identity)
+		if err != nil {
+			onRoute = err
+			return
+		}
+		byRoute, onRoute = r.wait(ctx)
+		w.journal.add(Entry{Event: EventRoute, Text: byRoute})
+	})
+	all.Wait()
+	if writable != nil {
+		return Result{Code: Failed, Decision: "the server did not become writable: nothing is resumed, the lease ends the pause: " + writable.Error()}
+	}
+	if onRoute != nil {
+		// Clients have waited for as long as they are to wait. What they meet now is what they would have met without us.
+		w.log.Error("resuming all the same", "error", onRoute)
+	} else {
+		w.log.Info(byRoute)
+	}
+	return w.resume(ctx, poolers)
+}
+
+// openQuietly connects a console ahead of time. A pooler that does not answer is dealt with when it is to be resumed.
+func openQuietly(ctx context.Context, p *pgb.Pooler) error {
+	if !p.HasConsole() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	return p.Open(ctx)
+}
+
+func (w *worker) identity() postgres.Identity {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.here
+}
+
+// waitWritable blocks until the local server accepts writes. Only the server knows: Patroni fires on_role_change when the promotion was
+// sent, and its /primary is 200 before that (4.0.7, 4.1.5).
+func (w *worker) waitWritable(ctx context.Context) error {
+	began := time.Now()
+	var conn *postgres.Conn
+	defer func() {
+		if conn != nil {
+			conn.Close()
+		}
+	}()
+	last := error(nil)
+	for {
+		if conn == nil {
+			conn, last = w.local.Connect(ctx)
+		}
+		if conn != nil {
+			identity, err := conn.Identity(ctx)
+			if err != nil {
+				conn.Close()
+				conn, last = nil, err
+			} else {
+				w.mu.Lock()
+				w.here = identity
+				w.mu.Unlock()
+				// default_transaction_read_only is the operator's will, not a standby's state.
+				if !identity.InRecovery {
+					w.log.Info("writable", "took", time.Since(began))
+					w.journal.add(Entry{Event: EventWritable, Took: time.Since(began)})
+					return nil
+				}
+				last = fmt.Errorf("it is in recovery")
+			}
+		}
+		if ctx.Err() != nil {
+			return last
+		}
+		sleep(ctx, writableInterval)
+	}
+}
+
+// resume resumes every pooler, each for itself: one that does not answer holds nobody else up.
+func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) Result {
+	// The whole time-out may have gone into waiting; a resume gets some of its own.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.rt.Config.Resume.Timeout/2, consoleTimeout))
+	defer cancel()
+	var mu sync.Mutex
+	resumed := 0
+	errs := pgb.Each(poolers, func(p *pgb.Pooler) error {
+		was, err := w.resumeOne(ctx, p)
+		if was {
+			mu.Lock()
+			resumed++
+			mu.Unlock()
+		}
+		return err
+	})
+	failed := 0
+	for i, err := range errs {
+		if err != nil {
+			failed++
+			w.log.Error("cannot resume: do it by hand (RESUME in its admin console); its lease ends the pause otherwise", "pooler", poolers[i].Name, "error", err)
+		}
+	}
+	if failed > 0 {
+		return Result{Code: Failed, Decision: fmt.Sprintf("%d pooler(s) resumed, %d could not be", resumed, failed)}
+	}
+	w.rt.endLease(pgb.Guard)
+	return Result{Decision: fmt.Sprintf("%d pooler(s) resumed, %d were not paused", resumed, len(poolers)-resumed)}
+}
+
+func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err error) {
+	if !p.HasConsole() {
+		return true, p.Signal((*pgb.Process).Resume)
+	}
+	var state pgb.State
+	err = persistently(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+		defer cancel()
+		var err error
+		if state, err = p.State(ctx); err != nil {
+			return err
+		}
+		if state.Mark != nil && state.Mark.Owner != pgb.Guard {
+			w.log.Warn("left paused: it is not the guard's pause", "pooler", p.Name, "owner", state.Mark.Owner)
+			return nil
+		}
+		resumed, err := p.Resume(ctx)
+		was = was || resumed
+		return err
+	}, refusedForGood)
+	if err != nil {
+		if p.Pidfile != "" {
+			w.log.Warn("the console does not answer, resuming with a signal", "pooler", p.Name, "error", err)
+			return true, p.Signal((*pgb.Process).Resume)
+		}
+		return was, err
+	}
+	if was {
+		w.log.Info("resumed", "pooler", p.Name)
+		w.journal.add(Entry{Event: EventResumed, Pooler: p.Name})
+		w.verify(ctx, p)
+	}
+	if state.Mark == nil || state.Mark.Owner == pgb.Hand {
+		return was, nil
+	}
+	err = persistently(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+		defer cancel()
+		return p.Unmark(ctx)
+	}, refusedForGood)
+	if err == nil {
+		w.journal.add(Entry{Event: EventPutBack, Pooler: p.Name})
+	}
+	return was, err
+}
+
+// verify looks for a second whether the pooler's server connections lead here, and has those replaced that do not. PgBouncer shows the
+// backend's process id of each (SHOW SERVERS, remote_pid), so no log-in through the pooler is needed, and a connection
+// that a client has been given is seen as well.
+func (w *worker) verify(ctx context.Context, p *pgb.Pooler) {
+	ctx, cancel := context.WithTimeout(ctx, verifyFor)
+	defer cancel()
+	conn, err := w.local.Connect(ctx)
+	if err != nil {
+		w.log.Warn("cannot verify where the pooler leads", "pooler", p.Name, "error", err)
+		return
+	}
+	defer conn.Close()
+	ours, err := w.oursOnly(ctx, p)
+	if err != nil {
+		return
+	}
+	before := map[int32]bool{}
+	for ctx.Err() == nil {
+		// The sessions are asked for after the pooler was: one that it has and the server has not is not the server's, unless
+		// it ended in between; so it counts when it is seen twice.
+		servers, err := p.Servers(ctx)
+		if err != nil {
+			return
+		}
+		backends, err := conn.ClientBackends(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Warn("cannot verify where the pooler leads", "pooler", p.Name, "error", err)
+			}
+			return
+		}
+		astray, again := map[int32]bool{}, 0
+		for _, s := range servers {
+			if _, here := backends[s.RemotePID]; s.RemotePID != 0 && ours[s.Database] && !here {
+				astray[s.RemotePID] = true
+				if before[s.RemotePID] {
+					again++
+				}
+			}
+		}
+		before = astray
+		if again > 0 {
+			w.log.Warn("server connections lead elsewhere: replacing them", "pooler", p.Name, "connections", again)
+			if err := p.Reconnect(ctx); err != nil {
+				w.log.Warn("RECONNECT", "pooler", p.Name, "error", err)
+			}
+			w.journal.add(Entry{Event: EventReconnected, Pooler: p.Name})
+			before = map[int32]bool{}
+		}
+		sleep(ctx, verifyInterval)
+	}
+}
+
+// oursOnly are the pooler's databases whose address has led here.
+func (w *worker) oursOnly(ctx context.Context, p *pgb.Pooler) (map[string]bool, error) {
+	databases, err := p.ShowDatabases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours := map[string]bool{}
+	here := map[string]bool{}
+	for _, d := range databases {
+		for _, to := range destinations(p, []pgb.Database{d}, false) {
+			leads, looked := here[to.String()]
+			if !looked {
+				there, err := identify(ctx, to.server(w.local))
+				leads = err == nil && there.SameServer(w.identity())
+				here[to.String()] = leads
+			}
+			ours[d.Name] = leads
+		}
+	}
+	return ours, nil
+}

@@ -1,0 +1,290 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+const (
+	routeInterval = 10 * time.Millisecond // between looks while the route leads here
+	routeRetry    = 50 * time.Millisecond // while it does not
+	routeTimeout  = time.Second           // for one look
+	routeInARow   = 3                     // looks that must lead here before it counts
+	routeGrace    = 2 * time.Second       // for further addresses once one leads here
+)
+
+// destination is an address that poolers connect to.
+type destination struct {
+	host     string
+	port     uint16
+	database string
+}
+
+func (d destination) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }
+
+// server is how we connect there ourselves: with the local server's credentials.
+func (d destination) server(local *postgres.Server) *postgres.Server {
+	return local.At(d.host, d.port, d.database)
+}
+
+// destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback
+// addresses of a pooler elsewhere, mean another machine than ours and are left out.
+func destinations(p *pgb.Pooler, databases []pgb.Database, all bool) []destination {
+	var found []destination
+	for _, d := range databases {
+		if !all && p.Databases != nil && !slices.Contains(p.Databases, d.Name) {
+			continue
+		}
+		for _, host := range strings.Split(d.Host, ",") {
+			to := destination{host: strings.TrimSpace(host), port: d.Port, database: d.Target}
+			if to.host == "" || strings.HasPrefix(to.host, "/") || strings.HasPrefix(to.host, "@") || elsewhere(p, to.host) {
+				continue
+			}
+			if !slices.ContainsFunc(found, func(f destination) bool { return f.host == to.host && f.port == to.port }) {
+				found = append(found, to)
+			}
+		}
+	}
+	return found
+}
+
+// elsewhere reports whether a host of a pooler's configuration is the pooler's own loopback and the pooler is not on this
+// machine. (Addresses out of 127.0.0.0/8 other than 127.0.0.1 are taken at their word: people give them to services.)
+func elsewhere(p *pgb.Pooler, host string) bool {
+	if host != "localhost" && host != "127.0.0.1" && host != "::1" {
+		return false
+	}
+	pooler, _, err := net.SplitHostPort(p.Name)
+	if err != nil {
+		return false // a socket: here
+	}
+	ip := net.ParseIP(pooler)
+	return ip != nil && !ip.IsLoopback()
+}
+
+// selectDatabases fills in, for poolers with `databases: auto`, those that lead to this cluster. When that cannot be found
+// out all are paused: a stall is better than an error.
+func (rt *Runtime) selectDatabases(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) {
+	automatic := false
+	for _, p := range rt.Config.Poolers {
+		automatic = automatic || p.Databases.Auto
+	}
+	if !automatic {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	defer cancel()
+	local, err := rt.localServer()
+	if err != nil {
+		return
+	}
+	here, err := identify(ctx, local)
+	if err != nil || here.SystemID == "" {
+		log.Warn("databases: auto cannot tell which lead to this cluster: all are paused", "error", err)
+		return
+	}
+	for _, p := range poolers {
+		if p.Databases != nil || !p.HasConsole() {
+			continue
+		}
+		databases, err := p.ShowDatabases(ctx)
+		if err != nil {
+			continue // attach reports it
+		}
+		ours := map[string]bool{}
+		for _, to := range destinations(p, databases, true) {
+			there, err := identify(ctx, to.server(local))
+			ours[to.String()] = err != nil || there.SystemID == here.SystemID
+		}
+		var names []string
+		all := true
+		for _, d := range databases {
+			if lead, known := ours[destination{host: d.Host, port: d.Port}.String()]; lead || !known {
+				names = append(names, d.Name)
+			} else {
+				all = false
+			}
+		}
+		if !all {
+			p.Databases = names
+		}
+	}
+}
+
+func identify(ctx context.Context, server *postgres.Server) (postgres.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	defer cancel()
+	conn, err := server.Connect(ctx)
+	if err != nil {
+		return postgres.Identity{}, err
+	}
+	defer conn.Close()
+	return conn.Identity(ctx)
+}
+
+// route finds out when the addresses that the poolers use lead to this server.
+type route struct {
+	log  *slog.Logger
+	here func() postgres.Identity // this server, as last seen
+	to   []*waypoint
+}
+
+// waypoint is one address on the route.
+type waypoint struct {
+	name   string
+	server *postgres.Server
+	mu     sync.Mutex
+	inARow int
+	denied bool // it cannot be told: we may not log in
+	last   string
+}
+
+// routeOf is the configured route, or what the poolers say that they connect to.
+func (rt *Runtime) routeOf(ctx context.Context, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity) (*route, error) {
+	r := &route{log: log, here: here}
+	if rt.Config.Resume.Route != "" {
+		server, err := postgres.Open(rt.Config.Resume.Route)
+		if err != nil {
+			return nil, err
+		}
+		r.to = []*waypoint{{name: "resume.route", server: server}}
+		return r, nil
+	}
+	seen := map[string]bool{}
+	for _, p := range poolers {
+		if !p.HasConsole() {
+			continue
+		}
+		databases, err := p.ShowDatabases(ctx)
+		if err != nil {
+			continue // who cannot say where it connects to cannot be resumed either; that is reported there
+		}
+		for _, d := range destinations(p, databases, false) {
+			for _, address := range lookup(ctx, d.host) {
+				at := d
+				at.host = address
+				if !seen[at.String()] {
+					seen[at.String()] = true
+					r.to = append(r.to, &waypoint{name: at.String(), server: at.server(local)})
+				}
+			}
+		}
+	}
+	return r, nil
+}
+
+// lookup gives every address of a name: behind one, each proxy learns on its own where the primary is. A name that does not
+// resolve now may in a moment, so it stands for itself.
+func lookup(ctx context.Context, host string) []string {
+	if net.ParseIP(host) != nil {
+		return []string{host}
+	}
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil || len(addresses) == 0 {
+		return []string{host}
+	}
+	return addresses
+}
+
+// wait blocks until the route leads to this server: each address several times in a row, or one of them and the grace for the others
+// is over (a database for reading may lead to replicas for good). It returns what it went by. An error says that the context ended
+// first.
+func (r *route) wait(ctx context.Context) (string, error) {
+	if len(r.to) == 0 {
+		return "no address of the route is known", nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer cancel()
+	news := make(chan struct{}, 1)
+	for _, w := range r.to {
+		looking.Go(func() { r.follow(ctx, w, news) })
+	}
+	var grace <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("the route does not lead here: %s", r.describe())
+		case <-grace:
+			return "the route leads here, as far as it will: " + r.describe(), nil
+		case <-news:
+		}
+		arrived, denied := 0, 0
+		for _, w := range r.to {
+			w.mu.Lock()
+			if w.inARow >= routeInARow {
+				arrived++
+			} else if w.denied {
+				denied++
+			}
+			w.mu.Unlock()
+		}
+		switch {
+		case denied == len(r.to):
+			return "cannot log in over the route, so it was not checked: " + r.describe(), nil
+		case arrived+denied == len(r.to):
+			return "the route leads here", nil
+		case arrived > 0 && grace == nil:
+			timer := time.NewTimer(routeGrace)
+			defer timer.Stop()
+			grace = timer.C
+		}
+	}
+}
+
+// follow looks again and again where one address leads.
+func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
+	for ctx.Err() == nil {
+		there, err := identify(ctx, w.server)
+		leads := err == nil && there.SameServer(r.here())
+		text := "leads here"
+		switch {
+		case err != nil:
+			text = err.Error()
+		case !leads && there.InRecovery:
+			text = "leads to a replica"
+		case !leads:
+			text = "leads to another server"
+		}
+		w.mu.Lock()
+		if w.inARow++; !leads {
+			w.inARow = 0
+		}
+		w.denied = postgres.Denied(err)
+		if text != w.last && ctx.Err() == nil {
+			r.log.Info("route", "address", w.name, "now", text)
+		}
+		w.last = text
+		w.mu.Unlock()
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+		if leads {
+			sleep(ctx, routeInterval)
+		} else {
+			sleep(ctx, routeRetry)
+		}
+	}
+}
+
+func (r *route) describe() string {
+	var parts []string
+	for _, w := range r.to {
+		w.mu.Lock()
+		parts = append(parts, w.name+" "+w.last)
+		w.mu.Unlock()
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,107 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+// Runtime is what every hook works with.
+type Runtime struct {
+	Config *config.Config
+	Log    *slog.Logger
+	DryRun bool
+	Self   []string // how to start this program again: its path and the flags that lead to the same configuration
+}
+
+// Exit codes.
+const (
+	Done        = 0 // or nothing to do
+	Failed      = 1
+	Invalid     = 2 // usage or configuration
+	BudgetSpent = 3 // the policy was applied
+	Refused     = 4 // preconditions
+)
+
+// Result is how a hook ended: an exit code, and the decision as a sentence.
+type Result struct {
+	Code     int
+	Decision string
+}
+
+func (rt *Runtime) patroniClient() (*patroni.Client, error) {
+	c := rt.Config.Patroni
+	return patroni.New(patroni.Options{
+		URL: c.URL, Username: c.Username, Password: c.Password,
+		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+	})
+}
+
+func (rt *Runtime) localServer() (*postgres.Server, error) {
+	return postgres.Open(rt.Config.Postgres)
+}
+
+func (rt *Runtime) specs() []pgb.Spec {
+	specs := make([]pgb.Spec, 0, len(rt.Config.Poolers))
+	for _, p := range rt.Config.Poolers {
+		specs = append(specs, pgb.Spec{
+			DSN: p.DSN, Password: p.Password, First: p.Resolve == "one",
+			Databases: p.Databases.Names, Pidfile: p.Pidfile,
+		})
+	}
+	return specs
+}
+
+// fleet resolves the configured poolers. It remembers the addresses that it was told, so that a keeper started later
+// goes to the same ones even when the name has moved on or the name service is gone.
+func (rt *Runtime) fleet(ctx context.Context, known addressBook) ([]*pgb.Pooler, addressBook, []error) {
+	book := addressBook{}
+	var lock sync.Mutex
+	lookup := func(ctx context.Context, host string) ([]string, error) {
+		if addresses, ok := known[host]; ok {
+			return addresses, nil
+		}
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			return nil, fmt.Errorf("cannot resolve %s: %w", host, err)
+		}
+		lock.Lock()
+		book[host] = addresses
+		lock.Unlock()
+		return addresses, nil
+	}
+	poolers, errs := pgb.Resolve(ctx, rt.specs(), lookup)
+	for host, addresses := range known {
+		book[host] = addresses
+	}
+	return poolers, book, errs
+}
+
+// addressBook is what names resolved to.
+type addressBook map[string][]string
+
+func closeAll(poolers []*pgb.Pooler) {
+	for _, p := range poolers {
+		p.Close()
+	}
+}
+
+// member is this member's name for logs: what Patroni calls it is not known before it answers.
+func member() string {
+	if name := os.Getenv("PATRONI_NAME"); name != "" {
+		return name
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
