@@ -290,7 +290,7 @@ func (c *container) exec(ctx context.Context, user string, env []string, argv ..
 	if len(argv) == 0 {
 		return r, errors.New("exec: no program")
 	}
-	words := []string{"--target", strconv.Itoa(c.pid), "--mount", "--uts", "--pid", "--root", "--wd=/", "--",
+	words := []string{"--target", strconv.Itoa(c.pid), "--mount", "--uts", "--pid", "--root", "--wd", "--",
 		"setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups", "--", "env", "-i"}
 	words = append(append(words, env...), argv...)
 	cmd := exec.CommandContext(ctx, "nsenter", words...)

@@ -50,9 +50,23 @@ func (e *etcd) post(ctx context.Context, path string, body any) (*http.Response,
 
 // get returns a key's value and the revision of the store at that moment. A missing key is "".
 func (e *etcd) get(ctx context.Context, key string) (value string, revision int64, err error) {
+	kvs, revision, err := e.fetch(ctx, key)
+	if len(kvs) > 0 {
+		value = string(kvs[0].Value)
+	}
+	return value, revision, err
+}
+
+// exists tells whether there is such a key, be it empty.
+func (e *etcd) exists(ctx context.Context, key string) (bool, error) {
+	kvs, _, err := e.fetch(ctx, key)
+	return len(kvs) > 0, err
+}
+
+func (e *etcd) fetch(ctx context.Context, key string) ([]etcdKV, int64, error) {
 	resp, err := e.post(ctx, "/v3/kv/range", map[string]any{"key": []byte(key)})
 	if err != nil {
-		return "", 0, err
+		return nil, 0, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
@@ -62,16 +76,13 @@ func (e *etcd) get(ctx context.Context, key string) (value string, revision int6
 		KVs []etcdKV `json:"kvs"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return "", 0, err
+		return nil, 0, err
 	}
-	revision, err = strconv.ParseInt(answer.Header.Revision, 10, 64)
+	revision, err := strconv.ParseInt(answer.Header.Revision, 10, 64)
 	if err != nil {
-		return "", 0, fmt.Errorf("etcd: revision %q", answer.Header.Revision)
+		return nil, 0, fmt.Errorf("etcd: revision %q", answer.Header.Revision)
 	}
-	if len(answer.KVs) > 0 {
-		value = string(answer.KVs[0].Value)
-	}
-	return value, revision, nil
+	return answer.KVs, revision, nil
 }
 
 // watch calls changed with the key's value, now and at each change ("" when it was deleted), until ctx

@@ -140,6 +140,7 @@ type Lab struct {
 	loadErr  error
 	runs     sync.Mutex
 	nextRun  int
+	loads    []*container
 }
 
 // Start makes a lab and returns when it is healthy ([Lab.WaitHealthy]). It must run as root. On an
@@ -215,8 +216,24 @@ func (l *Lab) start(ctx context.Context) error {
 	if l.route, err = l.startRoute(ctx); err != nil {
 		return err
 	}
+	// m1 first, so that it is the one that bootstraps.
+	if err := l.members[0].create(); err != nil {
+		return err
+	}
+	if err := until(ctx, 20*time.Millisecond, "m1 to bootstrap", func(ctx context.Context) error {
+		if !l.members[0].Running() {
+			return fmt.Errorf("m1 has ended: %s", l.lastOutput("m1"))
+		}
+		exists, err := l.etcd.exists(ctx, l.key("initialize"))
+		if err == nil && !exists {
+			err = errors.New("it has not begun")
+		}
+		return err
+	}); err != nil {
+		return err
+	}
 	var starts []func() error
-	for _, m := range l.members {
+	for _, m := range l.members[1:] {
 		starts = append(starts, func() error { return m.create() })
 	}
 	for _, p := range l.poolers {
@@ -292,6 +309,9 @@ func (l *Lab) Close() error {
 			}
 			return nil
 		})
+	}
+	for _, c := range l.loads {
+		kills = append(kills, func() error { c.kill(); return nil })
 	}
 	parallel(kills...)
 	if l.route != nil && l.route.c != nil {
@@ -393,9 +413,10 @@ func (l *Lab) container(name string) (containerSpec, error) {
 	)
 }
 
-// asPostgres runs argv as the user postgres, with nothing between.
+// asPostgres runs argv as the user postgres, with nothing between. A change of user clears the signal
+// that a process gets when its parent dies, so it is set once more.
 func asPostgres(argv ...string) []string {
-	return append([]string{"setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"}, argv...)
+	return append([]string{"setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL", "--"}, argv...)
 }
 
 func (l *Lab) startEtcd(ctx context.Context) error {

@@ -109,6 +109,8 @@ func (m *Member) config() map[string]any {
 	parameters := map[string]any{
 		"max_connections": 300, "shared_buffers": "64MB", "wal_keep_size": "256MB", "max_wal_size": "512MB",
 		"max_wal_senders": 10, "max_replication_slots": 10, "wal_log_hints": "on", "hot_standby": "on",
+		// A replica that was quicker than Patroni's making of its slot asks again soon, not after 5 s.
+		"wal_retrieve_retry_interval": "500ms",
 	}
 	for k, v := range l.opts.Parameters {
 		parameters[k] = v
@@ -281,7 +283,20 @@ func (m *Member) signalPatroni(sig syscall.Signal) error {
 }
 
 // Freeze stops Patroni, and only Patroni, until [Member.Thaw]; PostgreSQL goes on.
-func (m *Member) Freeze() error { return m.signalPatroni(syscall.SIGSTOP) }
+func (m *Member) Freeze() error {
+	if err := m.signalPatroni(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return until(ctx, time.Millisecond, m.Name+"'s Patroni to stand still", func(context.Context) error {
+		p, err := m.Patroni()
+		if err == nil && p.State != 'T' {
+			err = fmt.Errorf("its state is %c", p.State)
+		}
+		return err
+	})
+}
 
 // Thaw lets a frozen Patroni go on.
 func (m *Member) Thaw() error { return m.signalPatroni(syscall.SIGCONT) }
