@@ -146,7 +146,9 @@ func quoteDSN(value string) string {
 
 // nearest is the known word with the smallest edit distance, or "" when none is near.
 func nearest(word string, known []string) string {
-	best, bestDistance := "", max(2, len(word)/3)+1
+	// The room counts for nothing here: in "poolers[].x" most letters are always right.
+	last := word[strings.LastIndex(word, ".")+1:]
+	best, bestDistance := "", max(2, len(last)/3)+1
 	for _, k := range known {
 		if d := distance(word, k); d < bestDistance {
 			best, bestDistance = k, d
@@ -156,10 +158,7 @@ func nearest(word string, known []string) string {
 		return best
 	}
 	// "budget" alone was meant for the room it lives in.
-	_, last, _ := strings.Cut(word, ".")
-	i := slices.IndexFunc(known, func(k string) bool {
-		return strings.HasSuffix(k, "."+word) || last != "" && strings.HasSuffix(k, "."+last)
-	})
+	i := slices.IndexFunc(known, func(k string) bool { return strings.HasSuffix(k, "."+last) })
 	if i >= 0 {
 		return known[i]
 	}

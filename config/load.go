@@ -304,7 +304,7 @@ func (l *loader) flatten(doc *tree, into map[string]value) (poolers ast.Node, er
 					return err
 				}
 			case !isLeaf:
-				return unknownKey(doc.file, e.line, prefix, e.key, known)
+				return unknownKey(doc.file, e, prefix, known)
 			case doc.isNull(e.value):
 			default:
 				v, err := l.scalarValue(doc, e, key)
@@ -319,35 +319,38 @@ func (l *loader) flatten(doc *tree, into map[string]value) (poolers ast.Node, er
 	return poolers, walk(doc.root, "", 1)
 }
 
-func unknownKey(file string, line int, prefix, key string, known []string) error {
-	// What stands where a key should be may be a misplaced password.
-	shown := key
-	if len(key) > 40 || key == "" || strings.ContainsFunc(key, func(r rune) bool {
-		return r != '_' && r != '-' && r != '.' && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
-	}) {
-		shown = "***"
-	}
-	full := shown
+func unknownKey(file string, at entry, prefix string, known []string) error {
+	within := ""
 	if prefix != "" {
-		full = prefix + "." + shown
+		within = prefix + "."
 	}
-	e := &Error{File: file, Line: line, Key: full, Problem: fmt.Sprintf("unknown key %q", full)}
-	if shown == "***" {
-		return e
-	}
-	compare := regexpIndex(full)
-	if compare == "patroni.password" {
+	full := within + at.key
+	compare := withoutIndex(full)
+	e := &Error{File: file, Line: at.line, Key: full, Problem: fmt.Sprintf("unknown key %q", full)}
+	near := nearest(compare, known)
+	switch {
+	case compare == "patroni.password":
 		e.Hint = "a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD"
-	} else if compare == "poolers[].password" {
+	case compare == "poolers[].password":
 		e.Hint = "a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD"
-	} else if near := nearest(compare, known); near != "" {
+	// What stands where a key should be may be a piece of a password.
+	case !isPlainKey(at.key), at.flow && near == "":
+		e.Key = within + "***"
+		e.Problem, e.Hint = fmt.Sprintf("unknown key %q", e.Key), "a value with , : { } [ ] or # in it must be in quotes"
+	case near != "":
 		e.Hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	return e
 }
 
-// regexpIndex turns poolers[3].dsn into poolers[].dsn.
-func regexpIndex(key string) string {
+func isPlainKey(key string) bool {
+	return key != "" && len(key) <= 40 && !strings.ContainsFunc(key, func(r rune) bool {
+		return r != '_' && r != '-' && r != '.' && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
+	})
+}
+
+// withoutIndex turns poolers[3].dsn into poolers[].dsn.
+func withoutIndex(key string) string {
 	open, end := strings.Index(key, "["), strings.Index(key, "]")
 	if open < 0 || end < open {
 		return key
@@ -534,7 +537,7 @@ func (l *loader) poolersOf(doc *tree, node ast.Node) error {
 			}
 			b := slices.IndexFunc(bindings, func(b binding) bool { return b.key == e.key })
 			if b < 0 {
-				return unknownKey(doc.file, e.line, prefix, e.key, Keys())
+				return unknownKey(doc.file, e, prefix, Keys())
 			}
 			if doc.isNull(e.value) {
 				continue

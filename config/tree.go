@@ -159,6 +159,7 @@ type entry struct {
 	key   string
 	line  int
 	value ast.Node
+	flow  bool // in {}, where a comma in an unquoted value makes the rest of it a key
 }
 
 // mapping is a mapping's entries, those that it merges in last.
@@ -169,9 +170,10 @@ func (t *tree) mappingAt(n ast.Node, depth int) ([]entry, bool) {
 		return nil, false
 	}
 	var values []*ast.MappingValueNode
+	flow := false
 	switch v := t.plain(n).(type) {
 	case *ast.MappingNode:
-		values = v.Values
+		values, flow = v.Values, v.IsFlowStyle
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{v}
 	default:
@@ -185,7 +187,7 @@ func (t *tree) mappingAt(n ast.Node, depth int) ([]entry, bool) {
 			continue
 		}
 		key, _ := t.scalar(v.Key)
-		own = append(own, entry{key, lineOf(v.Key), v.Value})
+		own = append(own, entry{key, lineOf(v.Key), v.Value, flow})
 	}
 	return append(own, merged...), true
 }
