@@ -36,14 +36,6 @@ func (l *Lab) Replicas(ctx context.Context) ([]*Member, error) {
 	return replicas, nil
 }
 
-// clusterMember is one entry of GET /cluster.
-type clusterMember struct {
-	Name     string `json:"name"`
-	Role     string `json:"role"`
-	State    string `json:"state"`
-	Timeline int    `json:"timeline"`
-}
-
 // healthy returns nil when all is well, or the first thing that is not.
 func (l *Lab) healthy(ctx context.Context) error {
 	for _, m := range l.members {
@@ -62,36 +54,41 @@ func (l *Lab) healthy(ctx context.Context) error {
 		return err
 	}
 	var cluster struct {
-		Members []clusterMember `json:"members"`
+		Members []struct {
+			Name string `json:"name"`
+		} `json:"members"`
 	}
 	if err := json.Unmarshal([]byte(body), &cluster); err != nil {
 		return fmt.Errorf("GET /cluster: %w", err)
 	}
-	timeline := 0
-	for _, m := range cluster.Members {
-		if m.Role == "leader" {
-			timeline = m.Timeline
-		}
+	if n := len(cluster.Members); n < len(l.members) {
+		return fmt.Errorf("%d of %d members are in the cluster", n, len(l.members))
 	}
-	good := 0
-	for _, m := range cluster.Members {
+	// What the list says of the others is as old as their last loop, up to loop_wait: ask each itself.
+	primary, err := leader.Status(short)
+	if err != nil {
+		return err
+	}
+	if primary.State != "running" {
+		return fmt.Errorf("leader %s is %s", leader.Name, primary.State)
+	}
+	for _, m := range l.members {
+		if m == leader {
+			continue
+		}
+		s, err := m.Status(short)
 		switch {
-		case m.Role == "leader" && m.State != "running":
-			return fmt.Errorf("leader %s is %s", m.Name, m.State)
-		case m.Role != "leader" && m.State != "streaming":
-			return fmt.Errorf("%s is %s", m.Name, m.State)
-		case m.Timeline != timeline:
-			return fmt.Errorf("%s is on timeline %d, the leader on %d", m.Name, m.Timeline, timeline)
+		case err != nil:
+			return err
+		case s.State != "running" || s.ReplicationState != "streaming":
+			return fmt.Errorf("%s is %s, its replication %q", m.Name, s.State, s.ReplicationState)
+		case s.Timeline != primary.Timeline:
+			return fmt.Errorf("%s is on timeline %d, the leader on %d", m.Name, s.Timeline, primary.Timeline)
 		}
-		good++
-	}
-	if good < len(l.members) {
-		return fmt.Errorf("%d of %d members are in the cluster", good, len(l.members))
 	}
 	if !leader.Writable(short) {
 		return fmt.Errorf("leader %s is not writable", leader.Name)
 	}
-	// What the members say of themselves is as old as their last loop: the server knows better.
 	rows, err := leader.SQL(short, "SELECT count(*) AS n FROM pg_stat_replication WHERE state = 'streaming'")
 	if err != nil {
 		return err
@@ -116,8 +113,21 @@ func (l *Lab) healthy(ctx context.Context) error {
 
 // WaitHealthy waits until there is a leader that takes writes, every other member streams from it on the
 // same timeline, the route leads to it, and every pooler's console answers (it may be paused).
+//
+// A member that has come back says so at its next loop, up to loop_wait later: while it waits, WaitHealthy
+// makes them begin one every two seconds.
 func (l *Lab) WaitHealthy(ctx context.Context) error {
-	return until(ctx, 50*time.Millisecond, "a healthy cluster", l.healthy)
+	woken := time.Now()
+	return until(ctx, 50*time.Millisecond, "a healthy cluster", func(ctx context.Context) error {
+		err := l.healthy(ctx)
+		if err != nil && l.opts.LoopWait > time.Second && time.Since(woken) > 2*time.Second {
+			woken = time.Now()
+			short, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			return errors.Join(err, l.wake(short))
+		}
+		return err
+	})
 }
 
 // WaitLeader waits until a member other than not (which may be nil) has the leader key and takes writes.
@@ -150,6 +160,9 @@ type Handover struct {
 	Status   int       // what Patroni answered; 503 may mean that it did not wait for the end
 	Answer   string
 }
+
+// Took is the time from the request until the new primary was seen writable.
+func (h Handover) Took() time.Duration { return h.Writable.Sub(h.Began) }
 
 // Switchover moves the leader to candidate, or with "" to whom Patroni chooses, and waits until the new
 // leader takes writes. It does not wait for the old one to come back: see [Lab.WaitHealthy]. Patroni's

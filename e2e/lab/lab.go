@@ -263,22 +263,19 @@ func (l *Lab) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	before := make([]int, len(l.members))
+	for i, m := range l.members {
+		before[i] = countReloads(m.LogFile("patroni.log"))
+	}
 	status, body, err := leader.REST(ctx, http.MethodPatch, "/config", map[string]any{
 		"loop_wait": int(l.opts.LoopWait.Seconds()), "retry_timeout": int(l.opts.RetryTimeout.Seconds())})
 	if err != nil || status != http.StatusOK {
 		return fmt.Errorf("PATCH /config: %d %s: %w", status, body, err)
 	}
-	// A member has read the new configuration when a loop began after the change. Seconds is all that
-	// Patroni shows, so it has to be two later.
-	changed := time.Now().Unix()
-	return until(ctx, 100*time.Millisecond, "all members to read the new times", func(ctx context.Context) error {
-		for _, m := range l.members {
-			s, err := m.Status(ctx)
-			if err != nil {
-				return err
-			}
-			if s.DCSLastSeen <= changed {
-				return fmt.Errorf("%s has not read it yet", m.Name)
+	return until(ctx, 50*time.Millisecond, "all members to read the new times", func(context.Context) error {
+		for i, m := range l.members {
+			if countReloads(m.LogFile("patroni.log")) <= before[i] {
+				return fmt.Errorf("%s has not read them yet", m.Name)
 			}
 		}
 		return nil

@@ -114,16 +114,16 @@ func TestLab(t *testing.T) {
 			// Without hooks: clients get errors, nothing acknowledged is lost.
 			before, err := l.PoolerConfigs(ctx)
 			must(err)
-			probe, err := l.StartProbe(ctx, 8, 10*time.Millisecond)
-			must(err)
 			bench, err := l.StartPgbench(ctx, l.Pooler(), 4, 4)
+			must(err)
+			probe, err := l.StartProbe(ctx, 8, 10*time.Millisecond)
 			must(err)
 			h, err := l.Switchover(ctx, "m2")
 			must(err)
 			must(probe.WaitFlowing(ctx, 5))
 			result := probe.Stop()
 			t.Logf("no hooks: writable after %.2f s; %d commits, %d errors, longest stall %v; Patroni: %d %s",
-				h.Writable.Sub(h.Began).Seconds(), result.Acked, len(result.Errors), result.LongestStall, h.Status, h.Answer)
+				h.Took().Seconds(), result.Acked, len(result.Errors), result.LongestStall, h.Status, h.Answer)
 			if len(result.Errors) == 0 {
 				t.Error("a switchover without hooks gave no client an error: the probe does not see them")
 			}
@@ -227,7 +227,7 @@ func TestHAProxyRoute(t *testing.T) {
 	if err := l.WaitHealthy(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("writable after %.2f s", h.Writable.Sub(h.Began).Seconds())
+	t.Logf("writable after %.2f s", h.Took().Seconds())
 }
 
 // A process that dies without Close leaves no process; the next Start removes its files.

@@ -59,7 +59,8 @@ type PgbenchProgress struct {
 	Failed  int
 }
 
-// StartPgbench starts pgbench's default script through a pooler, until [Pgbench.Stop].
+// StartPgbench starts pgbench's default script through a pooler, until [Pgbench.Stop]. It returns when
+// pgbench has reported a second with transactions in it.
 func (l *Lab) StartPgbench(ctx context.Context, p *Pooler, clients, threads int) (*Pgbench, error) {
 	if err := l.prepareLoad(ctx); err != nil {
 		return nil, err
@@ -81,6 +82,22 @@ func (l *Lab) StartPgbench(ctx context.Context, p *Pooler, clients, threads int)
 	l.runs.Lock()
 	l.loads = append(l.loads, b.c)
 	l.runs.Unlock()
+	err = until(ctx, 20*time.Millisecond, "pgbench to work", func(context.Context) error {
+		content, err := os.ReadFile(b.output)
+		if err != nil {
+			return err
+		}
+		for _, p := range parsePgbench(string(content)).Progress {
+			if p.TPS > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("it has not yet: %s", content)
+	})
+	if err != nil {
+		b.c.kill()
+		return nil, err
+	}
 	return b, nil
 }
 

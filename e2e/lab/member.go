@@ -32,6 +32,8 @@ type Member struct {
 	c  *container
 }
 
+func (m *Member) String() string { return m.Name }
+
 func (m *Member) container() *container {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -168,6 +170,16 @@ func (m *Member) config() map[string]any {
 	return c
 }
 
+// wake makes every member begin a loop now: each watches the dynamic configuration.
+func (l *Lab) wake(ctx context.Context) error {
+	leader, err := l.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	_, _, err = leader.REST(ctx, http.MethodPatch, "/config", map[string]any{"lab_wake": time.Now().UnixNano()})
+	return err
+}
+
 // SetHooks changes postgresql.before_stop and the callbacks of every running member, and waits until
 // Patroni goes by them. Empty means none.
 func (l *Lab) SetHooks(ctx context.Context, beforeStop, callback string) error {
@@ -190,6 +202,10 @@ func (m *Member) Reload(ctx context.Context) error {
 	status, body, err := m.REST(ctx, http.MethodPost, "/reload", nil)
 	if err != nil || status != http.StatusAccepted {
 		return fmt.Errorf("%s: POST /reload: %d %s: %w", m.Name, status, body, err)
+	}
+	// Patroni reads its file at its next loop, up to loop_wait later.
+	if err := m.lab.wake(ctx); err != nil {
+		return err
 	}
 	return until(ctx, 50*time.Millisecond, m.Name+" to reload", func(context.Context) error {
 		if countReloads(m.LogFile("patroni.log")) <= before {

@@ -26,6 +26,8 @@ type Pooler struct {
 	c  *container
 }
 
+func (p *Pooler) String() string { return p.Name }
+
 func (p *Pooler) container() *container {
 	p.mu.Lock()
 	defer p.mu.Unlock()
