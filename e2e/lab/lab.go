@@ -270,7 +270,7 @@ func (l *Lab) settle(ctx context.Context) error {
 	status, body, err := leader.REST(ctx, http.MethodPatch, "/config", map[string]any{
 		"loop_wait": int(l.opts.LoopWait.Seconds()), "retry_timeout": int(l.opts.RetryTimeout.Seconds())})
 	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("PATCH /config: %d %s: %w", status, body, err)
+		return fmt.Errorf("PATCH /config: %d %s: %v", status, body, err)
 	}
 	return until(ctx, 50*time.Millisecond, "all members to read the new times", func(context.Context) error {
 		for i, m := range l.members {

@@ -26,7 +26,7 @@ func (l *Lab) prepareLoad(ctx context.Context) error {
 			}
 			r, err := leader.Exec(ctx, nil, "pgbench", "-i", "-q", "-s", strconv.Itoa(l.opts.PgbenchScale), "-h", "/run/postgresql", "postgres")
 			if err != nil || r.ExitCode != 0 {
-				return fmt.Errorf("pgbench -i: exit code %d: %s: %w", r.ExitCode, r.Stderr, err)
+				return fmt.Errorf("pgbench -i: exit code %d: %s: %v", r.ExitCode, r.Stderr, err)
 			}
 			_, err = leader.SQL(ctx, "CREATE TABLE lab_probe (run int, conn int, seq bigint, PRIMARY KEY (run, conn, seq))")
 			return err

@@ -184,32 +184,40 @@ func (l *Lab) wake(ctx context.Context) error {
 // Patroni goes by them. Empty means none.
 func (l *Lab) SetHooks(ctx context.Context, beforeStop, callback string) error {
 	l.opts.BeforeStop, l.opts.Callback = beforeStop, callback
-	var reloads []func() error
+	var running []*Member
 	for _, m := range l.members {
 		if err := m.writeConfig(); err != nil {
 			return err
 		}
 		if m.Running() {
-			reloads = append(reloads, func() error { return m.Reload(ctx) })
+			running = append(running, m)
 		}
 	}
-	return parallel(reloads...)
+	return l.reload(ctx, running)
 }
 
 // Reload makes Patroni read its file again and waits until it has.
-func (m *Member) Reload(ctx context.Context) error {
-	before := countReloads(m.LogFile("patroni.log"))
-	status, body, err := m.REST(ctx, http.MethodPost, "/reload", nil)
-	if err != nil || status != http.StatusAccepted {
-		return fmt.Errorf("%s: POST /reload: %d %s: %w", m.Name, status, body, err)
+func (m *Member) Reload(ctx context.Context) error { return m.lab.reload(ctx, []*Member{m}) }
+
+// reload asks all members first and wakes them once: a loop that begins after the request reads the file
+// before the dynamic configuration, so whatever line tells of a reload then, the file has been read.
+func (l *Lab) reload(ctx context.Context, members []*Member) error {
+	before := map[*Member]int{}
+	for _, m := range members {
+		before[m] = countReloads(m.LogFile("patroni.log"))
+		status, body, err := m.REST(ctx, http.MethodPost, "/reload", nil)
+		if err != nil || status != http.StatusAccepted {
+			return fmt.Errorf("%s: POST /reload: %d %s: %v", m.Name, status, body, err)
+		}
 	}
-	// Patroni reads its file at its next loop, up to loop_wait later.
-	if err := m.lab.wake(ctx); err != nil {
+	if err := l.wake(ctx); err != nil {
 		return err
 	}
-	return until(ctx, 50*time.Millisecond, m.Name+" to reload", func(context.Context) error {
-		if countReloads(m.LogFile("patroni.log")) <= before {
-			return errors.New("its log says nothing of it")
+	return until(ctx, 50*time.Millisecond, "Patroni to reload", func(context.Context) error {
+		for _, m := range members {
+			if countReloads(m.LogFile("patroni.log")) <= before[m] {
+				return fmt.Errorf("the log of %s says nothing of it", m.Name)
+			}
 		}
 		return nil
 	})
