@@ -243,6 +243,10 @@ func readConfig(file, source string) (string, []byte, error) {
 	if err != nil {
 		return "", nil, &Error{Key: source, Problem: cannotRead(file, err), Err: err}
 	}
+	// Whatever stands beside it must be found from another working directory, too.
+	if file, err = filepath.Abs(file); err != nil {
+		return "", nil, &Error{Key: source, Problem: cannotRead(file, err), Err: err}
+	}
 	return file, text, nil
 }
 
@@ -665,9 +669,6 @@ func (l *loader) openStateDir(inFile map[string]value) error {
 	c := &l.config
 	if c.StateDir != "" {
 		v := l.where("state_dir", inFile)
-		if !filepath.IsAbs(c.StateDir) {
-			return v.fail("must be an absolute path", "Patroni's working directory is not yours", nil)
-		}
 		if err := openStateDir(c.StateDir); err != nil {
 			return v.fail(stateDirProblem(c.StateDir, err), "", err)
 		}
@@ -708,7 +709,10 @@ func setPath(to *string) func(value) error {
 			return v.fail("is not a path", "", nil)
 		}
 		*to = v.text
-		if v.at.File != "" && !filepath.IsAbs(v.text) {
+		if v.at.File == "" && !filepath.IsAbs(v.text) {
+			return v.fail("must be an absolute path", "Patroni's working directory is not yours", nil)
+		}
+		if !filepath.IsAbs(v.text) {
 			*to = filepath.Join(filepath.Dir(v.at.File), v.text)
 		}
 		return nil
@@ -768,6 +772,13 @@ func setDuration(to *time.Duration) func(value) error {
 		*to = d
 		return nil
 	}
+}
+
+// ParseDuration reads a flag's duration with the same rules and words as one of the file.
+func ParseDuration(source, text string) (time.Duration, error) {
+	var d time.Duration
+	err := setDuration(&d)(value{text: text, raw: text, at: Error{Key: source}})
+	return d, err
 }
 
 func isNumber(s string) bool {

@@ -1,0 +1,16 @@
+package main
+
+import "github.com/pgbaton/pgbaton/hooks"
+
+type beforeStopCmd struct {
+	DryRun bool `help:"Look and say what would be done."`
+}
+
+func (c *beforeStopCmd) Run(p *program) error {
+	rt, err := p.hookRuntime(c.DryRun)
+	if err != nil {
+		return err
+	}
+	p.code = hooks.BeforeStop(p.ctx, rt).Code
+	return nil
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+const configGroup = "configuration"
+
+// common are the flags of every subcommand. The flags that name a key of the file are text here:
+// package config reads all sources alike, and so finds the same words for what is wrong.
+type common struct {
+	Config    string `help:"Configuration file." placeholder:"FILE" env:"PGBATON_CONFIG"`
+	LogFormat string `help:"Form of the log on stderr: ${enum}." enum:"text,json" default:"text" env:"PGBATON_LOG_FORMAT"`
+	LogLevel  string `help:"Least level that is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"PGBATON_LOG_LEVEL"`
+
+	PatroniURL          string   `name:"patroni-url" key:"patroni.url" group:"configuration" help:"This member's REST API." placeholder:"URL" env:"PGBATON_PATRONI_URL"`
+	Postgres            string   `key:"postgres" group:"configuration" help:"This member's server." placeholder:"DSN" env:"PGBATON_POSTGRES"`
+	Pooler              []string `key:"pooler" group:"configuration" sep:"none" help:"Admin console of a PgBouncer; may be repeated." placeholder:"DSN" env:"PGBATON_POOLER"`
+	StateDir            string   `key:"state_dir" group:"configuration" help:"Directory for leases and the journal." placeholder:"DIR" env:"PGBATON_STATE_DIR"`
+	PauseBudget         string   `key:"pause.budget" group:"configuration" help:"Longest that a stop is held up." placeholder:"15s" env:"PGBATON_PAUSE_BUDGET"`
+	PauseAttempt        string   `key:"pause.attempt" group:"configuration" help:"Longest that one PAUSE may take." placeholder:"2s" env:"PGBATON_PAUSE_ATTEMPT"`
+	PauseOnTimeout      string   `key:"pause.on_timeout" group:"configuration" help:"When the budget is spent: hold, terminate, skip or wait." placeholder:"hold" env:"PGBATON_PAUSE_ON_TIMEOUT"`
+	PauseLease          string   `key:"pause.lease" group:"configuration" help:"Longest that a pause lasts." placeholder:"30s" env:"PGBATON_PAUSE_LEASE"`
+	PauseShutdownBudget string   `key:"pause.shutdown_budget" group:"configuration" help:"The budget while Patroni does not answer." placeholder:"5s" env:"PGBATON_PAUSE_SHUTDOWN_BUDGET"`
+	PauseStopServer     string   `key:"pause.stop_server" group:"configuration" help:"Stop the drained server ourselves: auto or off." placeholder:"auto" env:"PGBATON_PAUSE_STOP_SERVER"`
+	ResumeRoute         string   `key:"resume.route" group:"configuration" help:"How the poolers reach the primary." placeholder:"DSN" env:"PGBATON_RESUME_ROUTE"`
+	ResumeTimeout       string   `key:"resume.timeout" group:"configuration" help:"Longest wait for server and route." placeholder:"60s" env:"PGBATON_RESUME_TIMEOUT"`
+}
+
+// settings are the flags that were given. (What the parser took from the environment is not
+// among them: package config reads the environment itself, and names the variable in an error.)
+func (p *program) settings() []config.Setting {
+	var set []config.Setting
+	for _, step := range p.args.Path {
+		if step.Flag == nil || step.Resolved || step.Flag.Tag.Get("key") == "" {
+			continue
+		}
+		key := step.Flag.Tag.Get("key")
+		source := "--" + step.Flag.Name
+		if key == "pooler" {
+			continue // below: each step has the whole list
+		}
+		set = append(set, config.Setting{Key: key, Value: step.Flag.Target.String(), Source: source})
+	}
+	if p.given("pooler") {
+		for _, dsn := range p.cli.Pooler {
+			set = append(set, config.Setting{Key: "pooler", Value: dsn, Source: "--pooler"})
+		}
+	}
+	return set
+}
+
+func (p *program) given(flag string) bool {
+	for _, step := range p.args.Path {
+		if step.Flag != nil && !step.Resolved && step.Flag.Name == flag {
+			return true
+		}
+	}
+	return false
+}
+
+// runtime loads the configuration for a hook. The error is the configuration's.
+func (p *program) runtime(dryRun bool) (*hooks.Runtime, error) {
+	options := config.Options{Set: p.settings(), Argv0: p.argv0}
+	if p.given("config") {
+		options.File = p.cli.Config
+	}
+	c, err := config.Load(options)
+	if err != nil {
+		return nil, err
+	}
+	return &hooks.Runtime{Config: c, Log: p.log(), DryRun: dryRun, Self: p.self(c, options.Set)}, nil
+}
+
+// hookRuntime is runtime for what Patroni starts: a log that nobody reads any more must not end
+// it, as a write to a closed stderr would.
+func (p *program) hookRuntime(dryRun bool) (*hooks.Runtime, error) {
+	signal.Ignore(syscall.SIGPIPE)
+	return p.runtime(dryRun)
+}
+
+// self starts this program again with the same configuration, from another working directory.
+func (p *program) self(c *config.Config, set []config.Setting) []string {
+	path, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	self := []string{path, "--log-format=" + p.cli.LogFormat, "--log-level=" + p.cli.LogLevel}
+	if c.File != "" {
+		if file, err := filepath.Abs(c.File); err == nil {
+			self = append(self, "--config="+file)
+		}
+	}
+	for _, s := range set {
+		self = append(self, s.Source+"="+s.Value)
+	}
+	return self
+}
+
+func (p *program) log() *slog.Logger {
+	var level slog.Level
+	// The parser lets only the four names through.
+	_ = level.UnmarshalText([]byte(strings.ToUpper(p.cli.LogLevel)))
+	options := &slog.HandlerOptions{Level: level}
+	if p.cli.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(p.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, options))
+}

@@ -1,0 +1,113 @@
+// Command pgbaton does planned maintenance of Patroni clusters behind PgBouncer without an error
+// for any client. Patroni calls it as before_stop and as callback; people call it by hand.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
+
+// program is what every subcommand's Run gets.
+type program struct {
+	ctx    context.Context
+	cli    *cli
+	args   *kong.Context
+	argv0  string
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	code   int // exit code of a command that ran to its end
+}
+
+type cli struct {
+	common
+
+	BeforeStop   beforeStopCmd   `cmd:"" name:"before_stop" aliases:"before-stop" help:"Guard a stop of PostgreSQL: pause the poolers (Patroni's postgresql.before_stop)."`
+	OnRoleChange onRoleChangeCmd `cmd:"" name:"on_role_change" aliases:"on-role-change" help:"Resume the poolers after a promotion or restart (Patroni's callbacks)."`
+	Reload       reloadCmd       `cmd:"" hidden:""`
+	Pause        pauseCmd        `cmd:"" help:"Pause the poolers by hand, for as long as the lease."`
+	Resume       resumeCmd       `cmd:"" help:"Resume the poolers by hand."`
+	Status       statusCmd       `cmd:"" help:"Show member, role, lock, poolers and the last handover."`
+	Install      installCmd      `cmd:"" help:"Copy this program into a directory and make its links."`
+	Version      versionCmd      `cmd:"" help:"Show the version."`
+	Keep         keepCmd         `cmd:"" name:"_keep" hidden:""`
+	Work         workCmd         `cmd:"" name:"_work" hidden:""`
+}
+
+func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	c := &cli{}
+	parser, err := kong.New(c, kong.Name("pgbaton"), kong.Writers(stdout, stderr),
+		kong.Description("Planned maintenance of Patroni clusters behind PgBouncer, without an error for any client.\n\nExit codes: 0 done or nothing to do, 1 failed, 2 usage or configuration, 3 budget spent, 4 refused."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ExplicitGroups([]kong.Group{{Key: configGroup, Title: "Configuration (over the variable in brackets, over the file):"}}))
+	if err != nil {
+		fmt.Fprintln(stderr, "pgbaton:", err)
+		return hooks.Failed
+	}
+	args, err := parser.Parse(linkArgs(argv))
+	if err != nil {
+		fmt.Fprintf(stderr, "pgbaton: %s\nTry %q.\n", withoutSecrets(err.Error()), helpCommand(err))
+		return hooks.Invalid
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
+	if err := args.Run(p); err != nil {
+		fmt.Fprintln(stderr, "pgbaton:", err)
+		if config.IsInvalid(err) {
+			return hooks.Invalid
+		}
+		return hooks.Failed
+	}
+	return p.code
+}
+
+// linkArgs is the arguments with the subcommand that a link's name stands for.
+func linkArgs(argv []string) []string {
+	if len(argv) == 0 {
+		return nil
+	}
+	name, args := strings.ReplaceAll(filepath.Base(argv[0]), "-", "_"), argv[1:]
+	if !slices.Contains(linkNames(), name) {
+		return args
+	}
+	// A copy instead of a link is called by this name when it starts itself again, too.
+	if slices.Contains(args, "_keep") || slices.Contains(args, "_work") {
+		return args
+	}
+	return append([]string{name}, args...)
+}
+
+func linkNames() []string { return []string{"before_stop", "on_role_change", "reload"} }
+
+// withoutSecrets: the parser repeats an argument that it did not expect, and that may be a
+// connection string behind a mistyped flag.
+func withoutSecrets(message string) string {
+	return regexp.MustCompile(`\S*(://|password\s*=|@)\S*`).ReplaceAllString(message, "***")
+}
+
+func helpCommand(err error) string {
+	var at *kong.ParseError
+	if errors.As(err, &at) && at.Context != nil {
+		if node := at.Context.Selected(); node != nil {
+			return "pgbaton " + node.Name + " --help"
+		}
+	}
+	return "pgbaton --help"
+}

@@ -1,0 +1,16 @@
+package main
+
+import "github.com/pgbaton/pgbaton/hooks"
+
+type resumeCmd struct {
+	Output string `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
+	DryRun bool   `help:"Look and say what would be done."`
+}
+
+func (c *resumeCmd) Run(p *program) error {
+	rt, err := p.runtime(c.DryRun)
+	if err != nil {
+		return err
+	}
+	return p.report(hooks.Resume(p.ctx, rt), c.Output)
+}
