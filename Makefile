@@ -35,7 +35,8 @@ e2e:
 	go test -count=1 -timeout 60m ./e2e/...
 
 e2e-full:
-	PGBATON_E2E_FULL=1 go test -count=1 -timeout 240m ./e2e/...
+	go test -count=1 -timeout 60m $$(go list ./e2e/... | grep -v '/e2e$$')
+	go test -count=1 -timeout 240m ./e2e -full
 
 test: lint build unit e2e
 

@@ -24,6 +24,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PGBATON_PATRONI_URL", "http://127.0.0.1:1")
 			env.Setenv("PGBATON_POSTGRES", "host="+env.WorkDir+" user=postgres")
 			env.Setenv("PGBATON_STATE_DIR", env.WorkDir+"/state")
+			// Under -race every process would sleep a second before it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
