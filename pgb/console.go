@@ -64,10 +64,6 @@ func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, er
 	if err != nil {
 		return nil, &ConsoleError{Pooler: name, Op: "connect", Err: connectCause(err)}
 	}
-	if err := pg.SyncConn(ctx); err != nil {
-		_ = pg.Conn().Close()
-		return nil, &ConsoleError{Pooler: name, Op: "connect", Err: err}
-	}
 	hijacked, err := pg.Hijack()
 	if err != nil {
 		_ = pg.Conn().Close()
@@ -77,7 +73,9 @@ func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, er
 		pooler:  name,
 		version: hijacked.ParameterStatuses["server_version"],
 		conn:    hijacked.Conn,
-		front:   pgproto3.NewFrontend(hijacked.Conn, hijacked.Conn),
+		// Not a new one: pgconn reads ahead in the background when a write took it 15 ms, and what it has got
+		// is in there. Its SyncConn, which is meant for that, sends "-- ping", which the console refuses.
+		front: hijacked.Frontend,
 	}, nil
 }
 
@@ -97,6 +95,10 @@ func connectCause(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return context.Canceled
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return connect.Unwrap()
 	}
 	return err
 }
