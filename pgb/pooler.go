@@ -307,7 +307,7 @@ const resumeRounds = 5
 // until it has seen the pooler not paused.
 func (p *Pooler) Resume(ctx context.Context) (was bool, err error) {
 	p.dropHold()
-	for range resumeRounds {
+	for round := range resumeRounds {
 		resumed := false
 		for _, statement := range p.statements("RESUME") {
 			switch _, err := p.exec(ctx, statement); {
@@ -324,8 +324,10 @@ func (p *Pooler) Resume(ctx context.Context) (was bool, err error) {
 		switch {
 		case state.PausedKnown && !state.Paused:
 			return was, nil
-		case !state.PausedKnown && !resumed:
-			return was, nil // 1.18: RESUME found nothing to do, which says the same
+		case !state.PausedKnown && !resumed && round > 0:
+			// 1.18: RESUME found nothing to do, which says the same; but not the first one, which may have
+			// overtaken a PAUSE.
+			return was, nil
 		}
 	}
 	return was, fmt.Errorf("pooler %s: still paused after %d times RESUME: somebody else pauses it", p.Name, resumeRounds)
