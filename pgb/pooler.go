@@ -313,7 +313,7 @@ func (p *Pooler) Resume(ctx context.Context) (was bool, err error) {
 			switch _, err := p.exec(ctx, statement); {
 			case err == nil:
 				resumed, was = true, true
-			case !errors.Is(err, ErrNotPaused):
+			case !errors.Is(err, ErrNotPaused) && !noSuchDatabase(err):
 				return was, err
 			}
 		}
@@ -331,6 +331,13 @@ func (p *Pooler) Resume(ctx context.Context) (was bool, err error) {
 		}
 	}
 	return was, fmt.Errorf("pooler %s: still paused after %d times RESUME: somebody else pauses it", p.Name, resumeRounds)
+}
+
+// noSuchDatabase is the answer to RESUME db when the pooler does not list it: an entry of a "*" line that is not
+// in use, as after a restart. Nothing of it is paused, and the next one may be.
+func noSuchDatabase(err error) bool {
+	var refused *ServerError
+	return errors.As(err, &refused) && strings.HasPrefix(refused.Message, "no such database")
 }
 
 // ResumeEverything is Resume for a global pause and for every single database that is paused, whoever did it.
