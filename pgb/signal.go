@@ -58,11 +58,16 @@ func OpenProcess(pid int) (*Process, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("process %d: %w", pid, os.ErrNotExist)
 	}
+	process := &Process{PID: pid, fd: fd}
+	if process.ended() {
+		process.Close()
+		return nil, fmt.Errorf("process %d: %w", pid, os.ErrNotExist)
+	}
 	if name := info.Executable(); name != "pgbouncer" {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("process %d is %q: %w; it was not signalled", pid, name, ErrNotPgBouncer)
 	}
-	return &Process{PID: pid, fd: fd}, nil
+	return process, nil
 }
 
 // Pause sends SIGUSR1, which is PAUSE. Nothing answers.
@@ -75,10 +80,21 @@ func (p *Process) Resume() error { return p.signal(unix.SIGUSR2) }
 func (p *Process) Reload() error { return p.signal(unix.SIGHUP) }
 
 func (p *Process) signal(s unix.Signal) error {
+	if p.ended() {
+		return fmt.Errorf("pgbouncer process %d: %s: %w", p.PID, unix.SignalName(s), unix.ESRCH)
+	}
 	if err := unix.PidfdSendSignal(p.fd, s, nil, 0); err != nil {
 		return fmt.Errorf("pgbouncer process %d: %s: %w", p.PID, unix.SignalName(s), err)
 	}
 	return nil
+}
+
+// ended reports whether the process is gone. A zombie (a container without a first process that reaps has many) is: it
+// keeps its name and takes every signal as if it heard it.
+func (p *Process) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0
 }
 
 // Close lets go of the process.
