@@ -1,0 +1,18 @@
+package pgb
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Config is what Resolve made of an entry for one address.
+func (p *Pooler) Config() *pgconn.Config { return p.config }
+
+// SendOn puts PAUSE on its way on a console that is open already, as SendPause does after connecting.
+func (p *Pooler) SendOn(ctx context.Context, c *Console) error {
+	p.hold = append(p.hold, c)
+	return c.Send(ctx, "PAUSE")
+}
+
+const MaxRows = maxRows

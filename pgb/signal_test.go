@@ -1,0 +1,201 @@
+package pgb_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/pgb"
+	"golang.org/x/sys/unix"
+)
+
+func TestSignals(t *testing.T) {
+	eachSuite(t, single.PgBouncerOptions{}, func(t *testing.T, r *rig) {
+		p := r.pooler(t)
+		process, err := pgb.OpenPidfile(r.Pidfile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer process.Close()
+		if process.PID != r.PID {
+			t.Errorf("process %d, want %d", process.PID, r.PID)
+		}
+		if err := process.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		r.heard(t, "got SIGUSR1", 1)
+		r.wantPaused(t)
+		if err := process.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		r.heard(t, "got SIGUSR2", 1)
+		r.wantNotPaused(t)
+
+		config, err := r.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.RewriteConfig(config + "server_login_retry = 7\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Signal((*pgb.Process).Reload); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the new file is in force", func() bool {
+			s, err := p.State(soon(t))
+			return err == nil && s.LoginRetry == 7*time.Second
+		})
+
+		// It ends while it is held.
+		r.Kill()
+		if err := process.Pause(); !errors.Is(err, unix.ESRCH) {
+			t.Errorf("a process that is gone: %v", err)
+		}
+		if err := p.Signal((*pgb.Process).Pause); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), p.Name) {
+			t.Errorf("the pidfile of a process that is gone: %v", err)
+		}
+	})
+}
+
+// start runs sleep under a name and returns its command.
+func startAs(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip(err)
+	}
+	binary, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, binary, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	until(t, "the copy starts", func() bool {
+		// "text file busy" while another test's child, forked meanwhile, still has it open.
+		err = cmd.Start()
+		if errors.Is(err, unix.ETXTBSY) {
+			cmd = exec.Command(path, "600")
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd
+}
+
+func pidfile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pgbouncer.pid")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestStalePidfileNamesAnotherProcess(t *testing.T) {
+	for _, name := range []string{"sleep", "pgbouncer_exporte", "pgbounce", "pgbouncer2"} {
+		t.Run(name, func(t *testing.T) {
+			cmd := startAs(t, name)
+			path := pidfile(t, strconv.Itoa(cmd.Process.Pid)+"\n")
+			p := resolveOne(t, pgb.Spec{Pidfile: path})
+			for _, send := range []func(*pgb.Process) error{(*pgb.Process).Pause, (*pgb.Process).Resume, (*pgb.Process).Reload} {
+				if err := p.Signal(send); !errors.Is(err, pgb.ErrNotPgBouncer) {
+					t.Errorf("%v, want ErrNotPgBouncer", err)
+				}
+			}
+			// Any of the three would have killed it before this one does.
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			if s := cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != syscall.SIGTERM {
+				t.Errorf("it died of %v", s.Signal())
+			}
+		})
+	}
+}
+
+func TestProcessEndsAfterOpen(t *testing.T) {
+	cmd := startAs(t, "pgbouncer")
+	process, err := pgb.OpenProcess(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer process.Close()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// A process that has ended and that nobody has reaped takes every signal, and does nothing.
+	until(t, "it is a zombie", func() bool { return state(t, process.PID) == "Z" })
+	if err := process.Pause(); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("a zombie was signalled: %v", err)
+	}
+	if again, err := pgb.OpenProcess(process.PID); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a zombie was opened: %v", err)
+		if err == nil {
+			again.Close()
+		}
+	}
+	_ = cmd.Wait()
+	if err := process.Pause(); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("a process that is gone was signalled: %v", err)
+	}
+	if _, err := pgb.OpenPidfile(pidfile(t, strconv.Itoa(process.PID))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a process that is gone was opened: %v", err)
+	}
+}
+
+func state(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return rest[:1]
+}
+
+func TestBadPidfiles(t *testing.T) {
+	for name, content := range map[string]string{
+		"empty": "", "blank": " \n", "garbage": "pgbouncer\n", "negative": "-1\n", "zero": "0\n", "binary": "\x00\xff\x01",
+		"two": "1\n2\n", "huge number": "99999999999999999999999", "huge file": strings.Repeat("1", 1<<20), "hex": "0x10", "float": "1.5",
+	} {
+		t.Run(name, func(t *testing.T) {
+			process, err := pgb.OpenPidfile(pidfile(t, content))
+			if err == nil {
+				process.Close()
+				t.Fatalf("opened process %d", process.PID)
+			}
+			if len(err.Error()) > 300 {
+				t.Errorf("the error has %d bytes", len(err.Error()))
+			}
+		})
+	}
+	// The kernel takes 32 bits of a process id: this must not be process 1.
+	if process, err := pgb.OpenPidfile(pidfile(t, strconv.Itoa(1<<32+os.Getpid()))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%+v %v", process, err)
+	}
+	if _, err := pgb.OpenPidfile(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := pgb.OpenPidfile(t.TempDir()); err == nil {
+		t.Error("a folder was opened")
+	}
+}
