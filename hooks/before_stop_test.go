@@ -1,0 +1,411 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// fakePatroni answers GET /leader and GET /config as 4.0.7 does. A real one does not lose its lock, or fall silent, on demand.
+type fakePatroni struct {
+	*httptest.Server
+	mu       sync.Mutex
+	lost     bool
+	state    string
+	seen     time.Duration // age of dcs_last_seen
+	seenAt   time.Time     // or this, once and not again
+	silent   chan struct{} // not nil: no answer until it is closed
+	ttl      int
+	loopWait int
+}
+
+func newFakePatroni(t *testing.T, rt *Runtime, state string) *fakePatroni {
+	t.Helper()
+	f := &fakePatroni{state: state, ttl: 30, loopWait: 10}
+	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
+	t.Cleanup(f.Server.Close)
+	rt.Config.Patroni.URL = f.URL
+	return f
+}
+
+func (f *fakePatroni) set(change func(*fakePatroni)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+func (f *fakePatroni) serve(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	silent := f.silent
+	f.mu.Unlock()
+	if silent != nil {
+		select {
+		case <-silent:
+		case <-r.Context().Done():
+		}
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.URL.Path == "/config" {
+		fmt.Fprintf(w, `{"ttl": %d, "loop_wait": %d, "retry_timeout": 10}`, f.ttl, f.loopWait)
+		return
+	}
+	if f.lost {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	seen := f.seenAt
+	if seen.IsZero() {
+		seen = time.Now().Add(-f.seen)
+	}
+	fmt.Fprintf(w, `{"state": %q, "role": "primary", "server_version": 170005, "timeline": 1, "dcs_last_seen": %d,
+ "database_system_identifier": "1", "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`, f.state, seen.Unix())
+}
+
+// guarded is a primary of its own, a pooler in front, and a runtime.
+func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single.Postgres, *single.PgBouncer, *Runtime, *fakePatroni) {
+	t.Helper()
+	pg := ownPostgres(t)
+	b := startPooler(t, single.SuiteTrixie, pg)
+	rt := newRuntime(t, pg, b)
+	rt.Config.Pause.StopServer = false
+	for _, c := range change {
+		c(&rt.Config.Pause)
+	}
+	t.Cleanup(func() { letGo(rt, b) })
+	return pg, b, rt, newFakePatroni(t, rt, state)
+}
+
+func run(t *testing.T, rt *Runtime, code int, decision string) time.Duration {
+	t.Helper()
+	began := time.Now()
+	result := BeforeStop(t.Context(), rt)
+	if result.Code != code || !strings.Contains(result.Decision, decision) {
+		t.Errorf("code %d, %q; want %d, %q", result.Code, result.Decision, code, decision)
+	}
+	return time.Since(began)
+}
+
+func paused(t *testing.T, b *single.PgBouncer) {
+	t.Helper()
+	if s := stateOf(t, b); !s.Paused || s.Mark == nil || s.Mark.Owner != pgb.Guard {
+		t.Errorf("not held: %+v", s)
+	}
+}
+
+func stopped(pg *single.Postgres) bool {
+	select {
+	case <-pg.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestBeforeStopDrains(t *testing.T) {
+	t.Parallel()
+	pg, b, rt, _ := guarded(t, "stopping")
+	if !usable(t, b, 5*time.Second) {
+		t.Fatal("no use")
+	}
+	if took := run(t, rt, Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 2*time.Second {
+		t.Errorf("took %s", took)
+	}
+	paused(t, b)
+	if stopped(pg) {
+		t.Error("stop_server is off, and the server is stopped")
+	}
+	entries, err := ReadJournal(rt.Config.StateDir, 100)
+	var events []string
+	for _, e := range entries {
+		events = append(events, e.Event)
+	}
+	if want := []string{EventStarted, EventPauseSent, EventDrained, EventReleased}; err != nil || !reflect.DeepEqual(events, want) {
+		t.Errorf("journal %v, %v", events, err)
+	}
+}
+
+func TestBeforeStopStopsTheServer(t *testing.T) {
+	t.Parallel()
+	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
+	run(t, rt, Done, "paused and drained; the server is stopped")
+	within(t, time.Second, "the server is gone", func() bool { return stopped(pg) })
+	paused(t, b)
+}
+
+func TestBeforeStopRefusedByHand(t *testing.T) {
+	t.Parallel()
+	pg, b, rt, _ := guarded(t, "running", func(p *config.Pause) { p.StopServer = true })
+	before := stateOf(t, b)
+	run(t, rt, Refused, "Patroni is not stopping the server (state running)")
+	if after := stateOf(t, b); !reflect.DeepEqual(before, after) || stopped(pg) {
+		t.Errorf("touched: %+v, %+v, stopped %v", before, after, stopped(pg))
+	}
+}
+
+func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about milliseconds
+	pg, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
+	f.set(func(f *fakePatroni) { f.lost = true })
+	before := stateOf(t, b)
+	// 50 ms are promised; a race detector and a busy machine take their part.
+	if took := run(t, rt, Done, "lock is lost"); took > 150*time.Millisecond {
+		t.Errorf("took %s", took)
+	}
+	if after := stateOf(t, b); !reflect.DeepEqual(before, after) || stopped(pg) {
+		t.Errorf("touched: %+v, %+v", before, after)
+	}
+}
+
+func TestBeforeStopLockLostMeanwhile(t *testing.T) {
+	t.Parallel()
+	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 10 * time.Second })
+	open := openTransaction(t, b)
+	done := make(chan Result)
+	go func() { done <- BeforeStop(t.Context(), rt) }()
+	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
+	f.set(func(f *fakePatroni) { f.lost = true })
+	if result := <-done; result.Code != Done || !strings.Contains(result.Decision, "lock is lost") {
+		t.Errorf("%+v", result)
+	}
+	putBack(t, b)
+	if stateOf(t, b).Paused {
+		t.Error("still paused: another primary may be using the pooler")
+	}
+	open.must("commit")
+}
+
+func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about milliseconds
+	_, b, rt, f := guarded(t, "stopping")
+	f.set(func(f *fakePatroni) { f.seen = 14 * time.Second })
+	open := openTransaction(t, b)
+	if took := run(t, rt, BudgetSpent, "PAUSE is sent and not waited for"); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
+	paused(t, b)
+	open.must("commit")
+}
+
+// The DCS is lost between two attempts, while nothing is paused: PAUSE is sent after all.
+func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
+	t.Parallel()
+	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 1500 * time.Millisecond })
+	open := openTransaction(t, b)
+	done := make(chan Result)
+	go func() { done <- BeforeStop(t.Context(), rt) }()
+	eventually(t, "an attempt was taken back", func() bool {
+		entries, _ := ReadJournal(rt.Config.StateDir, 100)
+		return len(entries) > 0 && entries[len(entries)-1].Event == EventUndone
+	})
+	f.set(func(f *fakePatroni) { f.seen = 14 * time.Second })
+	if result := <-done; result.Code != BudgetSpent || !strings.Contains(result.Decision, "not waited for") {
+		t.Errorf("%+v", result)
+	}
+	paused(t, b)
+	open.must("commit")
+}
+
+func TestBeforeStopSilentPatroni(t *testing.T) {
+	t.Parallel()
+	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.ShutdownBudget = time.Second; p.Attempt = 200 * time.Millisecond })
+	silent := make(chan struct{})
+	defer close(silent)
+	f.set(func(f *fakePatroni) { f.silent = silent })
+	open := openTransaction(t, b)
+	took := run(t, rt, BudgetSpent, "policy hold")
+	if took < 900*time.Millisecond || took > 3*time.Second {
+		t.Errorf("took %s", took)
+	}
+	paused(t, b)
+	open.must("commit")
+}
+
+func TestBeforeStopPolicies(t *testing.T) {
+	t.Parallel()
+	short := func(policy string) func(*config.Pause) {
+		return func(p *config.Pause) {
+			p.OnTimeout, p.Budget, p.Attempt = policy, 1500*time.Millisecond, 300*time.Millisecond
+		}
+	}
+	for _, c := range []struct {
+		policy   string
+		decision string
+		cut      bool // the transaction is ended by the guard
+		paused   bool
+	}{
+		{config.OnTimeoutHold, "policy hold, the stop goes on; what still runs will be cut: pid", false, true},
+		{config.OnTimeoutTerminate, "policy terminate, drained", true, true},
+		{config.OnTimeoutSkip, "policy skip, nothing is paused", false, false},
+	} {
+		t.Run(c.policy, func(t *testing.T) {
+			t.Parallel()
+			pg, b, rt, _ := guarded(t, "stopping", short(c.policy))
+			open := openTransaction(t, b)
+			direct := connect(t, pg.DSN("postgres", "postgres")) // pg_dump, say: comes through no pooler
+			direct.must("begin")
+			direct.must("select txid_current()")
+			took := run(t, rt, BudgetSpent, c.decision)
+			if took < 1400*time.Millisecond || took > 3*time.Second {
+				t.Errorf("took %s", took)
+			}
+			if err := open.exec("select 1"); (err != nil) != c.cut {
+				t.Errorf("the transaction: %v", err)
+			}
+			if err := direct.exec("select 1"); err != nil {
+				t.Errorf("a session of no pooler was ended: %v", err)
+			}
+			if c.paused {
+				paused(t, b)
+			} else {
+				putBack(t, b)
+				if !usable(t, b, time.Second) {
+					t.Error("paused")
+				}
+			}
+		})
+	}
+	t.Run("wait", func(t *testing.T) {
+		t.Parallel()
+		_, b, rt, _ := guarded(t, "stopping", short(config.OnTimeoutWait))
+		open := openTransaction(t, b)
+		done := make(chan Result)
+		began := time.Now()
+		go func() { done <- BeforeStop(t.Context(), rt) }()
+		// Others work while it waits, budget or not.
+		for time.Since(began) < 2500*time.Millisecond {
+			if !usable(t, b, time.Second) {
+				t.Error("everybody waits for one transaction")
+			}
+			select {
+			case result := <-done:
+				t.Fatalf("after %s: %+v", time.Since(began), result)
+			default:
+			}
+		}
+		open.must("commit")
+		if result := <-done; result.Code != Done {
+			t.Errorf("%+v", result)
+		}
+		paused(t, b)
+	})
+}
+
+// Policy terminate ends what comes through the poolers; a session of its own that begins a transaction later is not it.
+func TestBeforeStopTerminateSparesOthers(t *testing.T) {
+	t.Parallel()
+	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) {
+		p.OnTimeout, p.Budget, p.Attempt = config.OnTimeoutTerminate, time.Second, 300*time.Millisecond
+	})
+	openTransaction(t, b)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	direct := connect(t, pg.DSN("postgres", "postgres")) // Patroni's own session, say
+	go func() {
+		for {
+			if err := direct.exec("select pg_sleep(0.03)"); err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			case <-time.After(30 * time.Millisecond):
+			}
+		}
+	}()
+	run(t, rt, BudgetSpent, "policy terminate")
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Errorf("a session of no pooler was ended: %v", err)
+	}
+}
+
+// A pooler that dies while the guard waits costs the others nothing.
+func TestBeforeStopPoolerDies(t *testing.T) {
+	t.Parallel()
+	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 1500 * time.Millisecond; p.Budget = 8 * time.Second })
+	dies := startPooler(t, single.SuiteTrixie, nil)
+	old := rt
+	rt = newRuntime(t, pg, b, dies)
+	rt.Config.Pause, rt.Config.Patroni = old.Config.Pause, old.Config.Patroni
+	t.Cleanup(func() {
+		_ = dies.Start(context.Background()) // or the keeper waits for it
+		letGo(rt, b)
+	})
+	open := openTransaction(t, b)
+	done := make(chan Result)
+	go func() { done <- BeforeStop(t.Context(), rt) }()
+	eventually(t, "an attempt was taken back", func() bool {
+		entries, _ := ReadJournal(rt.Config.StateDir, 100)
+		return len(entries) > 0 && entries[len(entries)-1].Event == EventUndone
+	})
+	dies.Kill()
+	open.must("commit")
+	began := time.Now()
+	if result := <-done; result.Code != Done {
+		t.Errorf("%+v", result)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("went on for %s", took)
+	}
+	paused(t, b)
+}
+
+// However long an attempt or the policy may take: when the lock is not renewed any more the guard goes.
+func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{config.OnTimeoutHold, config.OnTimeoutWait} {
+		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
+			_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) {
+				p.OnTimeout, p.Attempt, p.Budget = policy, 10*time.Second, 11*time.Second
+			})
+			f.set(func(f *fakePatroni) { f.seenAt = time.Now().Add(-9 * time.Second) }) // 3 s until that is too long ago
+			open := openTransaction(t, b)
+			if took := run(t, rt, BudgetSpent, "has not seen the DCS"); took > 5*time.Second {
+				t.Errorf("took %s", took)
+			}
+			paused(t, b)
+			open.must("commit")
+		})
+	}
+}
+
+// A second guard beside the first joins it.
+func TestBeforeStopJoins(t *testing.T) {
+	t.Parallel()
+	_, b, rt, _ := guarded(t, "stopping")
+	first, err := rt.tryLock(guardLock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan Result)
+	go func() { done <- BeforeStop(t.Context(), rt) }()
+	sleep(t.Context(), 300*time.Millisecond)
+	first.release()
+	if result := <-done; result.Code != Done || !strings.Contains(result.Decision, "has done it") {
+		t.Errorf("%+v", result)
+	}
+	putBack(t, b)
+}
+
+func TestBeforeStopDryRun(t *testing.T) {
+	t.Parallel()
+	_, b, rt, _ := guarded(t, "stopping")
+	rt.DryRun = true
+	before := stateOf(t, b)
+	run(t, rt, Done, "would pause until")
+	if after := stateOf(t, b); !reflect.DeepEqual(before, after) {
+		t.Errorf("touched: %+v, %+v", before, after)
+	}
+}

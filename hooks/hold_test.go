@@ -1,0 +1,273 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// newHolder is a holder with a real keeper, attached to the runtime's poolers.
+func newHolder(t *testing.T, rt *Runtime) *holder {
+	t.Helper()
+	poolers, book, errs := rt.fleet(t.Context(), nil)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	h := &holder{rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	h.attach(ctx, poolers)
+	var err error
+	if h.lease, err = rt.arm(false, h.order(book, poolers)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = h.lease.nothing()
+		h.lease.leave()
+		closeAll(poolers)
+	})
+	return h
+}
+
+func (h *holder) tryFor(t *testing.T, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return h.pause(ctx)
+}
+
+// openTransaction is a client of the pooler that is in the middle of one.
+func openTransaction(t *testing.T, b *single.PgBouncer) *client {
+	t.Helper()
+	c := connect(t, b.DSN("postgres", "postgres"))
+	c.must("begin")
+	c.must("select txid_current()")
+	return c
+}
+
+func TestHolderPausesAndTakesBack(t *testing.T) {
+	t.Parallel()
+	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
+		h := newHolder(t, newRuntime(t, nil, b))
+		for range 2 {
+			if err := h.tryFor(t, 2*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if usable(t, b, 200*time.Millisecond) {
+				t.Error("not paused")
+			}
+			if s := stateOf(t, b); s.Mark == nil || *s.Mark != (pgb.Mark{Original: defaultRetry, Nonce: 4, Owner: pgb.Guard}) || s.Servers > 0 {
+				t.Errorf("mark %+v, %d servers", s.Mark, s.Servers)
+			}
+			if err := h.undo(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if !usable(t, b, 2*time.Second) {
+				t.Error("not taken back")
+			}
+		}
+		if err := h.undo(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		putBack(t, b)
+	})
+}
+
+func TestHolderOnePoolerIsDown(t *testing.T) {
+	t.Parallel()
+	pg := sharedPostgres(t)
+	up, down := startPooler(t, single.SuiteTrixie, pg), startPooler(t, single.SuiteTrixie, pg)
+	down.Kill()
+	rt := newRuntime(t, nil, up, down)
+	h := newHolder(t, rt)
+	if len(h.held) != 2 || h.reachable() != 1 || h.held[1].absent == nil || h.held[0].absent != nil {
+		t.Fatalf("%d reachable", h.reachable())
+	}
+	if err := h.tryFor(t, 2*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s := stateOf(t, up); !s.Paused || s.Mark == nil {
+		t.Errorf("%+v", s)
+	}
+	if err := h.undo(t.Context(), true); err != nil {
+		t.Error(err)
+	}
+	putBack(t, up)
+}
+
+// A pause that stood before we came is not ours to end: neither after one attempt nor after several.
+func TestHolderLeavesAForeignPause(t *testing.T) {
+	t.Parallel()
+	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
+		admin(t, b, "PAUSE")
+		h := newHolder(t, newRuntime(t, nil, b))
+		for attempt := 1; attempt <= 2; attempt++ {
+			if err := h.tryFor(t, 2*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if s := stateOf(t, b); !h.held[0].foreign || s.Mark == nil || s.Mark.Owner != pgb.Foreign {
+				t.Errorf("attempt %d: foreign %v, mark %+v: the worker and the keeper would resume it", attempt, h.held[0].foreign, s.Mark)
+			}
+			if err := h.undo(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if usable(t, b, 200*time.Millisecond) {
+				t.Fatalf("attempt %d: resumed", attempt)
+			}
+		}
+		if err := h.undo(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if usable(t, b, 200*time.Millisecond) {
+			t.Error("resumed in the end")
+		}
+		putBack(t, b)
+	})
+}
+
+// Our own earlier attempt is not a foreign pause.
+func TestHolderKnowsItsOwnPause(t *testing.T) {
+	t.Parallel()
+	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
+		h := newHolder(t, newRuntime(t, nil, b))
+		open := openTransaction(t, b)
+		for attempt := 1; attempt <= 3; attempt++ {
+			var not *pgb.NotDrainedError
+			if err := h.tryFor(t, 500*time.Millisecond); !errors.As(err, &not) || not.Active != 1 {
+				t.Fatalf("attempt %d: %v", attempt, err)
+			}
+			if h.held[0].foreign {
+				t.Fatalf("attempt %d: taken for somebody else's", attempt)
+			}
+			if attempt == 2 { // the pause stands, another waits on
+				continue
+			}
+			if err := h.undo(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			open.must("select 1")
+		}
+		open.must("commit")
+		if err := h.undo(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if !usable(t, b, 2*time.Second) {
+			t.Error("still paused")
+		}
+		putBack(t, b)
+	})
+}
+
+// A person's pause stays theirs: with its mark, so that the next primary leaves it alone.
+func TestHolderLeavesAPausedByHand(t *testing.T) {
+	t.Parallel()
+	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
+		markAndPause(t, b, pgb.Hand, 7)
+		h := newHolder(t, newRuntime(t, nil, b))
+		if err := h.tryFor(t, 2*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		theirs := func(when string) {
+			t.Helper()
+			if s := stateOf(t, b); s.Mark == nil || s.Mark.Owner != pgb.Hand || s.Mark.Nonce != 7 {
+				t.Errorf("%s: mark %+v", when, s.Mark)
+			}
+		}
+		theirs("paused")
+		if err := h.undo(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		theirs("taken back")
+		if usable(t, b, 200*time.Millisecond) {
+			t.Error("resumed")
+		}
+	})
+}
+
+// No time: PAUSE is on its way at once, whatever still runs.
+func TestHolderPassesOver(t *testing.T) {
+	t.Parallel()
+	for _, after := range []string{"at first", "after an attempt"} {
+		t.Run(after, func(t *testing.T) {
+			t.Parallel()
+			onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
+				h := newHolder(t, newRuntime(t, nil, b))
+				open := openTransaction(t, b)
+				if after != "at first" {
+					if err := h.tryFor(t, 100*time.Millisecond); err == nil {
+						t.Fatal("drained with a transaction open")
+					}
+					if err := h.undo(t.Context(), false); err != nil {
+						t.Fatal(err)
+					}
+				}
+				began := time.Now()
+				h.passOver(t.Context())
+				if took := time.Since(began); took > 500*time.Millisecond {
+					t.Errorf("took %s", took)
+				}
+				open.must("commit")
+				if s := stateOf(t, b); s.Mark == nil || s.Mark.Owner != pgb.Guard {
+					t.Errorf("mark %+v", s.Mark)
+				}
+				if usable(t, b, 200*time.Millisecond) {
+					t.Error("not paused")
+				}
+			})
+		})
+	}
+}
+
+// A pooler that dies while it is held is in nobody's way: it is not paused any more, and its clients have their error.
+func TestHolderPoolerDies(t *testing.T) {
+	t.Parallel()
+	pg := sharedPostgres(t)
+	lives, dies := startPooler(t, single.SuiteTrixie, pg), startPooler(t, single.SuiteTrixie, pg)
+	h := newHolder(t, newRuntime(t, nil, lives, dies))
+	dies.Kill()
+	err := h.tryFor(t, 2*time.Second)
+	if err != nil || h.reachable() != 1 {
+		t.Errorf("%d reachable, %v", h.reachable(), err)
+	}
+	if s := stateOf(t, lives); !s.Paused {
+		t.Error("the other one is not paused")
+	}
+	_ = h.undo(t.Context(), true)
+	putBack(t, lives)
+}
+
+// Signals only: drained is when the server says so.
+func TestHolderBySignal(t *testing.T) {
+	t.Parallel()
+	pg := sharedPostgres(t)
+	b := startPooler(t, single.SuiteTrixie, pg)
+	rt := newRuntime(t, nil)
+	rt.Config.Poolers = []config.Pooler{{Pidfile: b.Pidfile}}
+	h := newHolder(t, rt)
+	busy := 1
+	h.busy = func(context.Context) (int, error) { return busy, nil }
+	var not *pgb.NotDrainedError
+	if err := h.tryFor(t, 100*time.Millisecond); !errors.As(err, &not) {
+		t.Errorf("%v", err)
+	}
+	if usable(t, b, 200*time.Millisecond) {
+		t.Error("not paused")
+	}
+	if err := h.undo(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if !usable(t, b, 2*time.Second) {
+		t.Error("not resumed")
+	}
+	busy = 0
+	if err := h.tryFor(t, time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := h.undo(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+}

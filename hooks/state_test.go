@@ -1,0 +1,269 @@
+package hooks
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+)
+
+// stateRuntime is a runtime that has a state directory and nothing else.
+func stateRuntime(t *testing.T) *Runtime {
+	return &Runtime{Config: &config.Config{StateDir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)}
+}
+
+func TestJournalLinesStayWhole(t *testing.T) {
+	rt := stateRuntime(t)
+	const writers, each = 8, 100
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			j := rt.openJournal("before_stop", fmt.Sprint(w))
+			for range each {
+				j.add(Entry{Event: EventDrained, Pooler: "127.0.0.1:6432", Text: strings.Repeat("x", 100*w)})
+			}
+			j.sync()
+		})
+	}
+	all.Wait()
+	content, err := os.ReadFile(filepath.Join(rt.Config.StateDir, journalName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(content) {
+		var e Entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+	}
+	entries, err := ReadJournal(rt.Config.StateDir, 10_000)
+	if err != nil || len(entries) != writers*each {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	for _, e := range entries {
+		if e.Time.IsZero() || e.Member == "" || e.Hook != "before_stop" || e.Handover == "" {
+			t.Fatalf("incomplete: %+v", e)
+		}
+	}
+	last, err := ReadJournal(rt.Config.StateDir, 3)
+	if err != nil || len(last) != 3 || last[2] != entries[len(entries)-1] {
+		t.Errorf("the last three: %+v, %v", last, err)
+	}
+}
+
+func TestJournalCutLine(t *testing.T) {
+	rt := stateRuntime(t)
+	path := filepath.Join(rt.Config.StateDir, journalName)
+	j := rt.openJournal("pause", "a")
+	j.add(Entry{Event: EventStarted})
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A process that was killed in the middle of a line.
+	if err := os.WriteFile(path, append(whole, whole[:len(whole)/2]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := ReadJournal(rt.Config.StateDir, 10)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	// One more may be lost with it, but not the next.
+	j.add(Entry{Event: EventDrained})
+	j.add(Entry{Event: EventReleased})
+	entries, err = ReadJournal(rt.Config.StateDir, 10)
+	if err != nil || len(entries) < 2 || entries[len(entries)-1].Event != EventReleased {
+		t.Errorf("%+v, %v", entries, err)
+	}
+}
+
+func TestJournalRotates(t *testing.T) {
+	rt := stateRuntime(t)
+	path := filepath.Join(rt.Config.StateDir, journalName)
+	if err := os.WriteFile(path, bytes.Repeat([]byte("{}\n"), journalMax/3+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := rt.openJournal("pause", "a")
+	j.add(Entry{Event: EventStarted})
+	old, err := os.Stat(path + ".1")
+	if err != nil || old.Size() <= journalMax {
+		t.Errorf("the old one: %v, %v", old, err)
+	}
+	entries, err := ReadJournal(rt.Config.StateDir, 10)
+	if err != nil || len(entries) == 0 || entries[len(entries)-1].Event != EventStarted {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || info.Size() > 1000 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+func TestJournalIsNoCondition(t *testing.T) {
+	if entries, err := ReadJournal(t.TempDir(), 10); err != nil || entries != nil {
+		t.Errorf("%v, %v", entries, err)
+	}
+	rt := stateRuntime(t)
+	rt.Config.StateDir = filepath.Join(rt.Config.StateDir, "nosuch")
+	rt.openJournal("pause", "a").add(Entry{})
+	rt.openJournal("pause", "a").sync()
+	rt.Config.StateDir = ""
+	rt.openJournal("pause", "a").add(Entry{})
+	rt = stateRuntime(t)
+	rt.DryRun = true
+	rt.openJournal("pause", "a").add(Entry{Event: EventStarted})
+	if entries, err := ReadJournal(rt.Config.StateDir, 10); err != nil || entries != nil {
+		t.Errorf("a dry run wrote: %v, %v", entries, err)
+	}
+}
+
+func TestWriteStateIsAtomic(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lease-guard.json")
+	order := leaseOrder{ID: "0", Until: t0, Book: addressBook{"pooler": {"127.0.0.1"}}, Databases: map[string][]string{"p": {strings.Repeat("d", 8000)}}}
+	if err := writeState(path, order); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for w := range 2 {
+		all.Go(func() {
+			for i := range 50 {
+				mine := order
+				mine.ID = fmt.Sprint(w, i)
+				if err := writeState(path, mine); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for {
+			var got leaseOrder
+			if err := readState(path, &got); err != nil || !got.Until.Equal(t0) || len(got.Databases["p"][0]) != 8000 {
+				t.Errorf("half a file: %v", err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	all.Wait()
+	close(stop)
+	reading.Wait()
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 {
+		t.Errorf("left over: %v, %v", files, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := writeState(filepath.Join(dir, "no", "such"), order); err == nil {
+		t.Error("no error without a directory")
+	}
+	if err := os.WriteFile(path, []byte(`{"id":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := readState(path, &order); err == nil {
+		t.Error("half a file is read")
+	}
+}
+
+func TestLock(t *testing.T) {
+	rt := stateRuntime(t)
+	first, err := rt.tryLock(guardLock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.tryLock(guardLock); !errors.Is(err, errBusy) {
+		t.Errorf("taken twice: %v", err)
+	}
+	if pid, ok := rt.lockOwner(guardLock); !ok || pid != os.Getpid() {
+		t.Errorf("owner %d, %v", pid, ok)
+	}
+	other, err := rt.tryLock(workerLock)
+	if err != nil {
+		t.Errorf("another lock: %v", err)
+	}
+	other.release()
+	first.release()
+	again, err := rt.tryLock(guardLock)
+	if err != nil {
+		t.Errorf("after release: %v", err)
+	}
+	again.release()
+	(*lock)(nil).release()
+
+	// Without a place for locks nobody is held up.
+	for _, dir := range []string{"", filepath.Join(rt.Config.StateDir, "nosuch")} {
+		rt.Config.StateDir = dir
+		for range 2 {
+			if l, err := rt.tryLock(guardLock); err != nil {
+				t.Errorf("state directory %q: %v", dir, err)
+			} else {
+				l.release()
+			}
+		}
+	}
+	if _, ok := rt.lockOwner("nosuch"); ok {
+		t.Error("an owner of nothing")
+	}
+}
+
+// A lock file names a process; it is signalled only if it is a worker.
+func TestStopWorkerSparesOthers(t *testing.T) {
+	rt := stateRuntime(t)
+	held, err := rt.tryLock(workerLock) // by this process, which is none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.release()
+	began := time.Now()
+	rt.stopWorker()
+	if took := time.Since(began); took > 400*time.Millisecond {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestIsPatroni(t *testing.T) {
+	for argv, want := range map[string]bool{
+		"/usr/bin/python3 /usr/bin/patroni /etc/patroni/config.yml": true, // Debian
+		"python3 -m patroni /etc/patroni.yml":                       true,
+		"/usr/bin/python3 /usr/local/bin/patroni /p.yml":            true, // Spilo
+		"/usr/bin/python3 -u /usr/local/bin/patroni /p.yml":         true,
+		"/opt/patroni/bin/patroni /p.yml":                           true,
+		"python patroni.py postgres0.yml":                           true,
+		"patroni":                                                   true,
+		"":                                                          false,
+		"/usr/bin/python3 /usr/bin/patronictl list":                 false,
+		"/usr/bin/python3 /usr/bin/patroni_aws":                     false,
+		"/bin/bash /callbacks/before_stop":                          false,
+		"bash":                                                      false,
+		"/sbin/init":                                                false,
+		"vim /etc/patroni/patroni.yml":                              false,
+		// A person whose user, or whose file, has the name.
+		"su - patroni":               false,
+		"sudo -u patroni bash":       false,
+		"tail -f /var/log/patroni":   false,
+		"runuser -u patroni -- bash": false,
+	} {
+		if got := isPatroni(strings.Split(argv, " ")); got != want {
+			t.Errorf("%q: %v", argv, got)
+		}
+	}
+	if calledByPatroni() {
+		t.Error("the test is not called by Patroni")
+	}
+}
