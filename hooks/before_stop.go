@@ -26,7 +26,7 @@ const (
 	lookInterval    = 100 * time.Millisecond  // between looks at open transactions, clients work meanwhile
 	planInterval    = 10 * time.Millisecond   // how late a change of plan may be noticed
 	stopTimeout     = 2 * time.Second         // for a server that was told to stop; then it is left to Patroni
-	passOverTimeout = 30 * time.Millisecond   // to get PAUSE on its way when there is no time
+	passOverTimeout = 250 * time.Millisecond  // to get PAUSE on its way when there is no time: 10 ms, on a busy machine 60
 )
 
 // guard is one run of before_stop.
@@ -321,13 +321,20 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 // close lets go of what was prepared; what was paused stands.
 func (p *preparation) close() {
 	p.cancel()
-	select {
-	case <-p.done:
+	letGo := func() {
 		if p.holder.lease != nil {
 			p.holder.lease.leave()
 		}
 		closeAll(p.poolers)
-	default: // the process ends with it
+	}
+	select {
+	case <-p.done:
+		letGo()
+	default: // nobody waits for it; mostly the process ends with it
+		go func() {
+			<-p.done
+			letGo()
+		}()
 	}
 }
 

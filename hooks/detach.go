@@ -100,12 +100,14 @@ func calledByPatroni() bool {
 // (Debian, Spilo, StackGres).
 func isPatroni(argv []string) bool {
 	for i, arg := range argv {
-		if i > 3 {
-			return false
-		}
 		base := arg[strings.LastIndexByte(arg, '/')+1:]
-		if base == "patroni" || base == "patroni.py" {
+		switch {
+		case i > 3:
+			return false
+		case base == "patroni" || base == "patroni.py":
 			return true
+		case i == 0 && !strings.HasPrefix(base, "python"):
+			return false // "sudo -u patroni bash", "tail -f /var/log/patroni"
 		}
 	}
 	return false

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
@@ -34,6 +36,7 @@ type held struct {
 	signals bool      // the console does not answer, the pidfile is used
 	absent  error     // neither console nor signals: it cannot be held
 	foreign bool      // somebody else's pause stands: it is not ours to end
+	theirs  bool      // and their mark stays on
 	touched bool      // marked, or PAUSE may be on its way
 	sent    bool      // a PAUSE of ours was sent and not taken back
 	drained bool
@@ -87,6 +90,17 @@ func refusedForGood(err error) bool {
 	return errors.As(err, &refused)
 }
 
+// gone reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
+}
+
+// lost lets go of a pooler that has ended while it was in our hands.
+func (h *holder) lost(x *held, err error) {
+	x.absent = err
+	h.log.Error("pooler has ended meanwhile: going on without it", "pooler", x.Name, "error", err)
+}
+
 // reachable counts the poolers that can be held.
 func (h *holder) reachable() int {
 	n := 0
@@ -131,6 +145,9 @@ func (h *holder) pause(ctx context.Context) error {
 			h.journal.add(Entry{Event: EventDrained, Pooler: x.Name, Took: time.Since(started)})
 		case errors.As(err, &not):
 			h.journal.add(Entry{Event: EventNotDrained, Pooler: x.Name, Took: time.Since(started), Text: err.Error()})
+		case gone(err):
+			h.lost(x, err)
+			return nil
 		default:
 			h.log.Warn("pause failed", "pooler", x.Name, "error", err)
 		}
@@ -168,13 +185,14 @@ func (h *holder) foreign(x *held) {
 func (h *holder) mark(ctx context.Context, x *held) error {
 	owner := h.owner
 	switch mark := x.before.Mark; {
-	case mark != nil && mark.Owner != pgb.Guard && x.before.LooksPaused() && h.owner == pgb.Guard:
+	case mark != nil && mark.Owner != pgb.Guard && (x.before.Paused || !x.before.PausedKnown) && h.owner == pgb.Guard:
+		x.theirs = true // 1.18 cannot say whether it is paused; the mark says that it was to be
 		if !x.foreign {
 			x.foreign = true
 			h.foreign(x)
 		}
 		return nil
-	case mark == nil && x.before.PausedKnown && x.before.Paused:
+	case x.foreign || mark == nil && x.before.PausedKnown && x.before.Paused:
 		if !x.foreign {
 			x.foreign = true
 			h.foreign(x)
@@ -256,7 +274,11 @@ func (h *holder) undo(ctx context.Context, unmark bool) error {
 		if !x.touched {
 			return nil
 		}
-		err := persistently(ctx, func() error { return h.undoOne(ctx, x, unmark) }, nil)
+		err := persistently(ctx, func() error { return h.undoOne(ctx, x, unmark) }, gone)
+		if gone(err) {
+			h.lost(x, err)
+			return nil
+		}
 		if err != nil {
 			h.log.Error("cannot take back a pause: its lease will end it", "pooler", x.Name, "lease_end", h.lease.order.Until.Format(time.RFC3339), "error", err)
 			return err
@@ -280,7 +302,7 @@ func (h *holder) undoOne(ctx context.Context, x *held, unmark bool) error {
 			return err
 		}
 	}
-	if unmark {
+	if unmark && !x.theirs {
 		return x.Unmark(ctx)
 	}
 	return nil
@@ -292,9 +314,9 @@ func (h *holder) passOver(ctx context.Context) {
 		h.log.Error("no lease, no pause", "error", err)
 		return
 	}
-	_ = h.each(func(x *held) error {
-		if x.touched {
-			return nil // paused already
+	if err := h.each(func(x *held) error {
+		if x.sent {
+			return nil // and not taken back: paused already
 		}
 		if x.signals {
 			return x.Signal((*pgb.Process).Pause)
@@ -302,9 +324,14 @@ func (h *holder) passOver(ctx context.Context) {
 		if err := h.mark(ctx, x); err != nil {
 			return err
 		}
+		if err := x.SendPause(ctx); err != nil {
+			return err
+		}
 		h.journal.add(Entry{Event: EventPauseSent, Pooler: x.Name, Text: "not waited for"})
-		return x.SendPause(ctx)
-	})
+		return nil
+	}); err != nil {
+		h.log.Error("PAUSE could not be sent everywhere in the time that there was", "error", err)
+	}
 }
 
 // order is what the keeper is told at first.

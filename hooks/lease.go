@@ -194,12 +194,16 @@ func (k *keeper) each(do func(int, *pgb.Pooler)) {
 }
 
 // leaseOver decides whether the pause with this owner and nonce is over on a pooler. Another mark belongs to a later pause,
-// which has a keeper of its own. No mark on a paused pooler is a pause of ours that saw a RELOAD.
+// which has a keeper of its own. No mark on a paused pooler is a pause of ours that saw a RELOAD. 1.18 cannot say whether it is
+// paused: there only server connections prove that it is not, and RESUME at the end of the lease does no harm.
 func leaseOver(s pgb.State, owner pgb.Owner, nonce int) bool {
 	if s.Mark != nil {
 		return s.Mark.Owner != owner && s.Mark.Owner != pgb.Foreign || s.Mark.Nonce != nonce
 	}
-	return !s.LooksPaused()
+	if !s.PausedKnown {
+		return s.Servers > 0
+	}
+	return !s.Paused
 }
 
 // expire ends the pause where it still stands, and goes on at a pooler that does not answer.
