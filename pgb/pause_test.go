@@ -326,7 +326,18 @@ func TestPauseOfSingleDatabases(t *testing.T) {
 	eachSuite(t, single.PgBouncerOptions{Databases: "* = {backend}"}, func(t *testing.T, r *rig) {
 		all := oddNames
 		for _, name := range append([]string{"plain"}, all...) {
-			r.client(t, name).must("select 1")
+			// An entry of a "*" line that is looked for while its first client still logs in may be taken for idle,
+			// and is then not listed although it is in use, until the next login.
+			until(t, "it is listed", func() bool {
+				r.client(t, name).must("select 1")
+				result := r.mustPsql(t, "SHOW DATABASES")
+				for row := range result.Rows {
+					if result.Get(row, "name") == name {
+						return true
+					}
+				}
+				return false
+			})
 		}
 		p := r.pooler(t, all...)
 		listed, err := p.ShowDatabases(soon(t))
@@ -350,7 +361,7 @@ func TestPauseOfSingleDatabases(t *testing.T) {
 		plain.must("begin; select 1") // nobody waits for this one
 		busy.must("begin; select 1")
 		// Those that are idle count, too, and the ones of "plain" do not.
-		if n, err := p.ServerConnections(soon(t)); n != len(all) || err != nil {
+		if n, err := p.ServerConnections(soon(t)); n < len(all) || err != nil {
 			t.Errorf("%d server connections, %v", n, err)
 		}
 		_, err = r.pauseInVain(t, p, 1)
@@ -560,3 +571,20 @@ func TestServersAreTheBackends(t *testing.T) {
 
 // What PgBouncer logs when it has read a PAUSE of everything.
 const pauseIssued = "PAUSE command issued"
+
+// PAUSE of a single database says nothing of a pause that stands already. SHOW DATABASES does, before.
+func TestSecondPauseOfADatabase(t *testing.T) {
+	eachSuite(t, single.PgBouncerOptions{Databases: "plain = {backend}\nUPPER = {backend}"}, func(t *testing.T, r *rig) {
+		p := r.pooler(t, "plain", "UPPER")
+		if s, err := p.State(soon(t)); err != nil || !s.PausedKnown || s.Paused {
+			t.Errorf("%+v %v", s, err)
+		}
+		r.mustPsql(t, `PAUSE "UPPER"`)
+		if s, err := p.State(soon(t)); err != nil || !s.PausedKnown || !s.Paused || !slices.Equal(s.PausedDBs, []string{"UPPER"}) {
+			t.Errorf("one of two is paused: %+v %v", s, err)
+		}
+		if outcome, err := p.Pause(soon(t)); err != nil || outcome.Already {
+			t.Errorf("%+v %v", outcome, err)
+		}
+	})
+}

@@ -146,7 +146,9 @@ func (p *Pooler) loginRetry(ctx context.Context) (time.Duration, *Mark, error) {
 
 // PauseOutcome is what is known of a pause that stands.
 type PauseOutcome struct {
-	Already bool // something was paused before we came
+	// Already: everything was paused before we came. PgBouncer tells that of a global pause only; of single
+	// databases State tells it, before.
+	Already bool
 }
 
 // Pause sends PAUSE and blocks until every server connection is closed. When the context ends first it
@@ -377,7 +379,7 @@ func (p *Pooler) Reconnect(ctx context.Context) error {
 // State is what a pooler says about itself.
 type State struct {
 	Version     string // "1.24.1/bouncer"
-	Paused      bool   // what Pause would do is done: globally, or every database of ours
+	Paused      bool   // globally, or one of our databases
 	PausedKnown bool   // false: this version cannot tell (1.18 has no SHOW STATE)
 	Mark        *Mark  // nil: not held by pgbaton
 	LoginRetry  time.Duration
