@@ -217,7 +217,7 @@ func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
 
 func TestBeforeStopSilentPatroni(t *testing.T) {
 	t.Parallel()
-	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.ShutdownBudget = time.Second; p.Attempt = 200 * time.Millisecond })
+	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.ShutdownBudget = time.Second; p.Attempt = 500 * time.Millisecond })
 	silent := make(chan struct{})
 	defer close(silent)
 	f.set(func(f *fakePatroni) { f.silent = silent })
@@ -234,7 +234,7 @@ func TestBeforeStopPolicies(t *testing.T) {
 	t.Parallel()
 	short := func(policy string) func(*config.Pause) {
 		return func(p *config.Pause) {
-			p.OnTimeout, p.Budget, p.Attempt = policy, 1500*time.Millisecond, 300*time.Millisecond
+			p.OnTimeout, p.Budget, p.Attempt = policy, 1500*time.Millisecond, 500*time.Millisecond
 		}
 	}
 	for _, c := range []struct {
@@ -304,7 +304,7 @@ func TestBeforeStopPolicies(t *testing.T) {
 func TestBeforeStopTerminateSparesOthers(t *testing.T) {
 	t.Parallel()
 	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) {
-		p.OnTimeout, p.Budget, p.Attempt = config.OnTimeoutTerminate, time.Second, 300*time.Millisecond
+		p.OnTimeout, p.Budget, p.Attempt = config.OnTimeoutTerminate, time.Second, 500*time.Millisecond
 	})
 	openTransaction(t, b)
 	stop, ended := make(chan struct{}), make(chan error, 1)
