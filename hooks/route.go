@@ -147,6 +147,7 @@ type waypoint struct {
 	inARow int
 	denied bool // it cannot be told: we may not log in
 	last   string
+	said   map[string]bool
 }
 
 // routeOf is the configured route, or what the poolers say that they connect to.
@@ -157,7 +158,7 @@ func (rt *Runtime) routeOf(ctx context.Context, log *slog.Logger, local *postgre
 		if err != nil {
 			return nil, err
 		}
-		r.to = []*waypoint{{name: "resume.route", server: server}}
+		r.to = []*waypoint{{name: "resume.route", server: server, said: map[string]bool{}}}
 		return r, nil
 	}
 	seen := map[string]bool{}
@@ -175,7 +176,7 @@ func (rt *Runtime) routeOf(ctx context.Context, log *slog.Logger, local *postgre
 				at.host = address
 				if !seen[at.String()] {
 					seen[at.String()] = true
-					r.to = append(r.to, &waypoint{name: at.String(), server: at.server(local)})
+					r.to = append(r.to, &waypoint{name: at.String(), server: at.server(local), said: map[string]bool{}})
 				}
 			}
 		}
@@ -263,7 +264,13 @@ func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
 		}
 		w.denied = postgres.Denied(err)
 		if text != w.last && ctx.Err() == nil {
-			r.log.Info("route", "address", w.name, "now", text)
+			// A proxy that knows two primaries for a while answers in turn: that is said once.
+			level := slog.LevelInfo
+			if w.said[text] {
+				level = slog.LevelDebug
+			}
+			w.said[text] = true
+			r.log.Log(ctx, level, "route", "address", w.name, "now", text)
 		}
 		w.last = text
 		w.mu.Unlock()

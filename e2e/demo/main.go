@@ -1,0 +1,89 @@
+// Command demo shows pgbaton at work: it makes a real cluster on this machine, puts load through
+// PgBouncer, moves the primary and restarts it, does the same switchover with the runbook's scripts, and
+// leaves a report with a plot.
+//
+//	go run ./e2e/demo [-suite trixie|sid] [-out DIR]
+//	go run ./e2e/demo down
+//
+// The second form removes from the machine what the first has put there.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A second Ctrl-C ends at once; the kernel then ends the servers, and the next start removes their files.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout))
+}
+
+// Exit codes. Behind "go run" and make, everything but 0 becomes their own.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// suites are what scripts/lab-root.sh can make.
+var suites = []string{"trixie", "sid"}
+
+func run(ctx context.Context, args []string, out io.Writer) int {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.Usage = func() {
+		fmt.Fprint(out, "Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n\n")
+		flags.PrintDefaults()
+	}
+	var d demo
+	flags.StringVar(&d.suite, "suite", "trixie", "Debian suite whose programs are used: "+strings.Join(suites, " or "))
+	flags.StringVar(&d.out, "out", "demo-report", "`DIR` for the report")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return exitUsage
+	}
+	down := flags.NArg() == 1 && flags.Arg(0) == "down"
+	if flags.NArg() > 0 && !down || !slices.Contains(suites, d.suite) {
+		flags.Usage()
+		return exitUsage
+	}
+	d.screen = newScreen(out)
+	var err error
+	if down {
+		err = takeDown(ctx, labDir(), d.screen)
+	} else {
+		err = d.run(ctx)
+	}
+	d.screen.close()
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil:
+		fmt.Fprintln(out, "\nInterrupted. All servers are stopped and their files removed; there is no report.")
+		return exitInterrupted
+	}
+	fmt.Fprintf(out, "\npgbaton demo: %v\n", err)
+	if p, ok := errors.AsType[*problem](err); ok {
+		fmt.Fprintf(out, "What to do: %s\n", p.remedy)
+	}
+	return exitFailed
+}
+
+// problem is an error that says what a person can do about it.
+type problem struct {
+	what   string
+	remedy string
+}
+
+func (p *problem) Error() string { return p.what }

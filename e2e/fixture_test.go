@@ -1,0 +1,361 @@
+// Package e2e_test runs pgbaton on real clusters: Patroni, PostgreSQL, PgBouncer, etcd and HAProxy as Debian ships them.
+package e2e_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgbaton/pgbaton/e2e/lab"
+)
+
+var (
+	full     = flag.Bool("full", false, "as many rounds as the table in the documentation claims; without, fewer")
+	suites   = flag.String("suites", "trixie,sid", "comma-separated suites of programs")
+	keepLogs = flag.String("logs", "", "folder to keep the logs of failed cases in")
+)
+
+// rounds is how often a case is repeated: many in a full run.
+func rounds(short, long int) int {
+	if *full {
+		return long
+	}
+	return short
+}
+
+// binary builds pgbaton once for a test run.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "pgbaton-e2e-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "pgbaton")
+	build := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/pgbaton/pgbaton/cmd/pgbaton")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// eachSuite runs a case on every suite, one after the other: what is measured shares two cores with nothing.
+func eachSuite(t *testing.T, run func(t *testing.T, suite string)) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: namespaces and chroot")
+	}
+	for _, suite := range strings.Split(*suites, ",") {
+		t.Run(suite, func(t *testing.T) { run(t, suite) })
+	}
+}
+
+// cluster is a lab with pgbaton mounted as in the README.
+type cluster struct {
+	*lab.Lab
+	t      *testing.T
+	ctx    context.Context
+	dir    string // /callbacks
+	before map[string]map[string]string
+}
+
+// way is which hooks a cluster has.
+type way struct{ name, beforeStop, callback string }
+
+var (
+	pgbatonWay = way{"pgbaton", "/callbacks/before_stop", "/callbacks/on_role_change"}
+	runbookWay = way{"runbook", "/callbacks/runbook/before_stop", "/callbacks/runbook/on_role_change"}
+	noHooks    = way{"no hooks", "", ""}
+)
+
+// settings are lines of pgbaton.yaml beyond the addresses, such as "pause: {stop_server: off}".
+func start(t *testing.T, opts lab.Options, settings ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: t.TempDir()}
+	var cancel context.CancelFunc
+	c.ctx, cancel = context.WithTimeout(context.Background(), 15*time.Minute)
+	t.Cleanup(cancel)
+	opts.Callbacks = c.dir
+	if opts.BeforeStop == "" {
+		opts.BeforeStop, opts.Callback = pgbatonWay.beforeStop, pgbatonWay.callback
+	}
+	opts.Prepare = func(l *lab.Lab) error {
+		c.Lab = l
+		if err := c.install(); err != nil {
+			return err
+		}
+		return c.configure(settings...)
+	}
+	l, err := lab.Start(c.ctx, opts)
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	c.Lab = l
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.saveLogs()
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("lab: %v", err)
+		}
+	})
+	c.before = c.configs()
+	return c
+}
+
+// install does what the init container does, and puts the runbook's scripts beside it.
+func (c *cluster) install() error {
+	if err := os.Chmod(c.dir, 0o755); err != nil {
+		return err
+	}
+	path, err := binary()
+	if err != nil {
+		return err
+	}
+	if out, err := exec.Command(path, "install", c.dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("pgbaton install: %w\n%s", err, out)
+	}
+	if err := os.MkdirAll(filepath.Join(c.dir, "runbook"), 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"before_stop", "on_role_change"} {
+		script, err := os.ReadFile(filepath.Join("runbook", name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(c.dir, "runbook", name), script, 0o755); err != nil {
+			return err
+		}
+	}
+	return c.write("env", fmt.Sprintf("export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n", c.Pooler().AdminDSN()))
+}
+
+// write makes a file of the mounted folder that the servers' user may read.
+func (c *cluster) write(name, content string) error {
+	return os.WriteFile(filepath.Join(c.dir, name), []byte(content), 0o644)
+}
+
+// configure writes pgbaton.yaml.
+func (c *cluster) configure(settings ...string) error {
+	config := fmt.Sprintf(`patroni: {url: "http://${HOSTNAME}:8008"}
+postgres: host=/var/run/postgresql user=postgres dbname=postgres passfile=/callbacks/pgpass
+poolers:
+  - dsn: postgres://pgbouncer_admin@pgbouncer:6432/pgbouncer?sslmode=disable
+    password_file: /callbacks/pooler-password
+state_dir: /run/pgbaton
+%s
+`, strings.Join(settings, "\n"))
+	return firstError(
+		c.write("pgbaton.yaml", config),
+		c.write("pooler-password", c.AdminPassword+"\n"),
+		c.write("pgpass", "*:*:*:postgres:"+c.SuperuserPassword+"\n"),
+	)
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cluster) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) use(w way) {
+	c.t.Helper()
+	c.must(c.SetHooks(c.ctx, w.beforeStop, w.callback))
+}
+
+// configs is SHOW CONFIG of every pooler.
+func (c *cluster) configs() map[string]map[string]string {
+	c.t.Helper()
+	all, err := c.PoolerConfigs(c.ctx)
+	c.must(err)
+	return all
+}
+
+// load is what clients do during every case: pgbench and the write probe.
+type load struct {
+	c     *cluster
+	probe *lab.Probe
+	bench []*lab.Pgbench
+}
+
+func (c *cluster) load() *load {
+	c.t.Helper()
+	l := &load{c: c}
+	var err error
+	l.probe, err = c.StartProbe(c.ctx, 8, 10*time.Millisecond)
+	c.must(err)
+	for _, p := range c.Poolers() {
+		b, err := c.StartPgbench(c.ctx, p, 4, 4)
+		c.must(err)
+		l.bench = append(l.bench, b)
+	}
+	c.must(l.probe.WaitFlowing(c.ctx, 20))
+	return l
+}
+
+// stop ends the load and checks that no acknowledged write is lost.
+func (l *load) stop() lab.ProbeResult {
+	l.c.t.Helper()
+	l.c.must(l.probe.WaitFlowing(l.c.ctx, 20))
+	result := l.probe.Stop()
+	for _, b := range l.bench {
+		r, err := b.Stop(l.c.ctx)
+		l.c.must(err)
+		if len(result.Errors) == 0 && (r.Aborted > 0 || len(r.Errors) > 0) {
+			l.c.t.Errorf("pgbench: %d clients aborted: %v", r.Aborted, r.Errors)
+		}
+	}
+	l.c.must(result.VerifyWrites(l.c.ctx, l.c.Lab))
+	return result
+}
+
+// noErrors fails the test where a client has seen one.
+func (c *cluster) noErrors(r lab.ProbeResult) {
+	c.t.Helper()
+	if len(r.Errors) > 0 {
+		c.t.Errorf("clients saw %d errors: %v", len(r.Errors), r.ErrorTexts())
+	}
+}
+
+// asBefore waits until no pooler is paused and every setting is as it was: what every case ends with.
+func (c *cluster) asBefore() {
+	c.t.Helper()
+	c.eventually(10*time.Second, "no pooler is paused and SHOW CONFIG is as before", func() error {
+		paused, err := c.Paused(c.ctx)
+		if err != nil {
+			return err
+		}
+		if len(paused) > 0 {
+			return fmt.Errorf("paused: %v", paused)
+		}
+		now, err := c.PoolerConfigs(c.ctx)
+		if err != nil {
+			return err
+		}
+		if diff := cmp.Diff(c.before, now); diff != "" {
+			return fmt.Errorf("SHOW CONFIG differs (-before +now):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// neverPaused looks at the poolers every few milliseconds until the returned function is called, which says how long one was paused.
+func (c *cluster) watchPaused() (longest func() time.Duration) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	done := make(chan struct{})
+	since, most := map[string]time.Time{}, time.Duration(0)
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			now := time.Now()
+			names, err := c.Paused(ctx)
+			if err == nil {
+				paused := map[string]bool{}
+				for _, name := range names {
+					paused[name] = true
+					if since[name].IsZero() {
+						since[name] = now
+					}
+					most = max(most, now.Sub(since[name]))
+				}
+				maps.DeleteFunc(since, func(name string, _ time.Time) bool { return !paused[name] })
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() time.Duration {
+		cancel()
+		<-done
+		return most
+	}
+}
+
+func (c *cluster) eventually(limit time.Duration, what string, check func() error) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			c.t.Fatalf("not within %s: %s: %v", limit, what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// healthy waits until the whole cluster is, so that the next switchover has candidates.
+func (c *cluster) healthy() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, 2*time.Minute)
+	defer cancel()
+	c.must(c.WaitHealthy(ctx))
+}
+
+func (c *cluster) leader() *lab.Member {
+	c.t.Helper()
+	m, err := c.Leader(c.ctx)
+	c.must(err)
+	return m
+}
+
+// switchover moves the leader and returns the longest stall that the probe saw from then until now.
+func (c *cluster) switchover() lab.Handover {
+	c.t.Helper()
+	h, err := c.Switchover(c.ctx, "")
+	c.must(err)
+	return h
+}
+
+func (c *cluster) saveLogs() {
+	dir := *keepLogs
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	dir = filepath.Join(dir, strings.NewReplacer("/", "_", " ", "_").Replace(c.t.Name()))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return
+	}
+	if err := c.SaveLogs(dir); err == nil {
+		c.t.Logf("logs are in %s", dir)
+	}
+}

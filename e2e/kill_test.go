@@ -1,0 +1,136 @@
+package e2e_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/e2e/lab"
+)
+
+const (
+	stopSignal     = syscall.SIGSTOP
+	continueSignal = syscall.SIGCONT
+)
+
+// ours finds a pgbaton process of a member by its name or one of its arguments.
+func ours(m *lab.Member, word string) (lab.Process, bool) {
+	processes, _ := m.Processes()
+	for _, p := range processes {
+		if len(p.Args) > 0 && strings.HasPrefix(p.Args[0], "/callbacks/") &&
+			slices.ContainsFunc(p.Args, func(arg string) bool { return filepath.Base(arg) == word }) {
+			return p, true
+		}
+	}
+	return lab.Process{}, false
+}
+
+// TestKill kills, with SIGKILL, whoever is at it. Whatever is killed, no pooler stays paused longer than the lease, and none for good.
+func TestKill(t *testing.T) {
+	eachSuite(t, func(t *testing.T, suite string) {
+		lease := 12 * time.Second
+		if *full {
+			lease = 30 * time.Second
+		}
+		c := start(t, lab.Options{Suite: suite}.Quick(), fmt.Sprintf("pause: {lease: %s}", lease))
+
+		// kill waits for a pgbaton process of a member to be there while the pooler is paused, and kills it. Its name or one of
+		// its arguments is the word.
+		kill := func(members []*lab.Member, word string) bool {
+			deadline := time.Now().Add(20 * time.Second)
+			for time.Now().Before(deadline) {
+				for _, m := range members {
+					p, ok := ours(m, word)
+					if !ok {
+						continue
+					}
+					if paused, err := c.Paused(c.ctx); err == nil && len(paused) > 0 && p.Kill(syscall.SIGKILL) == nil {
+						t.Logf("killed %d on %s: %s", p.PID, m.Name, p.Cmdline())
+						return true
+					}
+				}
+			}
+			return false
+		}
+		others := func(not *lab.Member) (members []*lab.Member) {
+			for _, m := range c.Members() {
+				if m != not {
+					members = append(members, m)
+				}
+			}
+			return members
+		}
+		victims := []struct {
+			name string
+			do   func(old *lab.Member) bool
+		}{
+			{"guard mid-pause", func(old *lab.Member) bool {
+				end := c.holdTransaction(6 * time.Second)
+				defer func() { _ = end() }()
+				go func() { _, _ = c.Switchover(c.ctx, "") }()
+				return kill([]*lab.Member{old}, "before_stop")
+			}},
+			{"worker mid-wait", func(old *lab.Member) bool {
+				c.Route().SetDelay(3 * time.Second)
+				defer c.Route().SetDelay(0)
+				go func() { _, _ = c.Switchover(c.ctx, "") }()
+				return kill(others(old), "_work")
+			}},
+			{"keeper", func(old *lab.Member) bool {
+				go func() { _, _ = c.Switchover(c.ctx, "") }()
+				return kill([]*lab.Member{old}, "_keep")
+			}},
+			{"Patroni after PAUSE", func(old *lab.Member) bool {
+				end := c.holdTransaction(6 * time.Second)
+				defer func() { _ = end() }()
+				go func() { _, _ = c.Switchover(c.ctx, "") }()
+				c.eventually(20*time.Second, "paused", func() error {
+					if paused, err := c.Paused(c.ctx); err != nil || len(paused) == 0 {
+						return errNotYet
+					}
+					return nil
+				})
+				return old.KillPatroni() == nil
+			}},
+		}
+		paused := c.watchPaused()
+		for round := range rounds(len(victims), 20) {
+			victim := victims[round%len(victims)]
+			l := c.load()
+			old := c.leader()
+			began := time.Now()
+			if !victim.do(old) {
+				t.Errorf("round %d: %s was never there to be killed", round, victim.name)
+			}
+			if victim.name == "Patroni after PAUSE" {
+				c.eventually(10*time.Second, "the container ends with its process 1", func() error {
+					if old.Running() {
+						return errNotYet
+					}
+					return nil
+				})
+				c.must(old.Start())
+			}
+			_, err := c.WaitLeader(c.ctx, nil)
+			c.must(err)
+			result := l.stop()
+			stall := result.StallBetween(began, time.Now())
+			t.Logf("round %d, killed the %s: %d errors %v, longest stall %v", round, victim.name, len(result.Errors), result.ErrorTexts(), stall)
+			failover := 25 * time.Second // ttl 20 s and an election
+			if stall.Length() > lease+failover {
+				t.Errorf("stall of %s: the lease is %s and a failover takes %s", stall.Length(), lease, failover)
+			}
+			c.healthy()
+			c.asBefore()
+		}
+		if longest := paused(); longest > lease+3*time.Second {
+			t.Errorf("a pooler was paused for %s, the lease is %s", longest, lease)
+		} else {
+			t.Logf("longest pause %s, lease %s", longest, lease)
+		}
+	})
+}

@@ -1,0 +1,121 @@
+package e2e_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgbaton/pgbaton/e2e/lab"
+)
+
+// arrivals notes since when the route has led to one primary and to nothing else.
+type arrivals struct {
+	mu     sync.Mutex
+	leads  string // address of the primary; "" when the last look found none
+	since  time.Time
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// watchRoute connects over the route again and again, as a pooler would.
+func (c *cluster) watchRoute() *arrivals {
+	ctx, cancel := context.WithCancel(c.ctx)
+	a := &arrivals{cancel: cancel, done: make(chan struct{})}
+	look := func() {
+		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
+		defer cancel()
+		to := ""
+		if conn, err := pgconn.Connect(ctx, c.Route().DSN()); err == nil {
+			defer conn.Close(ctx)
+			results, err := conn.Exec(ctx, "select inet_server_addr() where not pg_is_in_recovery()").ReadAll()
+			if err == nil && len(results) == 1 && len(results[0].Rows) == 1 {
+				to = string(results[0].Rows[0][0])
+			}
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if to != a.leads {
+			a.leads, a.since = to, time.Now()
+		}
+	}
+	go func() {
+		defer close(a.done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			look()
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return a
+}
+
+func (a *arrivals) stop() (string, time.Time) {
+	a.cancel()
+	<-a.done
+	return a.leads, a.since
+}
+
+func (a *arrivals) now() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.leads
+}
+
+// TestHAProxyRoute: the route learns from health checks, so late, that the primary has moved. Clients wait for it, and no longer.
+func TestHAProxyRoute(t *testing.T) {
+	for _, checks := range []struct {
+		name, check string
+		rounds      int
+	}{
+		{"inter 1s", "inter 1s fall 1 rise 1 on-marked-down shutdown-sessions", rounds(3, 5)},
+		{"inter 3s", "inter 3s fall 3 rise 2 on-marked-down shutdown-sessions", rounds(1, 3)},
+	} {
+		t.Run(checks.name, func(t *testing.T) {
+			eachSuite(t, func(t *testing.T, suite string) {
+				c := start(t, lab.Options{Suite: suite, Route: lab.RouteHAProxy, HAProxyCheck: checks.check}.Quick())
+				l := c.load()
+				type move struct{ from, arrived, to time.Time }
+				var moves []move
+				for range checks.rounds {
+					route := c.watchRoute()
+					c.eventually(5*time.Second, "the route leads to the primary", func() error {
+						if route.now() == "" {
+							return errNotYet
+						}
+						return nil
+					})
+					before := route.now()
+					from := time.Now()
+					c.switchover()
+					c.must(l.probe.WaitFlowing(c.ctx, 20))
+					leads, arrived := route.stop()
+					if leads == before || leads == "" {
+						t.Fatalf("the route leads to %q, it did to %q", leads, before)
+					}
+					moves = append(moves, move{from, arrived, time.Now()})
+					c.healthy()
+				}
+				result := l.stop()
+				c.noErrors(result)
+				c.asBefore()
+				for _, m := range moves {
+					stall := result.StallBetween(m.from, m.to)
+					late := stall.To.Sub(m.arrived)
+					t.Logf("stall %.2f s; the route led to the new primary only after %.2f s, clients went on %.2f s later",
+						stall.Length().Seconds(), m.arrived.Sub(stall.From).Seconds(), late.Seconds())
+					if late > time.Second {
+						t.Errorf("clients waited %s longer than the route took", late)
+					}
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,98 @@
+package e2e_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/e2e/lab"
+)
+
+// TestNoSplitBrain: a 20 s transaction is open, so the guard has a reason to wait, and nobody renews the lock. Two primaries may be
+// writable for no longer than in the same case without any hook.
+func TestNoSplitBrain(t *testing.T) {
+	for _, trouble := range []struct {
+		name string
+		do   func(c *cluster, old *lab.Member)
+		mend func(c *cluster, old *lab.Member)
+	}{
+		{"SIGTERM", func(c *cluster, old *lab.Member) {
+			c.must(old.Term(c.ctx))
+		}, func(c *cluster, old *lab.Member) { c.must(old.Start()) }},
+		{"primary loses the DCS", func(c *cluster, old *lab.Member) {
+			old.CutDCS()
+		}, func(c *cluster, old *lab.Member) { old.HealDCS() }},
+		{"DCS lost 5 s into a switchover", func(c *cluster, old *lab.Member) {
+			go func() { _, _ = c.Switchover(c.ctx, "") }()
+			wait(c.ctx, 5*time.Second)
+			old.CutDCS()
+		}, func(c *cluster, old *lab.Member) { old.HealDCS() }},
+		{"Patroni frozen longer than ttl", func(c *cluster, old *lab.Member) {
+			c.must(old.Freeze())
+			wait(c.ctx, c.Options().TTL+5*time.Second)
+			c.must(old.Thaw())
+		}, func(c *cluster, old *lab.Member) {}},
+	} {
+		t.Run(trouble.name, func(t *testing.T) {
+			eachSuite(t, func(t *testing.T, suite string) {
+				options := lab.Options{Suite: suite}
+				if !*full {
+					options = options.Quick()
+				}
+				c := start(t, options, "pause: {lease: 15s}")
+				once := func(w way) (time.Duration, time.Duration) {
+					c.use(w)
+					old := c.leader()
+					watch := c.WatchWritable(20 * time.Millisecond)
+					paused := c.watchPaused()
+					l := c.load()
+					end := c.holdTransaction(20 * time.Second)
+					trouble.do(c, old)
+					_, err := c.WaitLeader(c.ctx, old)
+					c.must(err)
+					c.eventually(time.Minute, "the old primary has stopped", func() error {
+						if old.Writable(c.ctx) {
+							return errNotYet
+						}
+						return nil
+					})
+					_ = end()
+					trouble.mend(c, old)
+					l.stop2()
+					report := watch.Stop()
+					t.Logf("%s: %s", w.name, report)
+					c.healthy()
+					return report.Overlap, paused()
+				}
+				without, _ := once(noHooks)
+				with, longest := once(pgbatonWay)
+				t.Logf("two writable primaries: %s with pgbaton, %s without hooks; longest pause %s", with, without, longest)
+				if with > without+300*time.Millisecond {
+					t.Errorf("two primaries were writable for %s, without hooks %s", with, without)
+				}
+				if longest > 15*time.Second+3*time.Second {
+					t.Errorf("paused for %s", longest)
+				}
+				c.asBefore()
+			})
+		})
+	}
+}
+
+// stop2 ends the load where writes may be lost by what was done to the cluster, with or without us.
+func (l *load) stop2() {
+	l.c.t.Helper()
+	l.c.must(l.probe.WaitFlowing(l.c.ctx, 5))
+	l.probe.Stop()
+	for _, b := range l.bench {
+		_, _ = b.Stop(l.c.ctx)
+	}
+}
+
+// wait lets a time pass that is part of the case, not of its checks.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
