@@ -41,10 +41,10 @@ e2e-full:
 test: lint build unit e2e
 
 demo:
-	go run ./e2e/demo
+	go run ./e2e/demo $(if $(SUITE),-suite $(SUITE))
 
 demo-down:
-	go run ./e2e/demo -down
+	go run ./e2e/demo down
 
 clean:
 	rm -rf bin dist demo-report

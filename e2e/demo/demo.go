@@ -25,6 +25,7 @@ const (
 type demo struct {
 	suite, out string
 	screen     *screen
+	leftBehind error // servers or files that would not go
 
 	lab       *lab.Lab
 	callbacks string // host folder, /callbacks in the members
@@ -65,7 +66,12 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		if removeErr := os.RemoveAll(dir); removeErr != nil {
+			d.leftBehind = removeErr
+			err = errors.Join(err, removeErr)
+		}
+	}()
 	d.callbacks = filepath.Join(dir, "callbacks")
 	if err := os.Mkdir(d.callbacks, 0o755); err != nil {
 		return err
@@ -94,7 +100,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if closeErr := d.lab.Close(); closeErr != nil {
-			err = errors.Join(err, closeErr)
+			d.leftBehind = &problem{closeErr.Error(), "run make demo-down"}
+			err = errors.Join(d.leftBehind, err)
 			return
 		}
 		d.screen.step("all servers are stopped, their files removed")

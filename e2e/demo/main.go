@@ -69,7 +69,10 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && down:
+		fmt.Fprintln(out, "\nInterrupted: there may be something left. Run make demo-down again.")
+		return exitInterrupted
+	case ctx.Err() != nil && d.leftBehind == nil:
 		fmt.Fprintln(out, "\nInterrupted. All servers are stopped and their files removed; there is no report.")
 		return exitInterrupted
 	}
