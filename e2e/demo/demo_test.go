@@ -277,7 +277,8 @@ Conf debootstrap (1.0.141 Debian:13.1/stable [all])
 
 func TestMountsBelow(t *testing.T) {
 	table := `22 1 8:1 / / rw - ext4 /dev/sda1 rw
-30 22 0:20 / /lab/run/1 rw - tmpfs tmpfs rw
+29 22 8:2 / /lab rw - ext4 /dev/sdb1 rw
+30 29 0:20 / /lab/run/1 rw - tmpfs tmpfs rw
 31 22 0:21 / /lab/trixie.building/proc rw - proc proc rw
 32 31 0:22 / /lab/trixie.building/proc/sys/a\040b rw - tmpfs tmpfs rw
 33 22 0:23 / /laboratory rw - tmpfs tmpfs rw

@@ -65,8 +65,10 @@ func takeDown(ctx context.Context, dir string, s *screen) error {
 		}
 		s.step("removed %s (%s)", path, size)
 	}
-	if err := os.Remove(dir); err != nil {
+	if err := os.Remove(dir); errors.Is(err, unix.ENOTEMPTY) {
 		s.step("kept %s: there is something in it that is not the demo's", dir)
+	} else if err != nil {
+		s.step("kept %s, empty: %v", dir, err)
 	} else {
 		s.step("removed %s", dir)
 	}
@@ -112,7 +114,7 @@ func lockAll(dir string) (held []*os.File, err error) {
 	return held, nil
 }
 
-// unmountBelow unmounts everything at and below a directory, the innermost first.
+// unmountBelow unmounts everything below a directory, the innermost first. The directory itself may be somebody's disk.
 func unmountBelow(dir string) error {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -135,7 +137,7 @@ func mountsBelow(table, dir string) []string {
 			continue
 		}
 		point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\134`, `\`).Replace(words[4])
-		if point == dir || strings.HasPrefix(point, strings.TrimSuffix(dir, "/")+"/") {
+		if strings.HasPrefix(point, strings.TrimSuffix(dir, "/")+"/") {
 			points = append(points, point)
 		}
 	}
