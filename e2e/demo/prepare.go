@@ -186,6 +186,7 @@ func makeRoot(ctx context.Context, repository, suite string, s *screen) (string,
 	_, _ = io.Copy(io.Discard, stderr)
 	if err := cmd.Wait(); err != nil {
 		if ctx.Err() != nil {
+			endGroup(cmd.Process.Pid)
 			return "", ctx.Err()
 		}
 		return "", &problem{fmt.Sprintf("the servers' root file system could not be made: %v\n%s", err, strings.Join(last[max(0, len(last)-15):], "\n")),
@@ -236,6 +237,23 @@ func gently(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
+}
+
+// endGroup waits until the process group of a command that was told to end is empty: debootstrap outlives the script that
+// called it by what it is doing just then.
+func endGroup(group int) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.Now().Add(5 * time.Second)
+	for range tick.C {
+		signal := syscall.Signal(0)
+		if time.Now().After(limit) {
+			signal = syscall.SIGKILL
+		}
+		if err := syscall.Kill(-group, signal); err != nil || signal == syscall.SIGKILL {
+			return
+		}
+	}
 }
 
 func logged(cmd *exec.Cmd, path string) error {
