@@ -217,31 +217,55 @@ func (c *cluster) load() *load {
 		c.must(err)
 		l.bench = append(l.bench, b)
 	}
-	c.must(l.probe.WaitFlowing(c.ctx, 20))
+	l.flowing(20)
 	return l
 }
 
-// stop ends the load and checks that no acknowledged write is lost.
-func (l *load) stop() lab.ProbeResult {
+// flowing waits until every connection has committed so many times more. Longer than a failover and a login retry it never takes.
+func (l *load) flowing(n int) {
 	l.c.t.Helper()
-	l.c.must(l.probe.WaitFlowing(l.c.ctx, 20))
-	result := l.probe.Stop()
-	for _, b := range l.bench {
-		r, err := b.Stop(l.c.ctx)
-		l.c.must(err)
-		if len(result.Errors) == 0 && (r.Aborted > 0 || len(r.Errors) > 0) {
-			l.c.t.Errorf("pgbench: %d clients aborted: %v", r.Aborted, r.Errors)
-		}
-	}
+	ctx, cancel := context.WithTimeout(l.c.ctx, 90*time.Second)
+	defer cancel()
+	l.c.must(l.probe.WaitFlowing(ctx, n))
+}
+
+// seen is what the clients saw.
+type seen struct {
+	lab.ProbeResult
+	aborted int      // pgbench's clients that gave up
+	bench   []string // pgbench's errors
+}
+
+// stop ends the load and checks that no acknowledged write is lost.
+func (l *load) stop() seen {
+	l.c.t.Helper()
+	l.flowing(20)
+	result := l.end()
 	l.c.must(result.VerifyWrites(l.c.ctx, l.c.Lab))
 	return result
 }
 
+// end ends it without that check, for what is done to a cluster that loses writes with or without us.
+func (l *load) end() seen {
+	l.c.t.Helper()
+	result := seen{ProbeResult: l.probe.Stop()}
+	for _, b := range l.bench {
+		r, err := b.Stop(l.c.ctx)
+		l.c.must(err)
+		result.aborted += r.Aborted
+		result.bench = append(result.bench, r.Errors...)
+	}
+	return result
+}
+
 // noErrors fails the test where a client has seen one.
-func (c *cluster) noErrors(r lab.ProbeResult) {
+func (c *cluster) noErrors(r seen) {
 	c.t.Helper()
 	if len(r.Errors) > 0 {
 		c.t.Errorf("clients saw %d errors: %v", len(r.Errors), r.ErrorTexts())
+	}
+	if r.aborted > 0 || len(r.bench) > 0 {
+		c.t.Errorf("pgbench: %d clients aborted: %v", r.aborted, r.bench)
 	}
 }
 
@@ -267,7 +291,7 @@ func (c *cluster) asBefore() {
 	})
 }
 
-// neverPaused looks at the poolers every few milliseconds until the returned function is called, which says how long one was paused.
+// watchPaused looks at the poolers every few milliseconds until the returned function is called, which says how long one was paused.
 func (c *cluster) watchPaused() (longest func() time.Duration) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	done := make(chan struct{})

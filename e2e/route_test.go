@@ -95,7 +95,7 @@ func TestHAProxyRoute(t *testing.T) {
 					before := route.now()
 					from := time.Now()
 					c.switchover()
-					c.must(l.probe.WaitFlowing(c.ctx, 20))
+					l.flowing(20)
 					leads, arrived := route.stop()
 					if leads == before || leads == "" {
 						t.Fatalf("the route leads to %q, it did to %q", leads, before)

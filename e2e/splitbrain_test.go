@@ -58,7 +58,11 @@ func TestNoSplitBrain(t *testing.T) {
 					})
 					_ = end()
 					trouble.mend(c, old)
-					l.stop2()
+					// Without hooks the pool may have caught the old primary as a replica, and keeps it.
+					if w == pgbatonWay {
+						l.flowing(5)
+					}
+					l.end()
 					report := watch.Stop()
 					t.Logf("%s: %s", w.name, report)
 					c.healthy()
@@ -76,16 +80,6 @@ func TestNoSplitBrain(t *testing.T) {
 				c.asBefore()
 			})
 		})
-	}
-}
-
-// stop2 ends the load where writes may be lost by what was done to the cluster, with or without us.
-func (l *load) stop2() {
-	l.c.t.Helper()
-	l.c.must(l.probe.WaitFlowing(l.c.ctx, 5))
-	l.probe.Stop()
-	for _, b := range l.bench {
-		_, _ = b.Stop(l.c.ctx)
 	}
 }
 

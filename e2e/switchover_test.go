@@ -9,7 +9,7 @@ import (
 )
 
 // handovers does something several times under load and returns the stall of each time, shortest first.
-func (c *cluster) handovers(n int, what func()) ([]time.Duration, lab.ProbeResult) {
+func (c *cluster) handovers(n int, what func()) ([]time.Duration, seen) {
 	c.t.Helper()
 	l := c.load()
 	type span struct{ from, to time.Time }
@@ -17,7 +17,7 @@ func (c *cluster) handovers(n int, what func()) ([]time.Duration, lab.ProbeResul
 	for range n {
 		from := time.Now()
 		what()
-		c.must(l.probe.WaitFlowing(c.ctx, 20))
+		l.flowing(20)
 		spans = append(spans, span{from, time.Now()})
 		c.healthy()
 	}

@@ -23,8 +23,10 @@ const (
 	restHeadStart   = 100 * time.Millisecond  // Patroni answers in 5 ms; no pooler is touched before, if it does
 	localTimeout    = 500 * time.Millisecond  // the local server answers in milliseconds
 	attachShort     = 300 * time.Millisecond  // for a pooler that is down, while it is not known how much time there is
+	attachLong      = time.Second             // and while there is enough
 	lookInterval    = 100 * time.Millisecond  // between looks at open transactions, clients work meanwhile
 	planInterval    = 10 * time.Millisecond   // how late a change of plan may be noticed
+	policyTimeout   = 2 * time.Second         // the last PAUSE may take, beyond the budget
 	stopTimeout     = 2 * time.Second         // for a server that was told to stop; then it is left to Patroni
 	passOverTimeout = 250 * time.Millisecond  // to get PAUSE on its way when there is no time: 10 ms, on a busy machine 60
 )
@@ -67,11 +69,27 @@ func BeforeStop(ctx context.Context, rt *Runtime) Result {
 	watcher.Go(func() { g.watchPatroni(ctx) })
 
 	result := g.run(ctx)
+	if err := g.budgetTooLong(); err != nil {
+		g.log.Error("the budget was cut to what the lock allows; change the configuration", "error", err)
+		if result.Code == Done {
+			result.Code = Invalid
+		}
+	}
 	g.log.Log(context.WithoutCancel(ctx), levelFor(result.Code), "before_stop ends", "decision", result.Decision, "took", time.Since(g.view.started), "code", result.Code)
 	if g.holder != nil {
 		g.journal.add(Entry{Event: EventReleased, Took: time.Since(g.view.started), Code: result.Code, Text: result.Decision})
 	}
 	return result
+}
+
+// budgetTooLong is known only when Patroni has told its ttl.
+func (g *guard) budgetTooLong() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.view.ttl <= 0 {
+		return nil
+	}
+	return config.CheckTTL(g.view.budget, g.view.ttl)
 }
 
 func levelFor(code int) slog.Level {
@@ -196,6 +214,10 @@ func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
 		return
 	}
 	g.update(func(v *view) {
+		if asked.Before(v.asked) {
+			return // a later question has been answered already
+		}
+		v.asked = asked
 		if dynamic.TTL > 0 {
 			v.ttl, v.loopWait = dynamic.TTL, dynamic.LoopWait
 		}
@@ -204,8 +226,8 @@ func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
 			v.answered, v.health, v.silentSince = true, health, time.Time{}
 		case v.silentSince.IsZero():
 			v.silentSince, v.silentCause = asked, "does not answer"
-			if patroni.Unreachable(err) {
-				v.silentCause = "cannot be reached (" + err.Error() + ")"
+			if !patroni.Unanswered(err) {
+				v.silentCause = "cannot be asked (" + err.Error() + ")"
 			}
 		}
 	})
@@ -355,7 +377,7 @@ func (g *guard) wait(p *preparation) {
 		}
 		took := now.Sub(p.started)
 		if plan.kind == leave || plan.kind == hold && !now.Before(plan.until) || !hurry.IsZero() && now.After(hurry) ||
-			!plan.patient && took > attachShort || took > g.rt.Config.Pause.Attempt {
+			!plan.patient && took > attachShort || took > max(g.rt.Config.Pause.Attempt, attachLong) {
 			p.cancel()
 		}
 	}
@@ -370,6 +392,9 @@ func (g *guard) handover(ctx context.Context, p *preparation) Result {
 	}
 	g.holder = h
 	g.journal.add(Entry{Event: EventStarted, Text: g.plan().reason})
+	if plan := g.plan(); plan.kind == leave {
+		return Result{Code: plan.code, Decision: plan.reason}
+	}
 	if h.reachable() == 0 {
 		return Result{Code: Failed, Decision: "no pooler can be reached: nothing is paused, the stop goes on as it would without pgbaton"}
 	}
@@ -563,7 +588,17 @@ func (g *guard) policy(ctx context.Context) outcome {
 // holdAllBut pauses for the last time. It waits until all is drained, or nothing but the long transactions is left: for those
 // nobody else is made to wait. With terminate, what is in the way is ended.
 func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, terminate bool) error {
-	ctx, cancel := context.WithTimeout(ctx, g.rt.Config.Pause.Attempt)
+	limit := min(g.rt.Config.Pause.Attempt, policyTimeout)
+	if end := g.plan().lockEnd; !end.IsZero() {
+		limit = min(limit, time.Until(end))
+	}
+	if limit <= passOverTimeout {
+		short, cancel := context.WithTimeout(ctx, passOverTimeout)
+		defer cancel()
+		g.holder.passOver(short)
+		return errors.New("the lock is about to end: PAUSE is sent and not waited for")
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// Found out before the PAUSE: sessions that exist now and are no pooler's stay out of it.
 	spare := map[int32]bool{}
@@ -600,7 +635,8 @@ func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, ter
 			open = slices.DeleteFunc(open, func(t postgres.Transaction) bool { return spare[t.PID] })
 			switch {
 			case terminate:
-				g.terminate(ctx, open, done)
+				// One that came meanwhile and is no pooler's, Patroni's own say, is not in the way.
+				g.terminate(ctx, slices.DeleteFunc(open, notThrough), done)
 			case len(open) > 0:
 				quiet = 0
 			case len(long) > 0:

@@ -26,6 +26,7 @@ type view struct {
 	// Patroni's REST API. health is its last answer; silentSince is when the first question that got none since then was
 	// asked, zero while answers come.
 	answered    bool
+	asked       time.Time // when the question was asked whose answer this is
 	health      patroni.Health
 	silentSince time.Time
 	silentCause string // "does not answer", "refuses connections"
@@ -50,7 +51,8 @@ const (
 // plan is a decision.
 type plan struct {
 	kind    kind
-	until   time.Time // the guard is gone by then
+	until   time.Time // the budget's end: then the policy decides
+	lockEnd time.Time // whatever is going on, the guard is over by then; zero: not known
 	patient bool      // there is time to wait for long transactions while clients work
 	stop    bool      // the stop is certain and the lock not in doubt: the guard may stop the drained server
 	code    int       // exit code for kind leave
@@ -95,10 +97,10 @@ func decide(v view) plan {
 	lockEnd := h.DCSLastSeen.Add(v.ttl - lockMargin)
 	if !v.silentSince.IsZero() {
 		p := limited(v, "Patroni "+v.silentCause+" any more")
-		p.until = earlier(p.until, lockEnd)
+		p.until, p.lockEnd = earlier(p.until, lockEnd), lockEnd
 		return p
 	}
-	p := plan{kind: hold, until: v.started.Add(v.budget), patient: true, stop: isStopping(h.State),
+	p := plan{kind: hold, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State),
 		reason: fmt.Sprintf("Patroni holds a fresh lock (state %s): full budget", h.State)}
 	if v.unlimited {
 		p.until = lockEnd

@@ -115,6 +115,15 @@ func TestDecide(t *testing.T) {
 			if !got.until.Equal(c.want.until) {
 				t.Errorf("until %v after the start, want %v", got.until.Sub(t0), c.want.until.Sub(t0))
 			}
+			// Whatever the budget, a hold that is known to be under a lock knows when that ends.
+			lockEnd := time.Time{}
+			if v := c.view; got.kind == hold && v.answered && v.ttl > 0 && !v.health.DCSLastSeen.IsZero() {
+				lockEnd = v.health.DCSLastSeen.Add(v.ttl - lockMargin)
+			}
+			if !got.lockEnd.Equal(lockEnd) {
+				t.Errorf("lock ends %v, want %v", got.lockEnd, lockEnd)
+			}
+			got.lockEnd = time.Time{}
 			got.until, c.want.until = time.Time{}, time.Time{}
 			if got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)

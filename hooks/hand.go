@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
@@ -53,6 +54,9 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	log := rt.Log.With("hook", "pause", "member", member())
 	rt.selectDatabases(ctx, log, poolers)
 	h := &holder{rt: rt, log: log, journal: rt.openJournal("pause", newID()), owner: pgb.Hand, nonce: newNonce(), length: o.Lease}
+	if err := rt.checkBudget(ctx); err != nil {
+		return refused(Invalid, "%v", err)
+	}
 	trying, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	looking, stop := context.WithTimeout(trying, consoleTimeout)
@@ -84,12 +88,33 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	report := Report{Until: h.lease.order.Until, Result: Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
 	for _, x := range h.held {
 		done := "paused"
+		if x.absent != nil {
+			report.Poolers = append(report.Poolers, PoolerReport{Pooler: x.Name, Done: "failed", Error: x.absent.Error()})
+			report.Result = Result{Code: Failed, Decision: "not every pooler is paused: " + x.absent.Error()}
+			continue
+		}
 		if x.foreign || x.before.PausedKnown && x.before.Paused {
 			done = "already paused"
 		}
 		report.Poolers = append(report.Poolers, PoolerReport{Pooler: x.Name, Done: done})
 	}
 	return report
+}
+
+// checkBudget finds a configuration that would not do for the guard, where Patroni answers: better told to a person now than to a log
+// at night.
+func (rt *Runtime) checkBudget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	client, err := rt.patroniClient()
+	if err != nil {
+		return err
+	}
+	dynamic, err := client.Dynamic(ctx)
+	if err != nil || dynamic.TTL <= 0 {
+		return nil
+	}
+	return config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL)
 }
 
 // Resume resumes the fleet, whoever paused it, and puts the settings back. It blocks until every pooler has answered, consoleTimeout

@@ -61,7 +61,9 @@ func (h *holder) attachOne(ctx context.Context, x *held) {
 	err := pgb.ErrNoConsole
 	if x.HasConsole() {
 		err = persistently(ctx, func() (err error) {
-			x.before, err = x.State(ctx)
+			if err = x.Prepare(ctx); err == nil {
+				x.before, err = x.State(ctx)
+			}
 			return err
 		}, refusedForGood)
 	}
@@ -171,7 +173,9 @@ func (h *holder) pauseOne(ctx context.Context, x *held) error {
 		// 1.18 cannot be asked beforehand.
 		x.foreign = true
 		h.foreign(x)
-		_, _, markErr := x.Mark(context.WithoutCancel(ctx), pgb.Foreign, h.nonce)
+		short, cancel := context.WithTimeout(context.WithoutCancel(ctx), consoleTimeout)
+		defer cancel()
+		_, _, markErr := x.Mark(short, pgb.Foreign, h.nonce)
 		err = errors.Join(err, markErr)
 	}
 	return err

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Entry is one line of the journal: what a hook of this member did, for status, for the time line of a
@@ -78,13 +80,29 @@ func (j *journal) add(e Entry) {
 	if info, err := os.Stat(j.path); err == nil && info.Size() > journalMax {
 		_ = os.Rename(j.path, j.path+".1")
 	}
-	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return
 	}
 	defer f.Close()
+	line = append(line, '\n')
+	// Not waited for: whoever holds it may be frozen, and a handover does not wait for a journal.
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && torn(f) {
+		line = append([]byte{'\n'}, line...)
+	}
 	// One write for one line: two processes that append at the same time do not mix.
-	_, _ = f.Write(append(line, '\n'))
+	_, _ = f.Write(line)
+}
+
+// torn reports whether the last line has no end: who wrote it was killed at it.
+func torn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return false
+	}
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // sync makes what was written last. It is called where nobody waits for the hook any more.
@@ -101,10 +119,22 @@ func (j *journal) sync() {
 // ReadJournal returns the last entries, oldest first. A line that cannot be read is left out: the process that wrote it
 // may have been killed at it. No journal is no error.
 func ReadJournal(stateDir string, last int) ([]Entry, error) {
-	f, err := os.Open(filepath.Join(stateDir, journalName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+	var entries []Entry
+	for _, name := range []string{journalName + ".1", journalName} {
+		some, err := readJournalFile(filepath.Join(stateDir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		entries = append(entries, some...)
 	}
+	if len(entries) > last {
+		entries = entries[len(entries)-last:]
+	}
+	return entries, nil
+}
+
+func readJournalFile(path string) ([]Entry, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +147,6 @@ func ReadJournal(stateDir string, last int) ([]Entry, error) {
 		if json.Unmarshal(lines.Bytes(), &e) == nil {
 			entries = append(entries, e)
 		}
-	}
-	if len(entries) > last {
-		entries = entries[len(entries)-last:]
 	}
 	return entries, lines.Err()
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -135,10 +134,14 @@ func Keep(ctx context.Context, rt *Runtime, in io.Reader, ready io.Writer) Resul
 				return Result{Decision: "nothing was paused"}
 			}
 		case <-tick.C:
-			if orders == nil && k.watch(ctx) {
+			if orders != nil {
+				continue
+			}
+			if k.watch(ctx) {
 				log.Info("the pause is over", "lease", k.order.ID)
 				return Result{Decision: "the pause was ended by others"}
 			}
+			k.standIn(ctx)
 		case <-deadline.C:
 			return k.expire(ctx)
 		}
@@ -151,6 +154,9 @@ type keeper struct {
 	poolers []*pgb.Pooler
 	over    []bool
 	journal *journal
+
+	back    int  // looks in a row that found the server restarted and writable
+	stoodIn bool // the worker was started
 }
 
 // watch looks at every pooler and reports whether the pause is over on all of them.
@@ -172,6 +178,32 @@ func (k *keeper) watch(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// standIn starts the worker when the server that was stopped is back and writable and no callback has started one. That is a restart
+// in place where Patroni has no on_restart callback: the Zalando operator cannot set it.
+func (k *keeper) standIn(ctx context.Context) {
+	if k.order.Owner != pgb.Guard || k.stoodIn {
+		return
+	}
+	local, err := k.rt.localServer()
+	if err != nil {
+		return
+	}
+	identity, err := identify(ctx, local)
+	if err != nil || identity.InRecovery || !identity.PostmasterStart.After(k.order.Since) {
+		k.back = 0
+		return
+	}
+	if k.back++; k.back < 3 {
+		return // the callback is given a second
+	}
+	k.stoodIn = true
+	log := k.rt.Log.With("hook", "keeper", "member", member(), "lease", k.order.ID)
+	log.Warn("the server is back as primary and no callback came: set postgresql.callbacks.on_restart and on_start; starting the worker in its place")
+	if _, err := k.rt.startDetached(false, "", workCommand, "keeper", "primary", ""); err != nil {
+		log.Error("cannot start the worker", "error", err)
+	}
 }
 
 // each calls do for the poolers where the pause may still stand, all at once.
@@ -214,14 +246,20 @@ func (k *keeper) expire(ctx context.Context) Result {
 	defer cancel()
 	failed := false
 	k.each(func(i int, p *pgb.Pooler) {
+		ended := false
 		err := persistently(ctx, func() error {
 			ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 			defer cancel()
-			return k.end(ctx, p)
+			var err error
+			ended, err = k.end(ctx, p)
+			return err
 		}, nil)
 		if err != nil {
 			failed = true
 			log.Error("cannot resume: do it by hand (RESUME in its admin console)", "pooler", p.Name, "error", err)
+			return
+		}
+		if !ended {
 			return
 		}
 		k.journal.add(Entry{Event: EventLeaseExpired, Pooler: p.Name, Took: time.Since(k.order.Since)})
@@ -234,26 +272,27 @@ func (k *keeper) expire(ctx context.Context) Result {
 	return Result{Decision: "the lease is over: resumed"}
 }
 
-func (k *keeper) end(ctx context.Context, p *pgb.Pooler) error {
+// end reports whether there was something to end.
+func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
 	if !p.HasConsole() {
-		return p.Signal((*pgb.Process).Resume)
+		return true, p.Signal((*pgb.Process).Resume)
 	}
 	state, err := p.State(ctx)
 	if err != nil {
 		if p.Pidfile != "" {
-			return errors.Join(err, p.Signal((*pgb.Process).Resume))
+			return true, p.Signal((*pgb.Process).Resume)
 		}
-		return err
+		return false, err
 	}
 	if leaseOver(state, k.order.Owner, k.order.Nonce) {
-		return nil
+		return false, nil
 	}
 	if state.Mark == nil || state.Mark.Owner != pgb.Foreign {
 		if _, err := p.Resume(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return p.Unmark(ctx)
+	return true, p.Unmark(ctx)
 }
 
 func (k *keeper) path() string {

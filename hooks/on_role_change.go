@@ -259,8 +259,10 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 	if was {
 		w.log.Info("resumed", "pooler", p.Name)
 		w.journal.add(Entry{Event: EventResumed, Pooler: p.Name})
-		w.verify(ctx, p)
 	}
+	// Also where nothing was paused: after a failover that nobody planned, a pool may have caught the old primary as a replica and
+	// would keep it for server_lifetime.
+	w.verify(ctx, p)
 	if state.Mark == nil || state.Mark.Owner == pgb.Hand {
 		return was, nil
 	}

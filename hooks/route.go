@@ -19,8 +19,9 @@ const (
 	routeInterval = 10 * time.Millisecond // between looks while the route leads here
 	routeRetry    = 50 * time.Millisecond // while it does not
 	routeTimeout  = time.Second           // for one look
-	routeInARow   = 3                     // looks that must lead here before it counts
-	routeGrace    = 2 * time.Second       // for further addresses once one leads here
+	whereToTries  = 10
+	routeInARow   = 3               // looks that must lead here before it counts
+	routeGrace    = 2 * time.Second // for further addresses once one leads here
 )
 
 // destination is an address that poolers connect to.
@@ -166,11 +167,7 @@ func (rt *Runtime) routeOf(ctx context.Context, log *slog.Logger, local *postgre
 		if !p.HasConsole() {
 			continue
 		}
-		databases, err := p.ShowDatabases(ctx)
-		if err != nil {
-			continue // who cannot say where it connects to cannot be resumed either; that is reported there
-		}
-		for _, d := range destinations(p, databases, false) {
+		for _, d := range whereTo(ctx, p) {
 			for _, address := range lookup(ctx, d.host) {
 				at := d
 				at.host = address
@@ -182,6 +179,25 @@ func (rt *Runtime) routeOf(ctx context.Context, log *slog.Logger, local *postgre
 		}
 	}
 	return r, nil
+}
+
+// whereTo asks a pooler for its destinations, again for a moment when it names none: an entry of a "*" line is not listed while the
+// pooler sorts out who uses it (1.18, 1.24).
+func whereTo(ctx context.Context, p *pgb.Pooler) []destination {
+	for range whereToTries {
+		databases, err := p.ShowDatabases(ctx)
+		if err != nil {
+			return nil // who cannot say where it connects to cannot be resumed either; that is reported there
+		}
+		if found := destinations(p, databases, false); len(found) > 0 {
+			return found
+		}
+		if state, err := p.State(ctx); err != nil || state.Waiting == 0 {
+			return nil // nobody waits, so nobody goes astray
+		}
+		sleep(ctx, routeRetry)
+	}
+	return nil
 }
 
 // lookup gives every address of a name: behind one, each proxy learns on its own where the primary is. A name that does not

@@ -69,6 +69,9 @@ func (rt *Runtime) fleet(ctx context.Context, known addressBook) ([]*pgb.Pooler,
 		if addresses, ok := known[host]; ok {
 			return addresses, nil
 		}
+		if known != nil {
+			return nil, fmt.Errorf("%s was not resolved when the pause was made", host)
+		}
 		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 		if err != nil {
 			return nil, fmt.Errorf("cannot resolve %s: %w", host, err)

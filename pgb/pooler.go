@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type Pooler struct {
 
 	config *pgconn.Config // nil: signals only
 	work   *Console       // short statements
+	spare  *Console       // logged in ahead of time, for the next PAUSE
 	hold   []*Console     // one for each PAUSE that is under way
 }
 
@@ -39,13 +41,27 @@ func (p *Pooler) Open(ctx context.Context) error {
 	return err
 }
 
+// Prepare is Open for a pooler that will be paused: it also logs in on the connection that PAUSE will wait on.
+func (p *Pooler) Prepare(ctx context.Context) error {
+	if err := p.Open(ctx); err != nil || p.spare.Usable() {
+		return err
+	}
+	spare, err := Connect(ctx, p.Name, p.config)
+	if err == nil {
+		p.spare = spare
+	}
+	return err
+}
+
 // Close ends the connections. A pause stands on.
 func (p *Pooler) Close() {
 	p.dropHold()
-	if p.work != nil {
-		p.work.Close()
-		p.work = nil
+	for _, c := range []*Console{p.work, p.spare} {
+		if c != nil {
+			c.Close()
+		}
 	}
+	p.work, p.spare = nil, nil
 }
 
 func (p *Pooler) dropHold() {
@@ -189,6 +205,10 @@ func (p *Pooler) holdConsole(ctx context.Context) (*Console, error) {
 	if p.config == nil {
 		return nil, &ConsoleError{Pooler: p.Name, Op: "connect", Err: ErrNoConsole}
 	}
+	if c := p.spare; c.Usable() {
+		p.spare = nil
+		return c, nil
+	}
 	return Connect(ctx, p.Name, p.config)
 }
 
@@ -273,15 +293,7 @@ func (p *Pooler) countPools(pools *Result, prefix string) int {
 const adminDatabase = "pgbouncer"
 
 func (p *Pooler) stops(database string) bool {
-	if p.Databases == nil {
-		return true
-	}
-	for _, name := range p.Databases {
-		if name == database {
-			return true
-		}
-	}
-	return false
+	return p.Databases == nil || slices.Contains(p.Databases, database)
 }
 
 func (p *Pooler) statements(verb string) []string {
@@ -354,14 +366,19 @@ func (p *Pooler) ResumeEverything(ctx context.Context) (was bool, err error) {
 	if err != nil {
 		return was, err
 	}
+	names := slices.Clone(mine) // a paused one need not be listed
 	for _, d := range databases {
-		if !d.Paused {
-			continue
+		if d.Paused && !slices.Contains(names, d.Name) {
+			names = append(names, d.Name)
 		}
-		if _, err := p.exec(ctx, "RESUME "+quoteIdentifier(d.Name)); err != nil && !errors.Is(err, ErrNotPaused) {
+	}
+	for _, name := range names {
+		switch _, err := p.exec(ctx, "RESUME "+quoteIdentifier(name)); {
+		case err == nil:
+			was = true
+		case !errors.Is(err, ErrNotPaused) && !noSuchDatabase(err):
 			return was, err
 		}
-		was = true
 	}
 	return was, nil
 }
@@ -425,11 +442,14 @@ func (p *Pooler) State(ctx context.Context) (State, error) {
 		}
 	}
 	if p.Databases != nil {
-		// One that the pooler does not list (yet) cannot be paused, and holds nobody up.
+		// An entry of a "*" line that nobody has used for a moment is not listed, paused or not (1.18, 1.24, 1.26).
 		s.PausedKnown = true
-		for _, name := range s.PausedDBs {
-			s.Paused = s.Paused || p.stops(name)
+		for _, name := range p.Databases {
+			i := slices.IndexFunc(databases, func(d Database) bool { return d.Name == name })
+			s.PausedKnown = s.PausedKnown && i >= 0
+			s.Paused = s.Paused || i >= 0 && databases[i].Paused
 		}
+		s.PausedKnown = s.PausedKnown || s.Paused
 		return s, nil
 	}
 	result, err := p.exec(ctx, "SHOW STATE")
