@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,23 +16,24 @@ func TestNoSplitBrain(t *testing.T) {
 		name string
 		do   func(c *cluster, old *lab.Member)
 		mend func(c *cluster, old *lab.Member)
+		last string // what the last guard says; it is gone within 50 ms then
 	}{
 		{"SIGTERM", func(c *cluster, old *lab.Member) {
 			c.must(old.Term(c.ctx))
-		}, func(c *cluster, old *lab.Member) { c.must(old.Start()) }},
+		}, func(c *cluster, old *lab.Member) { c.must(old.Start()) }, ""},
 		{"primary loses the DCS", func(c *cluster, old *lab.Member) {
 			old.CutDCS()
-		}, func(c *cluster, old *lab.Member) { old.HealDCS() }},
+		}, func(c *cluster, old *lab.Member) { old.HealDCS() }, "PAUSE is sent and not waited for"},
 		{"DCS lost 5 s into a switchover", func(c *cluster, old *lab.Member) {
 			go func() { _, _ = c.Switchover(c.ctx, "") }()
 			wait(c.ctx, 5*time.Second)
 			old.CutDCS()
-		}, func(c *cluster, old *lab.Member) { old.HealDCS() }},
+		}, func(c *cluster, old *lab.Member) { old.HealDCS() }, ""},
 		{"Patroni frozen longer than ttl", func(c *cluster, old *lab.Member) {
 			c.must(old.Freeze())
 			wait(c.ctx, c.Options().TTL+5*time.Second)
 			c.must(old.Thaw())
-		}, func(c *cluster, old *lab.Member) {}},
+		}, func(c *cluster, old *lab.Member) {}, "the leader lock is lost"},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
 			eachSuite(t, func(t *testing.T, suite string) {
@@ -66,13 +68,25 @@ func TestNoSplitBrain(t *testing.T) {
 					report := watch.Stop()
 					t.Logf("%s: %s", w.name, report)
 					c.healthy()
+					for _, p := range c.Poolers() {
+						_, _, err := p.Admin(c.ctx, "RECONNECT")
+						c.must(err)
+					}
 					return report.Overlap, paused()
 				}
 				without, _ := once(noHooks)
+				before := c.leader()
 				with, longest := once(pgbatonWay)
 				t.Logf("two writable primaries: %s with pgbaton, %s without hooks; longest pause %s", with, without, longest)
 				if with > without+300*time.Millisecond {
 					t.Errorf("two primaries were writable for %s, without hooks %s", with, without)
+				}
+				if trouble.last != "" {
+					decision, took := c.lastGuard(before)
+					t.Logf("the guard took %s: %s", took, decision)
+					if !strings.Contains(decision, trouble.last) || took > 100*time.Millisecond {
+						t.Errorf("the guard took %s and says %q, want %q within 50 ms (100 ms on a busy machine)", took, decision, trouble.last)
+					}
 				}
 				if longest > 15*time.Second+3*time.Second {
 					t.Errorf("paused for %s", longest)
