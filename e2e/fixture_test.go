@@ -22,7 +22,7 @@ import (
 var (
 	full     = flag.Bool("full", false, "as many rounds as the table in the documentation claims; without, fewer")
 	suites   = flag.String("suites", "trixie,sid", "comma-separated suites of programs")
-	keepLogs = flag.String("logs", "", "folder to keep the logs of failed cases in")
+	keepLogs = flag.String("logs", "", "folder to keep the logs of every case in; without, those of failed ones are in the temporary folder")
 )
 
 // rounds is how often a case is repeated: many in a full run.
@@ -110,7 +110,7 @@ func start(t *testing.T, opts lab.Options, settings ...string) *cluster {
 	}
 	c.Lab = l
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() || *keepLogs != "" {
 			c.saveLogs()
 		}
 		if err := l.Close(); err != nil {

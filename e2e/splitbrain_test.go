@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -42,7 +41,7 @@ func TestNoSplitBrain(t *testing.T) {
 					options = options.Quick()
 				}
 				c := start(t, options, "pause: {lease: 15s}")
-				once := func(w way) (time.Duration, time.Duration) {
+				once := func(w way) (both, late, longest time.Duration) {
 					c.use(w)
 					old := c.leader()
 					watch := c.WatchWritable(20 * time.Millisecond)
@@ -50,6 +49,7 @@ func TestNoSplitBrain(t *testing.T) {
 					l := c.load()
 					end := c.holdTransaction(20 * time.Second)
 					trouble.do(c, old)
+					done := time.Now()
 					_, err := c.WaitLeader(c.ctx, old)
 					c.must(err)
 					c.eventually(time.Minute, "the old primary has stopped", func() error {
@@ -72,20 +72,29 @@ func TestNoSplitBrain(t *testing.T) {
 						_, _, err := p.Admin(c.ctx, "RECONNECT")
 						c.must(err)
 					}
-					return report.Overlap, paused()
+					for _, s := range report.Spans[old.Name] {
+						late = max(late, s.To.Sub(done))
+					}
+					return report.Overlap, late, paused()
 				}
-				without, _ := once(noHooks)
+				without, lateWithout, _ := once(noHooks)
 				before := c.leader()
-				with, longest := once(pgbatonWay)
-				t.Logf("two writable primaries: %s with pgbaton, %s without hooks; longest pause %s", with, without, longest)
-				if with > without+300*time.Millisecond {
-					t.Errorf("two primaries were writable for %s, without hooks %s", with, without)
+				with, late, longest := once(pgbatonWay)
+				t.Logf("two writable primaries: %s with pgbaton, %s without hooks; the old one took writes for %s after, without hooks %s; longest pause %s",
+					with, without, late, lateWithout, longest)
+				// When the other one is elected depends on when the lock was last renewed, by up to loop_wait and a second. Where both
+				// were writable for a while in either case, what is ours is how long the old one went on.
+				if with > 0 && late > lateWithout+200*time.Millisecond && with > without+200*time.Millisecond {
+					t.Errorf("two primaries were writable for %s, without hooks %s; the old one went on for %s, without hooks %s", with, without, late, lateWithout)
+				}
+				if with > 0 && without == 0 {
+					t.Errorf("two primaries were writable for %s, without hooks never", with)
 				}
 				if trouble.last != "" {
-					decision, took := c.lastGuard(before)
+					decision, took := c.guardThat(before, trouble.last)
 					t.Logf("the guard took %s: %s", took, decision)
-					if !strings.Contains(decision, trouble.last) || took > 100*time.Millisecond {
-						t.Errorf("the guard took %s and says %q, want %q within 50 ms (100 ms on a busy machine)", took, decision, trouble.last)
+					if took > 100*time.Millisecond {
+						t.Errorf("the guard took %s, 50 ms is claimed (100 ms on a busy machine)", took)
 					}
 				}
 				if longest > 15*time.Second+3*time.Second {

@@ -241,7 +241,6 @@ func leaseOver(s pgb.State, owner pgb.Owner, nonce int) bool {
 // expire ends the pause where it still stands, and goes on at a pooler that does not answer.
 func (k *keeper) expire(ctx context.Context) Result {
 	log := k.rt.Log.With("hook", "keeper", "member", member(), "lease", k.order.ID)
-	log.Warn("the lease is over and nobody has resumed: resuming", "paused_for", time.Since(k.order.Since).Round(time.Millisecond))
 	ctx, cancel := context.WithTimeout(ctx, resumeInsists)
 	defer cancel()
 	failed := false
@@ -263,13 +262,13 @@ func (k *keeper) expire(ctx context.Context) Result {
 			return
 		}
 		k.journal.add(Entry{Event: EventLeaseExpired, Pooler: p.Name, Took: time.Since(k.order.Since)})
-		log.Warn("resumed", "pooler", p.Name)
+		log.Warn("the lease was over and nobody had resumed: resumed", "pooler", p.Name, "paused_for", time.Since(k.order.Since).Round(time.Millisecond))
 	})
 	k.journal.sync()
 	if failed {
 		return Result{Code: Failed, Decision: "a pooler could not be resumed when the lease was over"}
 	}
-	return Result{Decision: "the lease is over: resumed"}
+	return Result{Decision: "the lease is over, nothing is paused by it"}
 }
 
 // end reports whether there was something to end.
@@ -286,6 +285,9 @@ func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
 	}
 	if leaseOver(state, k.order.Owner, k.order.Nonce) {
 		return false, nil
+	}
+	if state.PausedKnown && !state.Paused {
+		return false, p.Unmark(ctx) // somebody has resumed, and was killed before he could do this, or is about to do it
 	}
 	if state.Mark == nil || state.Mark.Owner != pgb.Foreign {
 		if _, err := p.Resume(ctx); err != nil {

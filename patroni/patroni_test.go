@@ -235,7 +235,9 @@ func TestRedirectsAndProxiesAreNotFollowed(t *testing.T) {
 	target := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
 	defer target.Close()
 	t.Setenv("HTTP_PROXY", target.URL)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, target.URL, 307) }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, target.URL, http.StatusTemporaryRedirect)
+	}))
 	defer s.Close()
 	var e *patroni.Error
 	if _, err := client(t, s.URL).Leader(t.Context()); !errors.As(err, &e) || e.StatusCode != 307 {
