@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -103,6 +104,27 @@ func TestRestartOfThePrimary(t *testing.T) {
 		}
 		if m := median(stalls); m > 600*time.Millisecond {
 			t.Errorf("median stall of %s, under 0.6 s is claimed", m)
+		}
+	})
+}
+
+// TestRestartWithoutCallback: where Patroni has no on_restart callback (the Zalando operator cannot set it) the lease keeper sees the
+// server come back and starts the worker in the callback's place.
+func TestRestartWithoutCallback(t *testing.T) {
+	eachSuite(t, func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite, Patroni: func(_ *lab.Member, config map[string]any) {
+			postgresql := config["postgresql"].(map[string]any)
+			callbacks := maps.Clone(postgresql["callbacks"].(map[string]any))
+			delete(callbacks, "on_restart")
+			delete(callbacks, "on_start")
+			postgresql["callbacks"] = callbacks
+		}}.Quick())
+		stalls, result := c.handovers(1, func() { c.must(c.leader().RestartPostgres(c.ctx)) })
+		c.noErrors(result)
+		c.asBefore()
+		t.Logf("restart without a callback for it: stall %v", stalls)
+		if stalls[0] > 6*time.Second {
+			t.Errorf("stall of %s: the lease of 30 s ended it, or nearly", stalls[0])
 		}
 	})
 }

@@ -332,7 +332,8 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 		g.rt.selectDatabases(ctx, g.log, poolers)
 		var both sync.WaitGroup
 		if !g.rt.DryRun {
-			both.Go(func() { h.lease, p.err = g.rt.arm(false, h.order(book, poolers)) })
+			h.rearm = func() (*lease, error) { return g.rt.arm(false, h.order(book, poolers)) }
+			both.Go(func() { h.lease, p.err = h.rearm() })
 		}
 		both.Go(func() { h.attach(ctx, poolers) })
 		both.Wait()
@@ -395,6 +396,7 @@ func (g *guard) handover(ctx context.Context, p *preparation) Result {
 	if plan := g.plan(); plan.kind == leave {
 		return Result{Code: plan.code, Decision: plan.reason}
 	}
+	h.reportAbsent()
 	if h.reachable() == 0 {
 		return Result{Code: Failed, Decision: "no pooler can be reached: nothing is paused, the stop goes on as it would without pgbaton"}
 	}

@@ -70,11 +70,12 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	if rt.DryRun {
 		return refused(Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
 	}
+	h.rearm = func() (*lease, error) { return rt.arm(true, h.order(book, poolers)) }
 	var err error
-	if h.lease, err = rt.arm(true, h.order(book, poolers)); err != nil {
+	if h.lease, err = h.rearm(); err != nil {
 		return refused(Failed, "nothing is paused: %v", err)
 	}
-	defer h.lease.leave()
+	defer func() { h.lease.leave() }()
 	if err := h.pause(trying); err != nil {
 		undone := h.undo(ctx, true)
 		if undone != nil {

@@ -21,7 +21,8 @@ type holder struct {
 	owner   pgb.Owner
 	nonce   int
 	lease   *lease
-	length  time.Duration // of the lease
+	rearm   func() (*lease, error) // a new keeper in place of one that was killed
+	length  time.Duration          // of the lease
 	held    []*held
 
 	// busy counts open transactions of the local server; for poolers that take signals only and so cannot tell when they
@@ -72,7 +73,6 @@ func (h *holder) attachOne(ctx context.Context, x *held) {
 	}
 	if x.Pidfile == "" {
 		x.absent = err
-		h.log.Error("pooler cannot be reached: its clients are not held; see to it after the handover", "pooler", x.Name, "error", err)
 		return
 	}
 	x.signals = true
@@ -80,10 +80,32 @@ func (h *holder) attachOne(ctx context.Context, x *held) {
 		h.log.Warn("the console does not answer, using signals", "pooler", x.Name, "pidfile", x.Pidfile, "error", err)
 	}
 	// Whether the pidfile is any good is found out before it counts.
-	if err := x.Signal(func(*pgb.Process) error { return nil }); err != nil {
-		x.absent = err
-		h.log.Error("pooler cannot be reached: its clients are not held; see to it after the handover", "pooler", x.Name, "error", err)
+	x.absent = x.Signal(func(*pgb.Process) error { return nil })
+}
+
+// reportAbsent logs whose clients will not be held.
+func (h *holder) reportAbsent() {
+	for _, x := range h.held {
+		if x.absent != nil {
+			h.log.Error("pooler cannot be reached: its clients are not held; see to it after the handover", "pooler", x.Name, "error", x.absent)
+		}
 	}
+}
+
+// promise has the lease in force until then, with another keeper where the first was killed.
+func (h *holder) promise(until time.Time) error {
+	err := h.lease.hold(until)
+	if err == nil || h.rearm == nil {
+		return err
+	}
+	h.log.Warn("the lease keeper has gone, starting another", "error", err)
+	again, err := h.rearm()
+	if err != nil {
+		return err
+	}
+	h.lease.leave()
+	h.lease = again
+	return h.lease.hold(until)
 }
 
 // refusedForGood: a wrong password does not get better within a handover.
@@ -130,7 +152,7 @@ func (h *holder) each(do func(*held) error) error {
 // pause pauses all of them and blocks until all are drained or the context ends. The lease is in force before the first
 // PAUSE is sent. With an error the pauses that were made stand: undo takes them back.
 func (h *holder) pause(ctx context.Context) error {
-	if err := h.lease.hold(time.Now().Add(h.length)); err != nil {
+	if err := h.promise(time.Now().Add(h.length)); err != nil {
 		return err
 	}
 	return h.each(func(x *held) error {
@@ -314,7 +336,7 @@ func (h *holder) undoOne(ctx context.Context, x *held, unmark bool) error {
 
 // passOver marks and sends PAUSE everywhere and waits for nothing.
 func (h *holder) passOver(ctx context.Context) {
-	if err := h.lease.hold(time.Now().Add(h.length)); err != nil {
+	if err := h.promise(time.Now().Add(h.length)); err != nil {
 		h.log.Error("no lease, no pause", "error", err)
 		return
 	}

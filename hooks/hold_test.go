@@ -3,8 +3,11 @@ package hooks
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/e2e/single"
@@ -18,7 +21,8 @@ func newHolder(t *testing.T, rt *Runtime) *holder {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	h := &holder{rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
+	var h *holder
+	h = &holder{rearm: func() (*lease, error) { return rt.arm(false, h.order(book, poolers)) }, rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	h.attach(ctx, poolers)
@@ -238,6 +242,30 @@ func TestHolderPoolerDies(t *testing.T) {
 	}
 	_ = h.undo(t.Context(), true)
 	putBack(t, lives)
+}
+
+// A keeper that was killed before the pause is replaced: nothing is paused without one.
+func TestHolderKeeperIsKilled(t *testing.T) {
+	t.Parallel()
+	b := startPooler(t, single.SuiteTrixie, sharedPostgres(t))
+	h := newHolder(t, newRuntime(t, nil, b))
+	first := h.lease.keeper.pid
+	if err := unix.Kill(first, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); unix.Kill(first, 0) == nil && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	if err := h.tryFor(t, 3*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if h.lease.keeper.pid == first || unix.Kill(h.lease.keeper.pid, 0) != nil {
+		t.Errorf("the lease is kept by process %d, the one that was killed was %d", h.lease.keeper.pid, first)
+	}
+	if err := h.undo(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	putBack(t, b)
 }
 
 // Signals only: drained is when the server says so.

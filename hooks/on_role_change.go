@@ -99,9 +99,9 @@ func Work(ctx context.Context, rt *Runtime, ev Event, started func()) Result {
 	return result
 }
 
-func (w *worker) run(ctx context.Context) Result {
+func (w *worker) run(whole context.Context) Result {
 	w.journal.add(Entry{Event: EventStarted})
-	ctx, cancel := context.WithTimeout(ctx, w.rt.Config.Resume.Timeout)
+	ctx, cancel := context.WithTimeout(whole, w.rt.Config.Resume.Timeout)
 	defer cancel()
 	local, err := w.rt.localServer()
 	if err != nil {
@@ -131,6 +131,9 @@ func (w *worker) run(ctx context.Context) Result {
 		w.journal.add(Entry{Event: EventRoute, Text: byRoute})
 	})
 	all.Wait()
+	if whole.Err() != nil {
+		return Result{Code: Failed, Decision: "stopped by a later event before anything was resumed"}
+	}
 	if writable != nil {
 		return Result{Code: Failed, Decision: "the server did not become writable: nothing is resumed, the lease ends the pause: " + writable.Error()}
 	}
@@ -140,7 +143,7 @@ func (w *worker) run(ctx context.Context) Result {
 	} else {
 		w.log.Info(byRoute)
 	}
-	return w.resume(ctx, poolers)
+	return w.resume(whole, poolers)
 }
 
 // openQuietly connects a console ahead of time. A pooler that does not answer is dealt with when it is to be resumed.
@@ -201,8 +204,9 @@ func (w *worker) waitWritable(ctx context.Context) error {
 
 // resume resumes every pooler, each for itself: one that does not answer holds nobody else up.
 func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) Result {
-	// The whole time-out may have gone into waiting; a resume gets some of its own.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.rt.Config.Resume.Timeout/2, consoleTimeout))
+	// The whole time-out may have gone into waiting; a resume gets some of its own. A later event ends it: what comes then may be a
+	// pause, and this must not take it back.
+	ctx, cancel := context.WithTimeout(ctx, max(w.rt.Config.Resume.Timeout/2, consoleTimeout))
 	defer cancel()
 	var mu sync.Mutex
 	resumed := 0
