@@ -146,6 +146,7 @@ func quoteDSN(value string) string {
 
 // nearest is the known word with the smallest edit distance, or "" when none is near.
 func nearest(word string, known []string) string {
+	word = strings.ToLower(word)
 	// The room counts for nothing here: in "poolers[].x" most letters are always right.
 	last := word[strings.LastIndex(word, ".")+1:]
 	best, bestDistance := "", max(2, len(last)/3)+1

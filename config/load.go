@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -15,7 +18,10 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-const systemFile = "/etc/pgbaton/pgbaton.yaml"
+const (
+	systemFile = "/etc/pgbaton/pgbaton.yaml"
+	quoteIt    = "a value with , : { } [ ] or # in it must be in quotes"
+)
 
 // Options is where Load looks. The zero value is a program without flags.
 type Options struct {
@@ -134,7 +140,7 @@ func (l *loader) poolerBindings(p *Pooler) []binding {
 				return err
 			}
 			var err error
-			p.Password, err = readPassword(path, v.at)
+			p.Password, err = readPassword(path, v)
 			return err
 		}},
 		{"resolve", setEnum(&p.Resolve, "all", "one")},
@@ -159,7 +165,7 @@ func (l *loader) load() error {
 			return err
 		}
 	}
-	var passwordAt Error
+	var passwordFile value
 	for _, b := range l.bindings() {
 		v, ok, err := l.weightiest(b.key, inFile)
 		if err != nil {
@@ -170,7 +176,7 @@ func (l *loader) load() error {
 		}
 		l.seen[b.key] = true
 		if b.key == "patroni.password_file" {
-			passwordAt = v.at
+			passwordFile = v
 		}
 		if err := b.set(v); err != nil {
 			return err
@@ -183,12 +189,12 @@ func (l *loader) load() error {
 	if password, ok := l.env("PGBATON_PATRONI_PASSWORD"); ok {
 		p.Password = password
 	} else if p.PasswordFile != "" {
-		if p.Password, err = readPassword(p.PasswordFile, passwordAt); err != nil {
+		if p.Password, err = readPassword(p.PasswordFile, passwordFile); err != nil {
 			return err
 		}
 	}
 	if p.Config != "" {
-		if err := l.fillFromPatroni(); err != nil {
+		if err := l.fillFromPatroni(inFile); err != nil {
 			return err
 		}
 	}
@@ -255,11 +261,21 @@ func cannotRead(file string, err error) string {
 	if errors.As(err, &path) {
 		err = path.Err
 	}
+	if strings.Contains(file, "://") {
+		file = "***" // a connection string in the wrong place
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Sprintf("cannot read %s as uid %d: %v", file, os.Geteuid(), err)
+	}
 	return fmt.Sprintf("cannot read %s: %v", file, err)
 }
 
-func readPassword(file string, at Error) (string, error) {
+func readPassword(file string, from value) (string, error) {
+	at := from.at
 	b, err := readBounded(file, maxPassword)
+	if strings.Contains(from.raw, "${") {
+		file = from.raw // the variable may be the password itself
+	}
 	if err != nil {
 		at.Problem, at.Err = cannotRead(file, err), err
 		return "", &at
@@ -331,7 +347,7 @@ func unknownKey(file string, at entry, prefix string, known []string) error {
 	full := within + at.key
 	compare := withoutIndex(full)
 	e := &Error{File: file, Line: at.line, Key: full, Problem: fmt.Sprintf("unknown key %q", full)}
-	near := nearest(compare, known)
+	near := nearest(compare, append(rooms(known), known...))
 	switch {
 	case compare == "patroni.password":
 		e.Hint = "a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD"
@@ -340,11 +356,44 @@ func unknownKey(file string, at entry, prefix string, known []string) error {
 	// What stands where a key should be may be a piece of a password.
 	case !isPlainKey(at.key), at.flow && near == "":
 		e.Key = within + "***"
-		e.Problem, e.Hint = fmt.Sprintf("unknown key %q", e.Key), "a value with , : { } [ ] or # in it must be in quotes"
+		e.Problem, e.Hint = fmt.Sprintf("unknown key %q", e.Key), quoteIt
 	case near != "":
 		e.Hint = fmt.Sprintf("did you mean %q?", near)
+	default:
+		e.Hint = "known here are " + strings.Join(children(withoutIndex(prefix), known), ", ")
 	}
 	return e
+}
+
+// rooms are the keys that have keys: pause, versions.postgres.
+func rooms(known []string) []string {
+	var rooms []string
+	for _, k := range known {
+		for i := range len(k) {
+			if room := k[:i]; k[i] == '.' && !strings.HasSuffix(room, "]") && !slices.Contains(rooms, room) {
+				rooms = append(rooms, room)
+			}
+		}
+	}
+	return rooms
+}
+
+// children are the names that may stand directly below a key; "" is the document.
+func children(prefix string, known []string) []string {
+	var names []string
+	for _, k := range known {
+		if prefix != "" {
+			var ok bool
+			if k, ok = strings.CutPrefix(k, prefix+"."); !ok {
+				continue
+			}
+		}
+		name, _, _ := strings.Cut(k, ".")
+		if name = strings.TrimSuffix(name, "[]"); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func isPlainKey(key string) bool {
@@ -657,7 +706,50 @@ func (l *loader) check(inFile map[string]value) error {
 		}
 	}
 	if p := c.Patroni; (p.CertFile == "") != (p.KeyFile == "") && !l.fromPatroni() {
-		return &Error{File: c.File, Key: "patroni.cert_file", Problem: "cert_file and key_file go together"}
+		given := "patroni.cert_file"
+		if p.CertFile == "" {
+			given = "patroni.key_file"
+		}
+		return l.where(given, inFile).fail("patroni.cert_file and patroni.key_file go together", "", nil)
+	}
+	return l.checkCertificates(inFile)
+}
+
+// checkCertificates tells of a file that is no certificate before the guard, which would take a
+// Patroni that it cannot ask for one that is shutting down. What stands in Patroni's own
+// configuration is Patroni's.
+func (l *loader) checkCertificates(inFile map[string]value) error {
+	p := l.config.Patroni
+	read := func(key, file string) ([]byte, error) {
+		b, err := readBounded(file, maxFile)
+		if err != nil {
+			return nil, l.where(key, inFile).fail(cannotRead(file, err), "", err)
+		}
+		return b, nil
+	}
+	if l.seen["patroni.ca_file"] {
+		pem, err := read("patroni.ca_file", p.CAFile)
+		if err != nil {
+			return err
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return l.where("patroni.ca_file", inFile).fail("no certificate in "+p.CAFile, "write the path of a PEM file", nil)
+		}
+	}
+	if !l.seen["patroni.cert_file"] || !l.seen["patroni.key_file"] {
+		return nil
+	}
+	cert, err := read("patroni.cert_file", p.CertFile)
+	if err != nil {
+		return err
+	}
+	key, err := read("patroni.key_file", p.KeyFile)
+	if err != nil {
+		return err
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		return l.where("patroni.cert_file", inFile).fail(
+			fmt.Sprintf("%s and %s are no certificate with its key: %v", p.CertFile, p.KeyFile, err), "", err)
 	}
 	return nil
 }
@@ -730,8 +822,14 @@ func setURL(to *string) func(value) error {
 		if u.User != nil {
 			return v.fail("has a user in it", "use patroni.username and patroni.password_file", nil)
 		}
-		if u.RawQuery != "" || u.Fragment != "" {
-			return v.fail("is not a URL of Patroni's REST API", hint, nil)
+		// Below /patroni Patroni answers 200 to everything: a replica would seem to hold the lock.
+		if u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+			return v.fail("has something behind the port", hint, nil)
+		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+				return v.fail("has no possible port", hint, nil)
+			}
 		}
 		*to = strings.TrimRight(v.text, "/")
 		return nil

@@ -8,15 +8,18 @@ import (
 
 // fillFromPatroni takes from Patroni's own configuration what ours does not say. Like Patroni,
 // it lets PATRONI_* variables win over the file.
-func (l *loader) fillFromPatroni() error {
+func (l *loader) fillFromPatroni(inFile map[string]value) error {
 	p := &l.config.Patroni
 	text, err := readBounded(p.Config, maxFile)
 	if err != nil {
-		return &Error{Key: "patroni.config", Problem: cannotRead(p.Config, err), Err: err}
+		return l.where("patroni.config", inFile).fail(cannotRead(p.Config, err), "", err)
 	}
 	doc, err := parseTree(p.Config, text)
 	if err != nil {
 		return err
+	}
+	if _, ok := doc.mapping(doc.root); !ok && !doc.isNull(doc.root) {
+		return l.where("patroni.config", inFile).fail(p.Config+" is not a configuration of Patroni", "", nil)
 	}
 	look := func(variable string, path ...string) string {
 		if v, ok := l.env("PATRONI_" + variable); ok {

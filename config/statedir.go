@@ -15,7 +15,9 @@ const defaultStateDir = "/run/pgbaton"
 // openStateDir makes dir when it is not there and says why it cannot be ours to write in: what
 // stands in it decides whom a keeper resumes, so nobody else may put anything there.
 func openStateDir(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, os.ErrNotExist) {
+		return errors.New("cannot be made: make the directory above it first")
+	} else if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	info, err := os.Lstat(dir)
@@ -29,7 +31,7 @@ func openStateDir(dir string) error {
 		return errors.New("is not a directory")
 	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
-		return fmt.Errorf("belongs to uid %d, and we are uid %d", owner, os.Geteuid())
+		return fmt.Errorf("belongs to uid %d, and we are uid %d: run pgbaton as the user that Patroni runs as", owner, os.Geteuid())
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return fmt.Errorf("others may write in it (mode %04o): chmod 700", mode)

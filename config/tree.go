@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,8 +52,9 @@ type tree struct {
 
 // parseTree never repeats the document's text in an error: it may hold a password.
 func parseTree(file string, text []byte) (t *tree, err error) {
+	hint := ""
 	fail := func(line int, problem string) error {
-		return &Error{File: file, Line: line, Problem: "not valid YAML: " + problem}
+		return &Error{File: file, Line: line, Problem: "not valid YAML: " + problem, Hint: hint}
 	}
 	// A file that the parser cannot stand is a bad file, not a crash of the guard.
 	defer func() {
@@ -60,6 +62,7 @@ func parseTree(file string, text []byte) (t *tree, err error) {
 			t, err = nil, fail(0, "the parser gave up")
 		}
 	}()
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // which some editors write, and YAML allows
 	if line := tooDeep(text); line > 0 {
 		return nil, fail(line, fmt.Sprintf("nested deeper than %d levels", maxNesting))
 	}
@@ -75,14 +78,19 @@ func parseTree(file string, text []byte) (t *tree, err error) {
 		switch {
 		case errors.As(err, &syntax) && strings.Contains(syntax.Message, "already defined"), errors.As(err, &twice):
 			problem = "a key is set twice"
+		case errors.As(err, &syntax) && strings.Contains(syntax.Message, `'\t'`):
+			problem, hint = "a tab", "indent with spaces"
 		case errors.As(err, &syntax) && fixedMessage(syntax.Message):
 			problem = syntax.Message
+			if strings.Contains(problem, "}") || strings.Contains(problem, "]") {
+				hint = quoteIt
+			}
 		}
 		return nil, fail(line, problem)
 	}
 	t = &tree{file: file, anchors: map[string]ast.Node{}}
 	for _, d := range doc.Docs {
-		if d.Body == nil {
+		if d.Body == nil || d.Body.Type() == ast.DirectiveType {
 			continue
 		}
 		if t.root != nil {
@@ -92,6 +100,10 @@ func parseTree(file string, text []byte) (t *tree, err error) {
 	}
 	if t.root != nil {
 		ast.Walk(anchorFinder(t.anchors), t.root)
+		missing := aliasFinder{anchors: t.anchors}
+		if ast.Walk(&missing, t.root); missing.found != nil {
+			return nil, fail(lineOf(missing.found), "an alias (*) of what is no anchor (&)")
+		}
 	}
 	return t, nil
 }
@@ -134,6 +146,21 @@ type anchorFinder map[string]ast.Node
 func (a anchorFinder) Visit(n ast.Node) ast.Visitor {
 	if anchor, ok := n.(*ast.AnchorNode); ok {
 		a[anchor.Name.GetToken().Value] = anchor.Value
+	}
+	return a
+}
+
+// aliasFinder finds an alias without an anchor, which would pass for a value that was left out.
+type aliasFinder struct {
+	anchors map[string]ast.Node
+	found   ast.Node
+}
+
+func (a *aliasFinder) Visit(n ast.Node) ast.Visitor {
+	if alias, ok := n.(*ast.AliasNode); ok && a.found == nil {
+		if _, ok := a.anchors[alias.Value.GetToken().Value]; !ok {
+			a.found = n
+		}
 	}
 	return a
 }

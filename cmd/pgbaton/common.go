@@ -111,6 +111,13 @@ func (p *program) log() *slog.Logger {
 	_ = level.UnmarshalText([]byte(strings.ToUpper(p.cli.LogLevel)))
 	options := &slog.HandlerOptions{Level: level}
 	if p.cli.LogFormat == "json" {
+		// A number needs its unit: slog's own is a count of nanoseconds.
+		options.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		}
 		return slog.New(slog.NewJSONHandler(p.stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(p.stderr, options))

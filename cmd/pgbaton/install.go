@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,10 +18,18 @@ type installCmd struct {
 func (c *installCmd) Run(p *program) error {
 	info, err := os.Stat(c.Dir)
 	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return p.refuse("cannot install into %q: it is not there: make the directory first", c.Dir)
 	case err != nil:
-		return p.refuse("cannot install into %s: %v: make the directory first", c.Dir, unwrapped(err))
+		return p.refuse("cannot install into %q: %v", c.Dir, unwrapped(err))
 	case !info.IsDir():
-		return p.refuse("cannot install into %s: it is not a directory", c.Dir)
+		return p.refuse("cannot install into %q: it is not a directory", c.Dir)
+	}
+	// Before anything is changed: half of an installation would be worse than none.
+	for _, name := range append(linkNames(), "pgbaton") {
+		if info, err := os.Lstat(filepath.Join(c.Dir, name)); err == nil && info.IsDir() {
+			return p.refuse("cannot install into %q: %s in it is a directory: remove it first (a volume with subPath makes such)", c.Dir, name)
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {

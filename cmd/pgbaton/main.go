@@ -60,23 +60,48 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "pgbaton:", err)
 		return hooks.Failed
 	}
+	// An empty variable counts as not set, here as in package config.
+	for _, name := range []string{"PGBATON_LOG_FORMAT", "PGBATON_LOG_LEVEL"} {
+		if os.Getenv(name) == "" {
+			_ = os.Unsetenv(name)
+		}
+	}
 	args, err := parser.Parse(linkArgs(argv))
 	if err != nil {
-		fmt.Fprintf(stderr, "pgbaton: %s\nTry %q.\n", withoutSecrets(err.Error()), helpCommand(err))
+		fmt.Fprintf(stderr, "pgbaton: %s\nTry %q.\n", withoutSecrets(namedBySource(err.Error(), argv)), helpCommand(err))
 		return hooks.Invalid
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	if err := args.Run(p); err != nil {
-		fmt.Fprintln(stderr, "pgbaton:", err)
+		code := hooks.Failed
 		if config.IsInvalid(err) {
-			return hooks.Invalid
+			code = hooks.Invalid
 		}
-		return hooks.Failed
+		if c.LogFormat == "json" {
+			p.log().Error(args.Selected().Name+" ends", "hook", args.Selected().Name, "error", err, "code", code)
+		} else {
+			fmt.Fprintln(stderr, "pgbaton:", oneLine(err.Error()))
+		}
+		return code
 	}
 	return p.code
 }
+
+// namedBySource: the parser names the flag also where the value came from its variable.
+func namedBySource(message string, argv []string) string {
+	for _, name := range []string{"LOG_FORMAT", "LOG_LEVEL"} {
+		flag := "--" + strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+		given := slices.ContainsFunc(argv, func(a string) bool { return strings.HasPrefix(a, flag) })
+		if rest, ok := strings.CutPrefix(message, flag+" must be"); ok && !given {
+			return "PGBATON_" + name + " must be" + rest
+		}
+	}
+	return message
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // linkArgs is the arguments with the subcommand that a link's name stands for.
 func linkArgs(argv []string) []string {
@@ -97,9 +122,19 @@ func linkArgs(argv []string) []string {
 func linkNames() []string { return []string{"before_stop", "on_role_change", "reload"} }
 
 // withoutSecrets: the parser repeats an argument that it did not expect, and that may be a
-// connection string behind a mistyped flag.
+// connection string behind a mistyped flag. Nobody knows where a password in it ends.
 func withoutSecrets(message string) string {
-	return regexp.MustCompile(`\S*(://|password\s*=|@)\S*`).ReplaceAllString(message, "***")
+	for _, before := range []string{"unexpected argument ", "unknown flag "} {
+		rest, ok := strings.CutPrefix(message, before)
+		if !ok {
+			continue
+		}
+		if word, _, _ := strings.Cut(rest, ", did you mean"); strings.ContainsAny(word, " \t\n=:@/") {
+			return before + "***"
+		}
+		return message
+	}
+	return regexp.MustCompile(`(?is)\S*(://|pass\w*\s*=|@).*`).ReplaceAllString(message, "***")
 }
 
 func helpCommand(err error) string {

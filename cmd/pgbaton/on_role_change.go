@@ -1,6 +1,10 @@
 package main
 
-import "github.com/pgbaton/pgbaton/hooks"
+import (
+	"log/slog"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
 
 // event is what Patroni appends to a callback's command.
 type event struct {
@@ -24,7 +28,11 @@ func (c *onRoleChangeCmd) Run(p *program) error {
 		return err
 	}
 	result := hooks.OnRoleChange(p.ctx, rt, c.hook())
-	rt.Log.Info("on_role_change ends", "hook", "on_role_change", "action", c.Action, "role", c.Role, "decision", result.Decision, "code", result.Code)
+	level := slog.LevelInfo
+	if result.Code != hooks.Done {
+		level = slog.LevelWarn
+	}
+	rt.Log.Log(p.ctx, level, "on_role_change ends", "hook", "on_role_change", "action", c.Action, "role", c.Role, "decision", result.Decision, "code", result.Code)
 	p.code = result.Code
 	return nil
 }

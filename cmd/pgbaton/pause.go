@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -44,6 +43,9 @@ func duration(flag, text string) (time.Duration, error) {
 func (p *program) report(r hooks.Report, output string) error {
 	p.code = r.Code
 	if output == "json" {
+		if r.Poolers == nil {
+			r.Poolers = []hooks.PoolerReport{} // [], not null
+		}
 		e := json.NewEncoder(p.stdout)
 		e.SetIndent("", "  ")
 		return e.Encode(struct {
@@ -56,7 +58,7 @@ func (p *program) report(r hooks.Report, output string) error {
 		w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "POOLER\tDONE\tERROR")
 		for _, pooler := range r.Poolers {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", pooler.Pooler, pooler.Done, strings.ReplaceAll(pooler.Error, "\n", " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", pooler.Pooler, pooler.Done, oneLine(pooler.Error))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -66,7 +68,7 @@ func (p *program) report(r hooks.Report, output string) error {
 		fmt.Fprintf(p.stdout, "The pause ends by itself at %s.\n", r.Until.Local().Format("15:04:05"))
 	}
 	if r.Code != hooks.Done {
-		fmt.Fprintln(p.stderr, "pgbaton:", r.Decision)
+		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
 	} else if r.Decision != "" {
 		fmt.Fprintln(p.stdout, r.Decision)
 	}

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
@@ -28,14 +29,14 @@ func (c *statusCmd) Run(p *program) error {
 		e.SetIndent("", "  ")
 		return e.Encode(s)
 	}
-	return p.statusTable(s)
+	return p.statusTable(s, rt.Config)
 }
 
-func (p *program) statusTable(s hooks.Status) error {
+func (p *program) statusTable(s hooks.Status, c *config.Config) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	line := func(name string, words ...string) {
 		if text := strings.Join(words, ", "); text != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, strings.ReplaceAll(text, "\n", " "))
+			fmt.Fprintf(w, "%s\t%s\n", name, oneLine(text))
 		}
 	}
 	line("Member", s.Member)
@@ -61,6 +62,13 @@ func (p *program) statusTable(s hooks.Status) error {
 		}
 		line("Lock", lock)
 	}
+	// Another user, or a link elsewhere, may work with another file and another directory.
+	file := c.File
+	if file == "" {
+		file = "no file"
+	}
+	line("Config", file)
+	line("State", c.StateDir)
 	for _, l := range s.Leases {
 		line("Lease", fmt.Sprintf("by %s since %s, until %s", l.Owner, clock(l.Since), clock(l.Until)))
 	}
@@ -77,13 +85,13 @@ func (p *program) statusTable(s hooks.Status) error {
 			if len(x.Databases) > 0 {
 				paused += " " + strings.Join(x.Databases, ",")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", x.Pooler, x.Version, paused, x.Waiting, x.MaxWait.Round(time.Millisecond), x.Servers, strings.ReplaceAll(x.Error, "\n", " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", x.Pooler, x.Version, paused, x.Waiting, x.MaxWait.Round(time.Millisecond), x.Servers, oneLine(x.Error))
 		}
 	}
 	if len(s.Handover) > 0 {
 		fmt.Fprintln(w, "\nLAST HANDOVER\tHOOK\tEVENT\tPOOLER\tTOOK\tTEXT")
 		for _, e := range s.Handover {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Hook, e.Event, e.Pooler, e.Took.Round(time.Millisecond), strings.ReplaceAll(e.Text, "\n", " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Hook, e.Event, e.Pooler, e.Took.Round(time.Millisecond), oneLine(e.Text))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -93,7 +101,7 @@ func (p *program) statusTable(s hooks.Status) error {
 		if i == 0 {
 			fmt.Fprintln(p.stdout, "\nPROBLEMS")
 		}
-		fmt.Fprintln(p.stdout, "- "+problem)
+		fmt.Fprintln(p.stdout, "- "+oneLine(problem))
 	}
 	return nil
 }
