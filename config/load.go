@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -712,45 +710,6 @@ func (l *loader) check(inFile map[string]value) error {
 		}
 		return l.where(given, inFile).fail("patroni.cert_file and patroni.key_file go together", "", nil)
 	}
-	return l.checkCertificates(inFile)
-}
-
-// checkCertificates tells of a file that is no certificate before the guard, which would take a
-// Patroni that it cannot ask for one that is shutting down. What stands in Patroni's own
-// configuration is Patroni's.
-func (l *loader) checkCertificates(inFile map[string]value) error {
-	p := l.config.Patroni
-	read := func(key, file string) ([]byte, error) {
-		b, err := readBounded(file, maxFile)
-		if err != nil {
-			return nil, l.where(key, inFile).fail(cannotRead(file, err), "", err)
-		}
-		return b, nil
-	}
-	if l.seen["patroni.ca_file"] {
-		pem, err := read("patroni.ca_file", p.CAFile)
-		if err != nil {
-			return err
-		}
-		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			return l.where("patroni.ca_file", inFile).fail("no certificate in "+p.CAFile, "write the path of a PEM file", nil)
-		}
-	}
-	if !l.seen["patroni.cert_file"] || !l.seen["patroni.key_file"] {
-		return nil
-	}
-	cert, err := read("patroni.cert_file", p.CertFile)
-	if err != nil {
-		return err
-	}
-	key, err := read("patroni.key_file", p.KeyFile)
-	if err != nil {
-		return err
-	}
-	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		return l.where("patroni.cert_file", inFile).fail(
-			fmt.Sprintf("%s and %s are no certificate with its key: %v", p.CertFile, p.KeyFile, err), "", err)
-	}
 	return nil
 }
 
@@ -799,6 +758,9 @@ func setPath(to *string) func(value) error {
 	return func(v value) error {
 		if v.text == "" || strings.ContainsRune(v.text, 0) {
 			return v.fail("is not a path", "", nil)
+		}
+		if strings.Contains(v.text, "://") { // not shown: there may be a password in it
+			return v.fail("is a URL, and must be a path", "", nil)
 		}
 		*to = v.text
 		if v.at.File == "" && !filepath.IsAbs(v.text) {

@@ -127,11 +127,16 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, dir+"/empty", "\n")
+	write(t, dir+"/words", "not at all\n")
 	for _, test := range []struct{ yaml, want string }{
 		{"pause:\n  bugdet: 15s\n", `pgbaton.yaml:2: unknown key "pause.bugdet" (did you mean "pause.budget"?)`},
 		{"budget: 15s\n", `pgbaton.yaml:1: unknown key "budget" (did you mean "pause.budget"?)`},
 		{"pooler: x\n", `pgbaton.yaml:1: unknown key "pooler" (did you mean "poolers"?)`},
-		{"zzzzzzzzz: x\n", `pgbaton.yaml:1: unknown key "zzzzzzzzz"`},
+		{"zzzzzzzzz: x\n", `pgbaton.yaml:1: unknown key "zzzzzzzzz": known here are patroni, postgres, pause, resume, versions, state_dir, poolers`},
+		{"Pause:\n  budget: 15s\n", `pgbaton.yaml:1: unknown key "Pause" (did you mean "pause"?)`},
+		{"resum:\n  timeout: 15s\n", `pgbaton.yaml:1: unknown key "resum" (did you mean "resume"?)`},
+		{"versions:\n  mysql:\n    line: x\n", `pgbaton.yaml:2: unknown key "versions.mysql": known here are postgres, pgbouncer`},
+		{"poolers:\n- host: x\n", `pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, databases`},
 		{"poolers:\n- dsn: postgres://a@b/c\n  resolv: one", `pgbaton.yaml:3: unknown key "poolers[0].resolv" (did you mean "poolers[].resolve"?)`},
 		{"poolers:\n- password: hunter2", `pgbaton.yaml:2: unknown key "poolers[0].password": a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD`},
 		{"patroni: {password: hunter2}", `pgbaton.yaml:1: unknown key "patroni.password": a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD`},
@@ -158,8 +163,15 @@ func TestErrors(t *testing.T) {
 		{"patroni: {password_file: /nonexistent/pw}", `pgbaton.yaml:1: patroni.password_file: cannot read /nonexistent/pw: no such file or directory`},
 		{"patroni:\n  password_file: " + dir + "/empty", `pgbaton.yaml:2: patroni.password_file: ` + dir + `/empty is empty`},
 		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: /dev/zero", `pgbaton.yaml:3: poolers[0].password_file: cannot read /dev/zero: is not a regular file`},
-		{"patroni: {cert_file: /x}", `pgbaton.yaml: patroni.cert_file: cert_file and key_file go together`},
-		{"patroni: {config: /nonexistent/p.yml}", `patroni.config: cannot read /nonexistent/p.yml: no such file or directory`},
+		{"patroni: {cert_file: /x}", `pgbaton.yaml:1: patroni.cert_file and patroni.key_file go together`},
+		{"patroni:\n  key_file: /x", `pgbaton.yaml:2: patroni.key_file: patroni.cert_file and patroni.key_file go together`},
+		{"patroni: {url: 'http://h:8008/patroni'}", `pgbaton.yaml:1: patroni.url: has something behind the port: write http://HOST:8008 or https://HOST:8008`},
+		{"patroni: {url: 'http://h:99999'}", `pgbaton.yaml:1: patroni.url: has no possible port: write http://HOST:8008 or https://HOST:8008`},
+		{"patroni: {password_file: '${SECRET}'}", `pgbaton.yaml:1: patroni.password_file: cannot read ${SECRET}: no such file or directory`},
+		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: ${SECRET}", `pgbaton.yaml:3: poolers[0].password_file: cannot read ${SECRET}: no such file or directory`},
+		{"patroni: {password_file: 'postgres://u:hunter2@h/d'}", `pgbaton.yaml:1: patroni.password_file: is a URL, and must be a path`},
+		{"patroni: {config: " + dir + "/words}", `pgbaton.yaml:1: patroni.config: ` + dir + `/words is not a configuration of Patroni`},
+		{"patroni: {config: /nonexistent/p.yml}", `pgbaton.yaml:1: patroni.config: cannot read /nonexistent/p.yml: no such file or directory`},
 		{"resume: {route: 'postgres://a@${NOWHERE}/d'}", `pgbaton.yaml:1: resume.route: the environment variable NOWHERE is not set`},
 		{"resume: {route: 'postgres://a@${NOWHERE/d'}", `pgbaton.yaml:1: resume.route: has a ${ that is not ${NAME}; write $${ for the two characters themselves`},
 		{"versions: {postgres: {setting: a.b, file: /f}}", `pgbaton.yaml:1: versions.postgres: has file and setting: one of them is enough`},
@@ -168,8 +180,13 @@ func TestErrors(t *testing.T) {
 		{"state_dir: " + dir + "/link", `pgbaton.yaml:1: state_dir: ` + dir + `/link is a symbolic link: name the directory itself`},
 		{"state_dir: " + dir + "/open", `pgbaton.yaml:1: state_dir: ` + dir + `/open others may write in it (mode 0777): chmod 700`},
 		{"state_dir: " + dir + "/empty", `pgbaton.yaml:1: state_dir: ` + dir + `/empty is not a directory`},
-		{"state_dir: /nonexistent/a", `pgbaton.yaml:1: state_dir: /nonexistent/a: no such file or directory`},
+		{"state_dir: /nonexistent/a", `pgbaton.yaml:1: state_dir: /nonexistent/a cannot be made: make the directory above it first`},
 		{"a: [", `pgbaton.yaml:1: not valid YAML: sequence end token ']' not found`},
+		{"pause:\n\tbudget: 15s\n", `pgbaton.yaml:2: not valid YAML: a tab: indent with spaces`},
+		{"pause: {budget: ${WAIT}}", `pgbaton.yaml:1: not valid YAML: ',' or '}' must be specified: a value with , : { } [ ] or # in it must be in quotes`},
+		{"pause: *nobody", `pgbaton.yaml:1: not valid YAML: an alias (*) of what is no anchor (&)`},
+		{"\ufeffpause: {budget: 15}", `pgbaton.yaml:1: pause.budget: "15" has no unit: write 15s`},
+		{"%YAML 1.2\n---\npause: {budget: 15}\n", `pgbaton.yaml:3: pause.budget: "15" has no unit: write 15s`},
 		{"pause: {}\npause: {}", `pgbaton.yaml:2: not valid YAML: a key is set twice`},
 		{"- a\n", `pgbaton.yaml:1: must be keys and values, such as patroni:`},
 		{"---\npause: {}\n---\npause: {}\n", `pgbaton.yaml:4: not valid YAML: more than one document`},
@@ -181,7 +198,7 @@ func TestErrors(t *testing.T) {
 			name = name[:40]
 		}
 		t.Run(name, func(t *testing.T) {
-			_, err := loadText(t, test.yaml, nil)
+			_, err := loadText(t, test.yaml, nil, "SECRET=hunter2")
 			if test.want == "" { // a relative path is one beside the file
 				if err != nil {
 					t.Error(err)

@@ -78,11 +78,11 @@ func parseTree(file string, text []byte) (t *tree, err error) {
 		switch {
 		case errors.As(err, &syntax) && strings.Contains(syntax.Message, "already defined"), errors.As(err, &twice):
 			problem = "a key is set twice"
-		case errors.As(err, &syntax) && strings.Contains(syntax.Message, `'\t'`):
+		case errors.As(err, &syntax) && strings.Contains(syntax.Message, "'\t'"):
 			problem, hint = "a tab", "indent with spaces"
 		case errors.As(err, &syntax) && fixedMessage(syntax.Message):
 			problem = syntax.Message
-			if strings.Contains(problem, "}") || strings.Contains(problem, "]") {
+			if strings.HasSuffix(problem, "must be specified") {
 				hint = quoteIt
 			}
 		}
