@@ -33,8 +33,10 @@ func TestNoSplitBrain(t *testing.T) {
 		}, func(c *cluster, old *lab.Member) { old.HealDCS() }, "", 0},
 		{"Patroni frozen longer than ttl", func(c *cluster, old *lab.Member) {
 			c.must(old.Freeze())
-			wait(c.ctx, c.Options().TTL+5*time.Second)
+			_, err := c.WaitLeader(c.ctx, old)
+			wait(c.ctx, time.Second)
 			c.must(old.Thaw())
+			c.must(err)
 		}, func(c *cluster, old *lab.Member) {}, "the leader lock is lost", 100 * time.Millisecond},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,9 +27,11 @@ const (
 	attachLong      = time.Second             // and while there is enough
 	lookInterval    = 100 * time.Millisecond  // between looks at open transactions, clients work meanwhile
 	planInterval    = 10 * time.Millisecond   // how late a change of plan may be noticed
+	lastResortAfter = 6 * time.Second         // policy, stop and undo have 2 s each
 	policyTimeout   = 2 * time.Second         // the last PAUSE may take, beyond the budget
-	stopTimeout     = 2 * time.Second         // for a server that was told to stop; then it is left to Patroni
-	passOverTimeout = 250 * time.Millisecond  // to get PAUSE on its way when there is no time: 10 ms, on a busy machine 60
+	policyShort     = 500 * time.Millisecond
+	stopTimeout     = 2 * time.Second        // for a server that was told to stop; then it is left to Patroni
+	passOverTimeout = 250 * time.Millisecond // to get PAUSE on its way when there is no time: 10 ms, on a busy machine 60
 )
 
 // guard is one run of before_stop.
@@ -62,7 +65,15 @@ func BeforeStop(ctx context.Context, rt *Runtime) Result {
 	g.view = view{started: time.Now(), budget: p.Budget, shutdownBudget: p.ShutdownBudget,
 		unlimited: p.OnTimeout == config.OnTimeoutWait, calledByPatroni: calledByPatroni()}
 
+	if g.view.calledByPatroni {
+		// Patroni ends its guard when it is told to shut down, and stops the server all the same: a pause that was taken back
+		// now would cut every client.
+		told := ctx
+		ctx = context.WithoutCancel(ctx)
+		defer context.AfterFunc(told, func() { g.update(func(v *view) { v.told = time.Now() }) })()
+	}
 	ctx, cancel := context.WithCancel(ctx)
+	defer g.lastResort(ctx)()
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer cancel()
@@ -124,7 +135,7 @@ func (g *guard) run(ctx context.Context) Result {
 	}
 	lock, err := g.rt.tryLock(guardLock)
 	if errors.Is(err, errBusy) {
-		return g.join(ctx)
+		return g.join(ctx, prepared)
 	}
 	defer lock.release()
 	g.rt.stopWorker()
@@ -132,7 +143,7 @@ func (g *guard) run(ctx context.Context) Result {
 }
 
 // join waits beside a guard that is at it already, within what this one is allowed.
-func (g *guard) join(ctx context.Context) Result {
+func (g *guard) join(ctx context.Context, prepared *preparation) Result {
 	pid, _ := g.rt.lockOwner(guardLock)
 	for {
 		plan := g.plan()
@@ -140,8 +151,10 @@ func (g *guard) join(ctx context.Context) Result {
 			return Result{Code: plan.code, Decision: fmt.Sprintf("another guard (process %d) is at it, and this one may not wait: %s", pid, plan.reason)}
 		}
 		if lock, err := g.rt.tryLock(guardLock); err == nil {
-			lock.release()
-			return Result{Decision: fmt.Sprintf("another guard (process %d) has done it", pid)}
+			defer lock.release()
+			// It may have been killed, or have given up. Where it has not, this finds everything paused and drained.
+			g.log.Info("the guard that was at it has ended, taking over", "pid", pid)
+			return g.handover(ctx, prepared)
 		}
 		sleep(ctx, planInterval)
 	}
@@ -246,14 +259,47 @@ func (g *guard) update(change func(*view)) {
 // plan is the decision as of now. A new reason is logged once.
 func (g *guard) plan() plan {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.view.now = time.Now()
 	p := decide(g.view)
-	if p.reason != g.said {
-		g.said = p.reason
+	news := p.reason != g.said
+	g.said = p.reason
+	g.mu.Unlock()
+	if news {
 		g.log.Info(p.reason, "until", p.until.Format("15:04:05.000"))
 	}
 	return p
+}
+
+// lastResort ends the process when something hangs that has a limit and should not: a guard that is still there when the lock is gone is the
+// worst that can be. The keeper has the pause.
+func (g *guard) lastResort(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		var overdue time.Time // since when the plan is over
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			g.mu.Lock()
+			v := g.view
+			g.mu.Unlock()
+			v.now = time.Now()
+			p := decide(v)
+			switch {
+			case p.kind == hold && v.now.Before(p.until):
+				overdue = time.Time{}
+			case overdue.IsZero():
+				overdue = v.now
+			case v.now.Sub(overdue) > lastResortAfter, !p.lockEnd.IsZero() && v.now.After(p.lockEnd.Add(lockMargin-time.Second)):
+				os.Exit(BudgetSpent)
+			}
+		}
+	}()
+	return cancel
 }
 
 // await blocks until the view fulfils a condition, the limit is over, or the context ends.
@@ -460,7 +506,9 @@ func (g *guard) hold(ctx context.Context) outcome {
 		}
 		g.log.Info("not drained in time: everybody is resumed, the next attempt follows", "attempt", round, "error", err)
 		if err := g.holder.undo(ctx, false); err != nil {
-			return outcome{Result: Result{Code: Failed, Decision: "a pause could not be taken back: " + err.Error()}}
+			// The poolers that were resumed must not go without, because of one that hangs.
+			g.log.Error("a pause could not be taken back: no further attempt", "error", err)
+			return g.policy(ctx)
 		}
 		sleep(ctx, delay-delay/10+rand.N(delay/5))
 		delay = min(2*delay, lastDelay)
@@ -579,7 +627,9 @@ func (g *guard) policy(ctx context.Context) outcome {
 		}
 		return spent("policy terminate, drained")
 	default: // hold, and wait when the lock is about to end
-		long := g.longTransactions(ctx, g.rt.Config.Pause.Attempt)
+		looking, cancel := context.WithTimeout(ctx, policyShort)
+		long := g.longTransactions(looking, g.rt.Config.Pause.Attempt)
+		cancel()
 		if err := g.holdAllBut(ctx, long, false); err != nil {
 			return spent("policy %s, the stop goes on; what still runs will be cut: %s", policy, describe(g.openTransactions(ctx)))
 		}
@@ -591,8 +641,12 @@ func (g *guard) policy(ctx context.Context) outcome {
 // nobody else is made to wait. With terminate, what is in the way is ended.
 func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, terminate bool) error {
 	limit := min(g.rt.Config.Pause.Attempt, policyTimeout)
-	if end := g.plan().lockEnd; !end.IsZero() {
-		limit = min(limit, time.Until(end))
+	plan := g.plan()
+	if !plan.patient {
+		limit = min(limit, policyShort) // the pause has stood for the whole of a short budget
+	}
+	if !plan.lockEnd.IsZero() {
+		limit = min(limit, time.Until(plan.lockEnd))
 	}
 	if limit <= passOverTimeout {
 		short, cancel := context.WithTimeout(ctx, passOverTimeout)
@@ -670,7 +724,12 @@ func (g *guard) stopServer(ctx context.Context) string {
 	if !g.rt.Config.Pause.StopServer || !plan.stop || plan.kind != hold || g.local == nil {
 		return "; stopping the server is left to Patroni"
 	}
+	if g.view.calledByPatroni && !calledByPatroni() {
+		return "; Patroni has gone meanwhile, its server is left running and the lease ends the pause"
+	}
 	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
 	postmaster, err := g.local.Postmaster(ctx)
 	if err != nil {
 		g.log.Warn("the server is left to Patroni", "error", err)
@@ -681,8 +740,6 @@ func (g *guard) stopServer(ctx context.Context) string {
 		g.log.Warn("the server is left to Patroni", "error", err)
 		return "; stopping the server is left to Patroni"
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
 	if err := postmaster.Gone(ctx); err != nil {
 		g.log.Warn("the server does not stop quickly: the rest is left to Patroni", "error", err, "took", time.Since(started))
 		return "; told the server to stop, the rest is left to Patroni"

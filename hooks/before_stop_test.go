@@ -381,7 +381,7 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 	}
 }
 
-// A second guard beside the first joins it.
+// A second guard beside the first touches nothing while that is at it, and takes over when it has ended: it may have been killed.
 func TestBeforeStopJoins(t *testing.T) {
 	t.Parallel()
 	_, b, rt, _ := guarded(t, "stopping")
@@ -392,9 +392,14 @@ func TestBeforeStopJoins(t *testing.T) {
 	done := make(chan Result)
 	go func() { done <- BeforeStop(t.Context(), rt) }()
 	sleep(t.Context(), 300*time.Millisecond)
+	putBack(t, b)
 	first.release()
-	if result := <-done; result.Code != Done || !strings.Contains(result.Decision, "has done it") {
+	if result := <-done; result.Code != Done || !strings.Contains(result.Decision, "paused and drained") {
 		t.Errorf("%+v", result)
+	}
+	paused(t, b)
+	if r := Resume(t.Context(), rt); r.Code != Done {
+		t.Errorf("%+v", r)
 	}
 	putBack(t, b)
 }

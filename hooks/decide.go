@@ -33,7 +33,8 @@ type view struct {
 	// From GET /config; zero while unknown.
 	ttl, loopWait time.Duration
 
-	calledByPatroni bool // Patroni is an ancestor of this process
+	calledByPatroni bool      // Patroni is an ancestor of this process
+	told            time.Time // when Patroni told this guard to end; zero: it has not
 
 	budget, shutdownBudget time.Duration
 	unlimited              bool // policy wait: only the lock limits
@@ -65,6 +66,9 @@ const (
 	// staleMargin is what a sight of the DCS may be older than loop_wait before it counts as lost: Patroni looks once in
 	// loop_wait and tells whole seconds.
 	staleMargin = 2 * time.Second
+	// toldBudget is what a guard still takes that Patroni has told to end. Patroni does so when it is told to shut down in the middle
+	// of a switchover or restart, stops the server all the same, and kills the guard after 10 s (AsyncExecutor.cancel, 4.0.7, 4.1.5).
+	toldBudget = 3 * time.Second
 )
 
 // decide says whether a stop is ours to hold, and until when. The cases are those of a stop in Patroni 3.0.3 to 4.1:
@@ -90,13 +94,19 @@ func decide(v view) plan {
 	if h.DCSLastSeen.IsZero() || v.ttl <= 0 {
 		return limited(v, "Patroni does not tell how long its lock lasts")
 	}
-	if age := v.now.Sub(h.DCSLastSeen); age > v.loopWait+staleMargin {
+	// A sight of the DCS is no renewal of the lock: that may be one loop older.
+	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-lockMargin)
+	if age := v.now.Sub(h.DCSLastSeen); age > fresh {
 		return plan{kind: passOver, until: v.now, reason: fmt.Sprintf(
 			"Patroni has not seen the DCS for %s (loop_wait %s): the lock is not renewed, PAUSE is sent and not waited for", age.Round(time.Second), v.loopWait)}
 	}
 	lockEnd := h.DCSLastSeen.Add(v.ttl - lockMargin)
-	if !v.silentSince.IsZero() {
-		p := limited(v, "Patroni "+v.silentCause+" any more")
+	if !v.told.IsZero() || !v.silentSince.IsZero() {
+		why := "Patroni " + v.silentCause + " any more"
+		if !v.told.IsZero() {
+			why = "Patroni is told to shut down meanwhile"
+		}
+		p := limited(v, why)
 		p.until, p.lockEnd = earlier(p.until, lockEnd), lockEnd
 		return p
 	}
@@ -114,6 +124,9 @@ func decide(v view) plan {
 }
 
 func decideSilent(v view) plan {
+	if !v.told.IsZero() {
+		return limited(v, "Patroni is told to shut down")
+	}
 	if v.silentSince.IsZero() {
 		return limited(v, "Patroni has not answered yet")
 	}
@@ -127,6 +140,9 @@ func limited(v view, why string) plan {
 		from = v.silentSince
 	}
 	until := earlier(from.Add(v.shutdownBudget), v.started.Add(max(v.budget, v.shutdownBudget)))
+	if !v.told.IsZero() {
+		until = v.told.Add(min(v.shutdownBudget, toldBudget))
+	}
 	return plan{kind: hold, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State),
 		reason: why + ": short budget"}
 }

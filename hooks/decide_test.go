@@ -47,6 +47,7 @@ func TestDecide(t *testing.T) {
 	byHand := func(v *view) { v.calledByPatroni = false }
 	lost := func(v *view) { v.health.HasLock = false }
 	wait := func(v *view) { v.unlimited = true }
+	told := func(d time.Duration) func(*view) { return func(v *view) { v.told = t0.Add(d) } }
 	for _, c := range []struct {
 		name   string
 		view   view
@@ -72,7 +73,7 @@ func TestDecide(t *testing.T) {
 		{"unreachable, by hand: nothing is stopped", silent(byHand, silentSince(0, "cannot be reached")), plan{kind: hold, until: at(5 * s)}, "short budget"},
 		{"answers no more: 5 s from then", fresh(now(8*s), silentSince(7*s, "does not answer")), plan{kind: hold, until: at(12 * s), stop: true}, "does not answer any more: short budget"},
 		{"answers no more, late: the budget still counts", fresh(now(14*s), seen(9*s), silentSince(13*s, "does not answer")), plan{kind: hold, until: at(15 * s), stop: true}, "any more"},
-		{"answers no more, the lock ends first", fresh(now(8*s), seen(-1*s), func(v *view) { v.ttl = 15 * s }, silentSince(7*s, "does not answer")), plan{kind: hold, until: at(9 * s), stop: true}, "any more"},
+		{"answers no more, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, silentSince(7*s, "does not answer")), plan{kind: hold, until: at(9 * s), stop: true}, "any more"},
 		{"answers no more, sight too old by now", fresh(now(13*s), silentSince(7*s, "does not answer")), plan{kind: passOver, until: at(13 * s)}, "has not seen the DCS for 13s (loop_wait 10s)"},
 		{"short budget longer than the budget", silent(func(v *view) { v.budget = 2 * s }), plan{kind: hold, until: at(5 * s), stop: true}, "short budget"},
 
@@ -97,10 +98,16 @@ func TestDecide(t *testing.T) {
 		{"ttl not known", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: hold, until: at(5 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
 		{"DCS never seen", fresh(func(v *view) { v.health.DCSLastSeen = time.Time{} }), plan{kind: hold, until: at(5 * s), stop: true}, "does not tell"},
 		{"budget longer than the lock", fresh(func(v *view) { v.budget = 60 * s }), plan{kind: hold, until: at(25 * s), patient: true, stop: true}, "cut by the lock's end"},
-		{"ttl 20, sight 9 s old", fresh(func(v *view) { v.ttl = 20 * s }, seen(-9*s)), plan{kind: hold, until: at(6 * s), patient: true, stop: true}, "full budget, cut by the lock's end"},
+		{"ttl 20, loop_wait 5, sight 7 s old", fresh(now(0), func(v *view) { v.ttl, v.loopWait = 20*s, 5*s }, seen(-7*s)), plan{kind: hold, until: at(8 * s), patient: true, stop: true}, "full budget, cut by the lock's end"},
+		{"ttl 20, loop_wait 10, sight 9 s old: the renewal may be 19 s old", fresh(now(0), func(v *view) { v.ttl = 20 * s }, seen(-9*s)), plan{kind: passOver, until: at(0)}, "has not seen the DCS"},
 		{"policy wait", fresh(wait), plan{kind: hold, until: at(25 * s), patient: true, stop: true}, "as long as it does"},
 		{"policy wait, the lock renewed meanwhile", fresh(wait, now(31*s), seen(30*s)), plan{kind: hold, until: at(55 * s), patient: true, stop: true}, "as long as it does"},
 		{"policy wait, silent: 5 s, not for ever", fresh(wait, now(2*s), silentSince(s, "does not answer")), plan{kind: hold, until: at(6 * s), stop: true}, "any more"},
+		{"told to end in a switchover", fresh(now(4*s), told(4*s)), plan{kind: hold, until: at(7 * s), stop: true}, "told to shut down"},
+		{"told to end, silent since", fresh(now(6*s), told(4*s), silentSince(5*s, "does not answer")), plan{kind: hold, until: at(7 * s), stop: true}, "told to shut down"},
+		{"told to end, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, told(7*s)), plan{kind: hold, until: at(9 * s), stop: true}, "told to shut down"},
+		{"told to end, the lock lost", fresh(told(4*s), lost), plan{kind: leave}, "lock is lost"},
+		{"a loop_wait that leaves little of the ttl", fresh(now(9*s), seen(0), func(v *view) { v.ttl, v.loopWait = 30*s, 18*s }), plan{kind: passOver, until: at(9 * s)}, "has not seen the DCS"},
 		{"policy wait, lock lost", fresh(wait, lost), plan{kind: leave}, "lock is lost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -7,61 +7,106 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// detached is a process of our own program that outlives us: in a session of its own, and handed to init when we end.
+// detached is a process of our own program that outlives us: in a session of its own, and a child of init. Patroni kills a hook with
+// all its children, in whatever session, and finds them by their parents (psutil, 3.0.3 to 4.1).
 type detached struct {
 	pid   int
-	stdin io.WriteCloser
+	stdin *os.File
 }
 
-// startTimeout is how long a detached process may take until it says that it is ready. It takes 20 ms.
-const startTimeout = time.Second
+const (
+	// startTimeout is how long a detached process may take until it says that it is ready. It takes 30 ms.
+	startTimeout = time.Second
+	// detachCommand makes the program start what follows as a process of its own, and end.
+	detachCommand = "_detach"
+)
 
-// startDetached starts one and blocks until it has written a line to its standard output. Its log goes where ours goes
-// when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal tells.
+// startDetached starts one and blocks until it has said on its standard output that it is ready. Its log goes where ours goes when
+// quiet is false; a person's shell must not wait for it, so there it is quiet and the journal tells.
 func (rt *Runtime) startDetached(quiet bool, greeting string, args ...string) (*detached, error) {
 	if len(rt.Self) == 0 {
 		return nil, errors.New("own program not known")
 	}
-	argv := append(append([]string{}, rt.Self[1:]...), args...)
-	cmd := exec.Command(rt.Self[0], argv...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	fail := func(err error) (*detached, error) {
+		return nil, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
+	}
+	theirIn, stdin, err := os.Pipe()
+	if err != nil {
+		return fail(err)
+	}
+	defer theirIn.Close()
+	stdout, theirOut, err := os.Pipe()
+	if err != nil {
+		_ = stdin.Close()
+		return fail(err)
+	}
+	defer stdout.Close()
+	// The program in between ends at once, and init inherits what it has started.
+	between := exec.Command(rt.Self[0], slices.Concat([]string{detachCommand}, rt.Self[1:], args)...)
+	between.Stdin, between.Stdout, between.Dir = theirIn, theirOut, "/"
 	if !quiet {
-		cmd.Stderr = os.Stderr
+		between.Stderr = os.Stderr
 	}
-	cmd.Dir = "/"
-	stdin, err := cmd.StdinPipe()
+	err = between.Run()
+	_ = theirOut.Close()
 	if err != nil {
-		return nil, err
+		_ = stdin.Close()
+		return fail(err)
 	}
-	ours, theirs, err := os.Pipe()
+	d := &detached{stdin: stdin}
+	_, err = io.WriteString(stdin, greeting)
+	if err == nil {
+		_ = stdout.SetReadDeadline(time.Now().Add(startTimeout))
+		d.pid, err = readReady(stdout)
+	}
 	if err != nil {
-		return nil, err
-	}
-	defer ours.Close()
-	cmd.Stdout = theirs
-	err = cmd.Start()
-	_ = theirs.Close()
-	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
-	}
-	// It is reaped while we live (a test, serve); afterwards by init.
-	go func() { _ = cmd.Wait() }()
-	d := &detached{pid: cmd.Process.Pid, stdin: stdin}
-	if _, err := io.WriteString(stdin, greeting); err != nil {
-		return nil, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
-	}
-	_ = ours.SetReadDeadline(time.Now().Add(startTimeout))
-	if _, err := bufio.NewReader(ours).ReadString('\n'); err != nil {
-		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("%s did not get ready: %w", strings.Join(args, " "), err)
+		_ = stdin.Close() // which ends it
+		return fail(fmt.Errorf("it did not get ready: %w", err))
 	}
 	return d, nil
+}
+
+const readyLine = "ready %d\n"
+
+func sayReady(to io.Writer) error {
+	_, err := fmt.Fprintf(to, readyLine, os.Getpid())
+	return err
+}
+
+func readReady(from io.Reader) (pid int, err error) {
+	line, err := bufio.NewReader(from).ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, readyLine, &pid)
+	}
+	return pid, err
+}
+
+// Detach is the program in between: called as PROGRAM _detach ARGS… it starts PROGRAM ARGS… with its own standard files in a session of its
+// own, and returns the exit code. It reports false when it was not called so.
+func Detach(argv []string) (code int, ok bool) {
+	if len(argv) < 2 || argv[1] != detachCommand {
+		return 0, false
+	}
+	program, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "pgbaton:", err)
+		return Failed, true
+	}
+	cmd := exec.Command(program, argv[2:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgbaton:", err)
+		return Failed, true
+	}
+	return Done, true
 }
 
 // calledByPatroni reports whether Patroni is an ancestor of this process, through shells or not. Where the REST API does

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -211,14 +213,14 @@ func (h *holder) foreign(x *held) {
 func (h *holder) mark(ctx context.Context, x *held) error {
 	owner := h.owner
 	switch mark := x.before.Mark; {
-	case mark != nil && mark.Owner != pgb.Guard && (x.before.Paused || !x.before.PausedKnown) && h.owner == pgb.Guard:
+	case mark != nil && mark.Owner != pgb.Guard && (x.wholly() || !x.before.PausedKnown) && h.owner == pgb.Guard:
 		x.theirs = true // 1.18 cannot say whether it is paused; the mark says that it was to be
 		if !x.foreign {
 			x.foreign = true
 			h.foreign(x)
 		}
 		return nil
-	case x.foreign || mark == nil && x.before.PausedKnown && x.before.Paused:
+	case x.foreign || mark == nil && x.before.PausedKnown && x.wholly():
 		if !x.foreign {
 			x.foreign = true
 			h.foreign(x)
@@ -232,6 +234,17 @@ func (h *holder) mark(ctx context.Context, x *held) error {
 			"pooler", x.Name, "value", x.before.LoginRetry)
 	}
 	return err
+}
+
+// wholly reports whether all that we would pause was paused when we came. A list of databases of which some were is ours: better to end one
+// pause of somebody else's than to leave the others paused for ever.
+func (x *held) wholly() bool {
+	for _, name := range x.Databases {
+		if !slices.Contains(x.before.PausedDBs, name) {
+			return false
+		}
+	}
+	return x.before.Paused
 }
 
 // pauseBySignal has no answer to wait for: drained is when the server has no open transaction any more.
@@ -296,6 +309,7 @@ const undoTimeout = 2 * time.Second
 func (h *holder) undo(ctx context.Context, unmark bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	var lost atomic.Bool
 	err := h.each(func(x *held) error {
 		if !x.touched {
 			return nil
@@ -303,6 +317,7 @@ func (h *holder) undo(ctx context.Context, unmark bool) error {
 		err := persistently(ctx, func() error { return h.undoOne(ctx, x, unmark) }, gone)
 		if gone(err) {
 			h.lost(x, err)
+			lost.Store(true)
 			return nil
 		}
 		if err != nil {
@@ -312,7 +327,8 @@ func (h *holder) undo(ctx context.Context, unmark bool) error {
 		h.journal.add(Entry{Event: EventUndone, Pooler: x.Name})
 		return nil
 	})
-	if err == nil {
+	// A pooler that refuses connections may be back, still paused (a proxy in front of it can refuse for it): that is the keeper's.
+	if err == nil && !lost.Load() {
 		_ = h.lease.nothing()
 	}
 	return err

@@ -32,7 +32,8 @@ type leaseOrder struct {
 	Nonce     int                 `json:"nonce"`
 	Book      addressBook         `json:"book"`                // where the poolers were found
 	Databases map[string][]string `json:"databases,omitempty"` // by pooler, where not all
-	Until     time.Time           `json:"until"`               // zero: nothing of ours stands
+	Until     time.Time           `json:"until"`               // zero: nothing of ours stands; for people to read
+	For       time.Duration       `json:"for"`                 // the same, from when the order comes: no step of the clock changes it
 	Since     time.Time           `json:"since"`
 }
 
@@ -45,7 +46,7 @@ func (rt *Runtime) arm(quiet bool, order leaseOrder) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := rt.startDetached(quiet, string(greeting)+"\n", "_keep")
+	keeper, err := rt.startDetached(quiet, string(greeting)+"\n", keepCommand)
 	if err != nil {
 		return nil, fmt.Errorf("the lease keeper cannot be started: %w", err)
 	}
@@ -54,7 +55,7 @@ func (rt *Runtime) arm(quiet bool, order leaseOrder) (*lease, error) {
 
 // hold says that a pause stands from now on and may last until then.
 func (l *lease) hold(until time.Time) error {
-	l.order.Since, l.order.Until = time.Now(), until
+	l.order.Since, l.order.Until, l.order.For = time.Now(), until, time.Until(until)
 	return l.encoder.Encode(l.order)
 }
 
@@ -97,7 +98,7 @@ func Keep(ctx context.Context, rt *Runtime, in io.Reader, ready io.Writer) Resul
 	k.over = make([]bool, len(k.poolers))
 	k.save()
 	defer k.forget()
-	if _, err := io.WriteString(ready, "ready\n"); err != nil {
+	if err := sayReady(ready); err != nil {
 		return Result{Code: Failed, Decision: "the pauser has gone"}
 	}
 
@@ -120,12 +121,12 @@ func Keep(ctx context.Context, rt *Runtime, in io.Reader, ready io.Writer) Resul
 		if k.order.Until.IsZero() {
 			deadline.Stop()
 		} else {
-			deadline.Reset(time.Until(k.order.Until))
+			deadline.Reset(time.Until(k.until))
 		}
 		select {
 		case next, alive := <-orders:
 			if alive {
-				k.order = next
+				k.order, k.until = next, time.Now().Add(next.For)
 				k.save()
 				continue
 			}
@@ -151,10 +152,12 @@ func Keep(ctx context.Context, rt *Runtime, in io.Reader, ready io.Writer) Resul
 type keeper struct {
 	rt      *Runtime
 	order   leaseOrder
+	until   time.Time // by the monotonic clock
 	poolers []*pgb.Pooler
 	over    []bool
 	journal *journal
 
+	saved   bool // the file was written
 	back    int  // looks in a row that found the server restarted and writable
 	stoodIn bool // the worker was started
 }
@@ -168,9 +171,12 @@ func (k *keeper) watch(ctx context.Context) bool {
 		}
 		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 		defer cancel()
-		if state, err := p.State(ctx); err == nil {
-			k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
+		state, err := p.State(ctx)
+		if err != nil {
+			k.over[i] = !k.ours() // whoever took the file away has seen it resumed
+			return
 		}
+		k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
 	})
 	for _, over := range k.over {
 		if !over {
@@ -278,7 +284,7 @@ func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
 	}
 	state, err := p.State(ctx)
 	if err != nil {
-		if p.Pidfile != "" {
+		if p.Pidfile != "" && k.ours() {
 			return true, p.Signal((*pgb.Process).Resume)
 		}
 		return false, err
@@ -308,7 +314,9 @@ func (k *keeper) save() {
 	if path := k.path(); path != "" && !k.order.Until.IsZero() {
 		if err := writeState(path, k.order); err != nil {
 			k.rt.Log.Warn("cannot write the lease; status will not show it", "error", err)
+			return
 		}
+		k.saved = true
 	}
 }
 
@@ -316,7 +324,7 @@ func (k *keeper) save() {
 func (k *keeper) ours() bool {
 	var there leaseOrder
 	path := k.path()
-	return path == "" || readState(path, &there) == nil && there.ID == k.order.ID
+	return path == "" || !k.saved || readState(path, &there) == nil && there.ID == k.order.ID
 }
 
 func (k *keeper) forget() {

@@ -107,9 +107,8 @@ func startKeeper(t *testing.T, rt *Runtime, owner pgb.Owner, nonce int) *keeperP
 		t.Fatal(err)
 	}
 	k.send(time.Time{})
-	line := make([]byte, 6)
-	if _, err := io.ReadFull(out, line); err != nil || string(line) != "ready\n" {
-		t.Fatalf("%q, %v", line, err)
+	if pid, err := readReady(out); err != nil || pid != k.cmd.Process.Pid {
+		t.Fatalf("ready as process %d, %v", pid, err)
 	}
 	go func() {
 		_ = k.cmd.Wait()
@@ -124,7 +123,7 @@ func startKeeper(t *testing.T, rt *Runtime, owner pgb.Owner, nonce int) *keeperP
 
 func (k *keeperProcess) send(until time.Time) {
 	k.t.Helper()
-	k.order.Until = until
+	k.order.Until, k.order.For = until, time.Until(until)
 	if err := json.NewEncoder(k.stdin).Encode(k.order); err != nil {
 		k.t.Fatal(err)
 	}

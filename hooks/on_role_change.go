@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -79,11 +80,11 @@ type worker struct {
 }
 
 // Work resumes the fleet when the local server is writable and the route leads to it, and sees that it stays so. It blocks until that
-// is done, resume.timeout at most. started is called when it is at its post; it may be nil.
-func Work(ctx context.Context, rt *Runtime, ev Event, started func()) Result {
+// is done, resume.timeout at most. It writes a line to ready when it is at its post; ready may be nil.
+func Work(ctx context.Context, rt *Runtime, ev Event, ready io.Writer) Result {
 	lock, err := rt.tryLock(workerLock)
-	if started != nil {
-		started()
+	if ready != nil {
+		_ = sayReady(ready)
 	}
 	if err != nil {
 		return Result{Decision: "another worker is at it"}
@@ -139,6 +140,9 @@ func (w *worker) run(whole context.Context) Result {
 	}
 	if onRoute != nil {
 		// Clients have waited for as long as they are to wait. What they meet now is what they would have met without us.
+		if primary, err := localIsPrimary(whole, w.rt); err != nil || !primary {
+			return Result{Code: Failed, Decision: "this server is not the primary any more: nothing is resumed here"}
+		}
 		w.log.Error("resuming all the same", "error", onRoute)
 	} else {
 		w.log.Info(byRoute)

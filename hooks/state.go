@@ -158,5 +158,6 @@ func waitExit(pidfd int, limit time.Duration) bool {
 const (
 	guardLock   = "guard.lock"
 	workerLock  = "worker.lock"
+	keepCommand = "_keep"
 	workCommand = "_work"
 )

@@ -556,7 +556,7 @@ type Resolver func(ctx context.Context, host string) ([]string, error)
 func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []error) {
 	var poolers []*Pooler
 	var errs []error
-	seen := map[string]bool{}
+	seen := map[string]*Pooler{}
 	for i, spec := range specs {
 		if spec.DSN == "" {
 			poolers = append(poolers, &Pooler{Name: spec.Pidfile, Pidfile: spec.Pidfile, Databases: spec.Databases})
@@ -585,14 +585,32 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 			for _, address := range addresses {
 				cfg := atAddress(target, address)
 				p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile}
-				if !seen[p.Name] {
-					seen[p.Name] = true
-					poolers = append(poolers, p)
+				if same := seen[p.Name]; same != nil {
+					same.merge(p)
+					continue
 				}
+				seen[p.Name] = p
+				poolers = append(poolers, p)
 			}
 		}
 	}
 	return poolers, errs
+}
+
+// merge adds what another entry says of the same process.
+func (p *Pooler) merge(other *Pooler) {
+	if p.Databases == nil || other.Databases == nil {
+		p.Databases = nil
+	} else {
+		for _, name := range other.Databases {
+			if !slices.Contains(p.Databases, name) {
+				p.Databases = append(slices.Clone(p.Databases), name)
+			}
+		}
+	}
+	if p.Pidfile == "" {
+		p.Pidfile = other.Pidfile
+	}
 }
 
 // targets splits a connection string with several hosts into one configuration for each. pgconn keeps

@@ -84,6 +84,10 @@ func (p *program) runtime(dryRun bool) (*hooks.Runtime, error) {
 // it, as a write to a closed stderr would.
 func (p *program) hookRuntime(dryRun bool) (*hooks.Runtime, error) {
 	signal.Ignore(syscall.SIGPIPE)
+	if p.unblocked == nil {
+		p.unblocked = newUnblocked(p.stderr)
+		p.stderr = p.unblocked
+	}
 	return p.runtime(dryRun)
 }
 

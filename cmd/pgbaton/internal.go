@@ -25,7 +25,7 @@ func (c *workCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	p.code = hooks.Work(p.ctx, rt, c.hook(), func() { fmt.Fprintln(p.stdout, "ready") }).Code
+	p.code = hooks.Work(p.ctx, rt, c.hook(), p.stdout).Code
 	return nil
 }
 

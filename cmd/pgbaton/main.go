@@ -21,7 +21,12 @@ import (
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
-func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	if code, ok := hooks.Detach(os.Args); ok {
+		os.Exit(code)
+	}
+	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
 
 // program is what every subcommand's Run gets.
 type program struct {
@@ -33,6 +38,15 @@ type program struct {
 	stdout io.Writer
 	stderr io.Writer
 	code   int // exit code of a command that ran to its end
+
+	unblocked *unblocked // in front of stderr, where nobody may be reading
+}
+
+// flush is for the end.
+func (p *program) flush() {
+	if p.unblocked != nil {
+		p.unblocked.flush()
+	}
 }
 
 type cli struct {
@@ -74,6 +88,7 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
+	defer p.flush()
 	if err := args.Run(p); err != nil {
 		code := hooks.Failed
 		if config.IsInvalid(err) {
@@ -82,7 +97,7 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		if c.LogFormat == "json" {
 			p.log().Error(args.Selected().Name+" ends", "hook", args.Selected().Name, "error", err, "code", code)
 		} else {
-			fmt.Fprintln(stderr, "pgbaton:", oneLine(err.Error()))
+			fmt.Fprintln(p.stderr, "pgbaton:", oneLine(err.Error()))
 		}
 		return code
 	}
