@@ -77,14 +77,21 @@ func BeforeStop(ctx context.Context, rt *Runtime) Result {
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer cancel()
-	watcher.Go(func() { g.watchPatroni(ctx) })
+	client, broken := rt.patroniClient()
+	if broken != nil {
+		g.log.Error("Patroni cannot be asked; change the configuration", "error", broken)
+		g.view.silentSince, g.view.silentCause = g.view.started, "cannot be asked"
+	} else {
+		watcher.Go(func() { g.watchPatroni(ctx, client) })
+	}
 
 	result := g.run(ctx)
 	if err := g.budgetTooLong(); err != nil {
 		g.log.Error("the budget was cut to what the lock allows; change the configuration", "error", err)
-		if result.Code == Done {
-			result.Code = Invalid
-		}
+		broken = err
+	}
+	if broken != nil && result.Code == Done {
+		result.Code = Invalid
 	}
 	g.log.Log(context.WithoutCancel(ctx), levelFor(result.Code), "before_stop ends", "decision", result.Decision, "took", time.Since(g.view.started), "code", result.Code)
 	if g.holder != nil {
@@ -119,7 +126,7 @@ func (g *guard) run(ctx context.Context) Result {
 		return Result{Decision: g.plan().reason}
 	}
 	if len(g.rt.Config.Poolers) == 0 {
-		return Result{Code: Invalid, Decision: "no poolers are configured: nothing to hold"}
+		return Result{Code: Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to hold"}
 	}
 	prepared := g.prepare(ctx)
 	defer prepared.close()
@@ -184,12 +191,7 @@ func (g *guard) askLocal(ctx context.Context) {
 }
 
 // watchPatroni asks Patroni at once and then every second until the context ends.
-func (g *guard) watchPatroni(ctx context.Context) {
-	client, err := g.rt.patroniClient()
-	if err != nil {
-		g.update(func(v *view) { v.silentSince, v.silentCause = v.started, "cannot be asked ("+err.Error()+")" })
-		return
-	}
+func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	tick := time.NewTicker(restInterval)
@@ -265,7 +267,11 @@ func (g *guard) plan() plan {
 	g.said = p.reason
 	g.mu.Unlock()
 	if news {
-		g.log.Info(p.reason, "until", p.until.Format("15:04:05.000"))
+		if p.kind == hold {
+			g.log.Info(p.reason, "until", p.until.Format("15:04:05.000"))
+		} else {
+			g.log.Info(p.reason)
+		}
 	}
 	return p
 }

@@ -44,7 +44,7 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 		return Report{Result: Result{Code: code, Decision: fmt.Sprintf(format, args...)}}
 	}
 	if len(rt.Config.Poolers) == 0 {
-		return refused(Invalid, "no poolers are configured")
+		return refused(Invalid, "no poolers are configured (set poolers in pgbaton.yaml)")
 	}
 	poolers, book, errs := rt.fleet(ctx, nil)
 	defer closeAll(poolers)
@@ -122,12 +122,15 @@ func (rt *Runtime) checkBudget(ctx context.Context) error {
 // at most for each.
 func Resume(ctx context.Context, rt *Runtime) Report {
 	if len(rt.Config.Poolers) == 0 {
-		return Report{Result: Result{Code: Invalid, Decision: "no poolers are configured"}}
+		return Report{Result: Result{Code: Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml)"}}
 	}
 	poolers, _, errs := rt.fleet(ctx, nil)
 	defer closeAll(poolers)
-	if rt.DryRun {
+	if rt.DryRun && len(errs) == 0 {
 		return Report{Result: Result{Decision: fmt.Sprintf("would resume %d pooler(s)", len(poolers))}}
+	}
+	if rt.DryRun {
+		return Report{Result: Result{Code: Failed, Decision: errors.Join(errs...).Error()}}
 	}
 	journal := rt.openJournal("resume", newID())
 	var mu sync.Mutex
@@ -159,7 +162,7 @@ func Resume(ctx context.Context, rt *Runtime) Report {
 		report.Poolers = append(report.Poolers, r)
 	}
 	if len(errs) > 0 {
-		report.Result = Result{Code: Failed, Decision: errors.Join(errs...).Error()}
+		report.Result = Result{Code: Failed, Decision: errors.Join(errs...).Error() + "; it may still be paused: run resume again, or RESUME in its admin console"}
 		return report
 	}
 	rt.endLease(pgb.Guard)

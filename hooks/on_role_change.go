@@ -37,7 +37,7 @@ func OnRoleChange(ctx context.Context, rt *Runtime, ev Event) Result {
 		return Result{Decision: "not a running primary: nothing to resume here"}
 	}
 	if len(rt.Config.Poolers) == 0 {
-		return Result{Code: Invalid, Decision: "no poolers are configured: nothing to resume"}
+		return Result{Code: Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to resume"}
 	}
 	if rt.DryRun {
 		return Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
@@ -142,13 +143,13 @@ type route struct {
 
 // waypoint is one address on the route.
 type waypoint struct {
-	name   string
-	server *postgres.Server
-	mu     sync.Mutex
-	inARow int
-	denied bool // it cannot be told: we may not log in
-	last   string
-	said   map[string]bool
+	name    string
+	server  *postgres.Server
+	mu      sync.Mutex
+	arrived bool // it led here several times in a row
+	denied  bool // it cannot be told: we may not log in
+	last    string
+	said    map[string]bool
 }
 
 // routeOf is the configured route, or what the poolers say that they connect to.
@@ -240,7 +241,7 @@ func (r *route) wait(ctx context.Context) (string, error) {
 		arrived, denied := 0, 0
 		for _, w := range r.to {
 			w.mu.Lock()
-			if w.inARow >= routeInARow {
+			if w.arrived {
 				arrived++
 			} else if w.denied {
 				denied++
@@ -260,46 +261,63 @@ func (r *route) wait(ctx context.Context) (string, error) {
 	}
 }
 
-// follow looks again and again where one address leads.
+// follow looks again and again where one address leads. Once it leads here the further looks run side by side, a moment apart: clients
+// wait for them.
 func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
 	for ctx.Err() == nil {
-		there, err := identify(ctx, w.server)
-		leads := err == nil && there.SameServer(r.here())
-		text := "leads here"
-		switch {
-		case err != nil:
-			text = err.Error()
-		case !leads && there.InRecovery:
-			text = "leads to a replica"
-		case !leads:
-			text = "leads to another server"
+		arrived := r.look(ctx, w)
+		if arrived {
+			var all sync.WaitGroup
+			var astray atomic.Bool
+			for i := range routeInARow - 1 {
+				all.Go(func() {
+					sleep(ctx, time.Duration(i)*routeInterval)
+					if !r.look(ctx, w) {
+						astray.Store(true)
+					}
+				})
+			}
+			all.Wait()
+			arrived = !astray.Load()
 		}
 		w.mu.Lock()
-		if w.inARow++; !leads {
-			w.inARow = 0
-		}
-		w.denied = postgres.Denied(err)
-		if text != w.last && ctx.Err() == nil {
-			// A proxy that knows two primaries for a while answers in turn: that is said once.
-			level := slog.LevelInfo
-			if w.said[text] {
-				level = slog.LevelDebug
-			}
-			w.said[text] = true
-			r.log.Log(ctx, level, "route", "address", w.name, "now", text)
-		}
-		w.last = text
+		w.arrived = arrived
 		w.mu.Unlock()
 		select {
 		case news <- struct{}{}:
 		default:
 		}
-		if leads {
-			sleep(ctx, routeInterval)
-		} else {
-			sleep(ctx, routeRetry)
-		}
+		sleep(ctx, routeRetry)
 	}
+}
+
+// look reports whether the address leads here, this once.
+func (r *route) look(ctx context.Context, w *waypoint) bool {
+	there, err := identify(ctx, w.server)
+	leads := err == nil && there.SameServer(r.here())
+	text := "leads here"
+	switch {
+	case err != nil:
+		text = err.Error()
+	case !leads && there.InRecovery:
+		text = "leads to a replica"
+	case !leads:
+		text = "leads to another server"
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.denied = postgres.Denied(err)
+	if text != w.last && ctx.Err() == nil {
+		// A proxy that knows two primaries for a while answers in turn: that is said once.
+		level := slog.LevelInfo
+		if w.said[text] {
+			level = slog.LevelDebug
+		}
+		w.said[text] = true
+		r.log.Log(ctx, level, "route", "address", w.name, "now", text)
+	}
+	w.last = text
+	return leads
 }
 
 func (r *route) describe() string {

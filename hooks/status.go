@@ -219,6 +219,9 @@ func (s *Status) judge(rt *Runtime, health patroni.Health, dynamic patroni.Dynam
 			problem("%v", err)
 		}
 	}
+	if _, err := rt.patroniClient(); err != nil {
+		s.Invalid = true // the problem is named below
+	}
 	if s.Patroni.Error != "" {
 		problem("Patroni's REST API: %s", s.Patroni.Error)
 	}
