@@ -253,7 +253,12 @@ func (l *load) end() seen {
 		r, err := b.Stop(l.c.ctx)
 		l.c.must(err)
 		result.aborted += r.Aborted
-		result.bench = append(result.bench, r.Errors...)
+		for _, line := range r.Errors {
+			// PgBouncer 1.26 tells a client that has waited for 5 s that it waits (query_wait_notify). That is no error.
+			if !strings.Contains(line, "NOTICE:") {
+				result.bench = append(result.bench, line)
+			}
+		}
 	}
 	return result
 }

@@ -48,7 +48,7 @@ func TestSwitchover(t *testing.T) {
 	eachSuite(t, func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite, LoopWait: patroniLoopWait()})
 		c.use(runbookWay)
-		theirs, _ := c.handovers(rounds(3, 5), func() { c.switchover() })
+		theirs, _ := c.handovers(5, func() { c.switchover() })
 
 		c.use(pgbatonWay)
 		ours, result := c.handovers(rounds(5, 10), func() { c.switchover() })
@@ -57,7 +57,7 @@ func TestSwitchover(t *testing.T) {
 		c.atMost(0.45, "pgbaton", ours, theirs)
 
 		c.must(c.configure("pause: {stop_server: off}"))
-		ours, result = c.handovers(rounds(3, 5), func() { c.switchover() })
+		ours, result = c.handovers(5, func() { c.switchover() })
 		c.noErrors(result)
 		c.asBefore()
 		c.atMost(1.05, "pgbaton with stop_server off", ours, theirs)

@@ -17,12 +17,16 @@ import (
 )
 
 const (
-	routeInterval = 10 * time.Millisecond // between looks while the route leads here
-	routeRetry    = 50 * time.Millisecond // while it does not
+	routeInterval = 5 * time.Millisecond  // between the looks that belong together
+	routeRetry    = 50 * time.Millisecond // between one such round and the next
 	routeTimeout  = time.Second           // for one look
 	whereToTries  = 10
-	routeInARow   = 3               // looks that must lead here before it counts
-	routeGrace    = 2 * time.Second // for further addresses once one leads here
+	routeInARow   = 3 // looks that must lead here before it counts
+	// As many where one has led elsewhere before: a proxy that takes both for the primary hands connections out in turn, and with
+	// somebody else's in between, ours may all go to the same one (HAProxy 3.0 and 3.2 with inter 3s fall 3 rise 2).
+	routeAfterAll         = 12
+	routeAfterAllInterval = 15 * time.Millisecond
+	routeGrace            = 2 * time.Second // for further addresses once one leads here
 )
 
 // destination is an address that poolers connect to.
@@ -147,6 +151,7 @@ type waypoint struct {
 	server  *postgres.Server
 	mu      sync.Mutex
 	arrived bool // it led here several times in a row
+	wavered bool // it has led to another server of ours
 	denied  bool // it cannot be told: we may not log in
 	last    string
 	said    map[string]bool
@@ -261,27 +266,28 @@ func (r *route) wait(ctx context.Context) (string, error) {
 	}
 }
 
-// follow looks again and again where one address leads. Once it leads here the further looks run side by side, a moment apart: clients
-// wait for them.
+// follow looks again and again where one address leads, several times at once a moment apart: clients wait for it, and a look takes 20 ms.
 func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
 	for ctx.Err() == nil {
-		arrived := r.look(ctx, w)
-		if arrived {
-			var all sync.WaitGroup
-			var astray atomic.Bool
-			for i := range routeInARow - 1 {
-				all.Go(func() {
-					sleep(ctx, time.Duration(i)*routeInterval)
-					if !r.look(ctx, w) {
-						astray.Store(true)
-					}
-				})
-			}
-			all.Wait()
-			arrived = !astray.Load()
-		}
+		var all sync.WaitGroup
+		var astray atomic.Bool
+		looks, interval := routeInARow, routeInterval
 		w.mu.Lock()
-		w.arrived = arrived
+		if w.wavered {
+			looks, interval = routeAfterAll, routeAfterAllInterval
+		}
+		w.mu.Unlock()
+		for i := range looks {
+			all.Go(func() {
+				sleep(ctx, time.Duration(i)*interval)
+				if astray.Load() || !r.look(ctx, w) {
+					astray.Store(true)
+				}
+			})
+		}
+		all.Wait()
+		w.mu.Lock()
+		w.arrived = !astray.Load()
 		w.mu.Unlock()
 		select {
 		case news <- struct{}{}:
@@ -294,7 +300,8 @@ func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
 // look reports whether the address leads here, this once.
 func (r *route) look(ctx context.Context, w *waypoint) bool {
 	there, err := identify(ctx, w.server)
-	leads := err == nil && there.SameServer(r.here())
+	here := r.here()
+	leads := err == nil && there.SameServer(here)
 	text := "leads here"
 	switch {
 	case err != nil:
@@ -307,6 +314,7 @@ func (r *route) look(ctx context.Context, w *waypoint) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.denied = postgres.Denied(err)
+	w.wavered = w.wavered || err == nil && !leads && !here.PostmasterStart.IsZero()
 	if text != w.last && ctx.Err() == nil {
 		// A proxy that knows two primaries for a while answers in turn: that is said once.
 		level := slog.LevelInfo
