@@ -98,7 +98,7 @@ func TestKill(t *testing.T) {
 			}},
 		}
 		paused := c.watchPaused()
-		for round := range rounds(len(victims), 20) {
+		for round := range rounds(2*len(victims), 20) {
 			victim := victims[round%len(victims)]
 			l := c.load()
 			old := c.leader()

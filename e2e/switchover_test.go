@@ -51,7 +51,7 @@ func TestSwitchover(t *testing.T) {
 		theirs, _ := c.handovers(5, func() { c.switchover() })
 
 		c.use(pgbatonWay)
-		ours, result := c.handovers(rounds(5, 10), func() { c.switchover() })
+		ours, result := c.handovers(10, func() { c.switchover() })
 		c.noErrors(result)
 		c.asBefore()
 		c.atMost(0.45, "pgbaton", ours, theirs)
