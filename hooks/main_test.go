@@ -9,7 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +42,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	shared.close()
+	endChildren()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -46,6 +50,24 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// endChildren ends the keepers that are still at it: a keeper insists on a pooler that its test has ended, and go test waits for whoever
+// holds its standard error. They are known by this binary's path, which no other process has.
+func endChildren() {
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range processes {
+		cmdline, _ := os.ReadFile(path)
+		args := strings.Split(string(cmdline), "\x00")
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err == nil && pid != os.Getpid() && args[0] == self && slices.Contains(args, childMark) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // childConfig is what a keeper needs to know. (A [config.Config] shows no passwords, so it cannot be written out.)
