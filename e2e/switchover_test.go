@@ -66,13 +66,14 @@ func TestSwitchover(t *testing.T) {
 		ours, result = c.handovers(5, func() { c.switchover() })
 		c.noErrors(result)
 		c.asBefore()
-		if float64(median(ours)) > 1.03*float64(median(theirs)) {
-			// Some hundredths are within the noise of five: as many again of both.
-			more, result := c.handovers(5, func() { c.switchover() })
-			c.noErrors(result)
+		// Some hundredths are within the noise of five: as many again of both, while it is that close.
+		for more := 0; more < 3 && float64(median(ours)) > 1.03*float64(median(theirs)); more++ {
 			c.use(runbookWay)
 			theirsToo, _ := c.handovers(5, func() { c.switchover() })
-			ours, theirs = sorted(ours, more), sorted(theirs, theirsToo)
+			c.use(pgbatonWay)
+			oursToo, result := c.handovers(5, func() { c.switchover() })
+			c.noErrors(result)
+			ours, theirs = sorted(ours, oursToo), sorted(theirs, theirsToo)
 		}
 		c.atMost(1.05, "pgbaton with stop_server off", ours, theirs)
 	})
