@@ -367,7 +367,7 @@ func (c *cluster) leader() *lab.Member {
 	return m
 }
 
-// switchover moves the leader and returns the longest stall that the probe saw from then until now.
+// switchover moves the leader to whom Patroni chooses.
 func (c *cluster) switchover() lab.Handover {
 	c.t.Helper()
 	h, err := c.Switchover(c.ctx, "")

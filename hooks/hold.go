@@ -138,7 +138,7 @@ func (h *holder) reachable() int {
 	return n
 }
 
-// each calls do for the reachable poolers, all at once, and returns the first error.
+// each calls do for the reachable poolers, all at once, and returns their errors joined.
 func (h *holder) each(do func(*held) error) error {
 	var all sync.WaitGroup
 	errs := make([]error, len(h.held))

@@ -88,20 +88,29 @@ func (c *Conn) Postmaster(ctx context.Context) (_ *Postmaster, err error) {
 	return p, nil
 }
 
-func (c *Conn) backendPID(ctx context.Context) (int, error) {
-	results, err := c.query(ctx, "select pg_backend_pid()")
+// value runs a statement that answers with one row of one column.
+func (c *Conn) value(ctx context.Context, sql string) (*row, error) {
+	results, err := c.query(ctx, sql)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	r, err := rows(results, 0, 1)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if len(r) != 1 {
-		return 0, errors.New("postgres: no answer to pg_backend_pid()")
+		return nil, fmt.Errorf("postgres: no answer to %q", sql)
 	}
-	pid := int(r[0].int())
-	return pid, r[0].err
+	return r[0], nil
+}
+
+func (c *Conn) backendPID(ctx context.Context) (int, error) {
+	r, err := c.value(ctx, "select pg_backend_pid()")
+	if err != nil {
+		return 0, err
+	}
+	pid := int(r.int())
+	return pid, r.err
 }
 
 // listener returns the pid of the process that listens at the other end.
@@ -132,18 +141,11 @@ func (c *Conn) listener(ctx context.Context) (int, error) {
 		if to == nil || from == nil || !to.IP.IsLoopback() && !to.IP.Equal(from.IP) {
 			return 0, fmt.Errorf("postgres: %v is not this host", raw.RemoteAddr())
 		}
-		results, err := c.query(ctx, "select current_setting('data_directory')")
+		r, err := c.value(ctx, "select current_setting('data_directory')")
 		if err != nil {
 			return 0, err
 		}
-		r, err := rows(results, 0, 1)
-		if err != nil {
-			return 0, err
-		}
-		if len(r) != 1 {
-			return 0, errors.New("postgres: no data_directory")
-		}
-		path := filepath.Join(r[0].text(), "postmaster.pid")
+		path := filepath.Join(r.text(), "postmaster.pid")
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return 0, fmt.Errorf("postgres: %w", err)
