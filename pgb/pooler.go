@@ -476,6 +476,15 @@ type Database struct {
 	Host   string // as configured: a name, an address, a socket directory, or several with commas; "" for the default socket
 	Port   uint16
 	Paused bool
+
+	Disabled    bool
+	ForceUser   string // "" for the client's own
+	PoolSize    int    // in force: default_pool_size where the entry says nothing
+	MinPoolSize int    // likewise
+	ReservePool int    // likewise
+	PoolMode    string // "" for the pooler's own
+	MaxConns    int    // server connections; 0 for no limit
+	columns     map[string]string
 }
 
 // ShowDatabases lists them.
