@@ -42,7 +42,7 @@ type Difference struct {
 	Line         int    // 0: the key is not in the file, and its default is not in force
 	Key          string // "pool_mode", or "database app: host"
 	Want         string // by the file, or the default; "***" for what may be a secret
-	Have         string // in force
+	Running      string // in force
 	NeedsRestart bool   // RELOAD does not change it
 	Problem      string // why PgBouncer cannot take it from the file, where that is seen: "not a number"
 }
@@ -52,7 +52,7 @@ func (d Difference) String() string {
 	if d.Line > 0 {
 		s += fmt.Sprintf(":%d", d.Line)
 	}
-	s += fmt.Sprintf(": %s = %q, in force: %q", d.Key, d.Want, d.Have)
+	s += fmt.Sprintf(": %s = %q, in force: %q", d.Key, d.Want, d.Running)
 	if d.Problem != "" {
 		s += " (" + d.Problem + ")"
 	}

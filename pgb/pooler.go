@@ -484,7 +484,6 @@ type Database struct {
 	ReservePool int    // likewise
 	PoolMode    string // "" for the pooler's own
 	MaxConns    int    // server connections; 0 for no limit
-	columns     map[string]string
 }
 
 // ShowDatabases lists them.

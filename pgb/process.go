@@ -12,4 +12,4 @@ func OnlyProcess(uid int) (*Process, error) { return nil, ErrNoProcess }
 func (p *Process) ConfigFile() (path, root string, err error) { return "", "", ErrNoProcess }
 
 // PeerConsole is a pooler for the process's own Unix socket.
-func (p *Process) PeerConsole() (*Pooler, error) { return nil, ErrNoProcess }
+func (p *Process) PeerConsole(file *File) (*Pooler, error) { return nil, ErrNoProcess }
