@@ -12,6 +12,7 @@ type Config struct {
 	Pause    Pause
 	Resume   Resume
 	Versions Versions
+	Serve    Serve
 	StateDir string // exists, 0700, ours
 	File     string // the file that was read; "" when there was none
 }
@@ -78,4 +79,22 @@ type VersionSource struct {
 	Setting string // Postgres only: a custom setting
 	File    string // a file whose content is the version
 	Line    string // a configuration file with a line "config-version: N" in a comment
+}
+
+// Scopes of the HTTP mode.
+const (
+	ScopeRead    = "read"
+	ScopeOperate = "operate" // includes read
+)
+
+// Serve is the HTTP mode. Files are read by who serves, not by Load: what is wrong with them is no reason for a guard to end.
+type Serve struct {
+	Listen        string // HOST:PORT
+	TokensFile    string // bearer tokens
+	CertFile      string // TLS when set; goes with KeyFile
+	KeyFile       string
+	ClientCAFile  string   // client certificates are accepted when set
+	ClientKeyPins []string // base64 of the SHA-256 of a client's public key (SPKI); nil: any certificate of the CA
+	ClientScope   string   // what a client certificate may do: one of the Scope constants
+	Grace         time.Duration
 }

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -125,6 +128,14 @@ func (l *loader) bindings() []binding {
 		{"versions.postgres.line", setPath(&c.Versions.Postgres.Line)},
 		{"versions.pgbouncer.file", setPath(&c.Versions.PgBouncer.File)},
 		{"versions.pgbouncer.line", setPath(&c.Versions.PgBouncer.Line)},
+		{"serve.listen", setListen(&c.Serve.Listen)},
+		{"serve.tokens_file", setPath(&c.Serve.TokensFile)},
+		{"serve.cert_file", setPath(&c.Serve.CertFile)},
+		{"serve.key_file", setPath(&c.Serve.KeyFile)},
+		{"serve.client_ca_file", setPath(&c.Serve.ClientCAFile)},
+		{"serve.client_key_pins", setPins(&c.Serve.ClientKeyPins)},
+		{"serve.client_scope", setEnum(&c.Serve.ClientScope, ScopeRead, ScopeOperate)},
+		{"serve.grace", setDuration(&c.Serve.Grace)},
 		{"state_dir", setPath(&c.StateDir)},
 	}
 }
@@ -668,6 +679,9 @@ func (l *loader) fillDefaults() {
 		c.Pause.StopServer = true
 	}
 	wait(&c.Resume.Timeout, 60*time.Second)
+	def(&c.Serve.Listen, "127.0.0.1:8009")
+	def(&c.Serve.ClientScope, ScopeOperate)
+	wait(&c.Serve.Grace, 20*time.Second)
 }
 
 // where is the place of a key's value, for an error about how two values go together.
@@ -709,6 +723,25 @@ func (l *loader) check(inFile map[string]value) error {
 			given = "patroni.key_file"
 		}
 		return l.where(given, inFile).fail("patroni.cert_file and patroni.key_file go together", "", nil)
+	}
+	return l.checkServe(inFile)
+}
+
+// checkServe finds keys that need another one.
+func (l *loader) checkServe(inFile map[string]value) error {
+	s := l.config.Serve
+	for _, pair := range []struct {
+		key, of, other string
+		without        bool
+	}{
+		{"serve.cert_file", s.CertFile, "serve.key_file", s.KeyFile == ""},
+		{"serve.key_file", s.KeyFile, "serve.cert_file", s.CertFile == ""},
+		{"serve.client_ca_file", s.ClientCAFile, "serve.cert_file", s.CertFile == ""},
+		{"serve.client_key_pins", strings.Join(s.ClientKeyPins, ""), "serve.client_ca_file", s.ClientCAFile == ""},
+	} {
+		if pair.of != "" && pair.without {
+			return l.where(pair.key, inFile).fail("needs "+pair.other, "", nil)
+		}
 	}
 	return nil
 }
@@ -794,6 +827,31 @@ func setURL(to *string) func(value) error {
 			}
 		}
 		*to = strings.TrimRight(v.text, "/")
+		return nil
+	}
+}
+
+func setListen(to *string) func(value) error {
+	return func(v value) error {
+		host, port, err := net.SplitHostPort(v.text)
+		if n, wrong := strconv.Atoi(port); err != nil || wrong != nil || n < 0 || n > 65535 || strings.ContainsAny(host, "/@ ") {
+			return v.fail("is not HOST:PORT", "write 127.0.0.1:8009", nil)
+		}
+		*to = v.text
+		return nil
+	}
+}
+
+func setPins(to *[]string) func(value) error {
+	return func(v value) error {
+		*to = nil
+		for pin := range strings.SplitSeq(v.text, ",") {
+			pin = strings.TrimSpace(pin)
+			if sum, err := base64.StdEncoding.DecodeString(pin); err != nil || len(sum) != sha256.Size {
+				return v.fail("has a pin that is not the base64 of a SHA-256", "openssl x509 -in client.pem -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64", nil)
+			}
+			*to = append(*to, pin)
+		}
 		return nil
 	}
 }

@@ -65,6 +65,7 @@ func TestDefaults(t *testing.T) {
 		Postgres: "host=/var/run/postgresql user=postgres dbname=postgres",
 		Pause:    Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second, OnTimeout: OnTimeoutHold, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second, StopServer: true},
 		Resume:   Resume{Timeout: time.Minute},
+		Serve:    Serve{Listen: "127.0.0.1:8009", ClientScope: ScopeOperate, Grace: 20 * time.Second},
 	}
 	if d := cmp.Diff(want, c); d != "" {
 		t.Error(d)
@@ -91,13 +92,23 @@ resume: {route: "postgres://postgres@${CLUSTER}:5432/postgres", timeout: 30s}
 versions:
   postgres: {setting: pgbaton.config_version}
   pgbouncer: {line: /etc/pgbouncer/pgbouncer.ini}
+serve:
+  listen: "[::]:8009"
+  tokens_file: tokens
+  cert_file: tls.crt
+  key_file: tls.key
+  client_ca_file: ca.crt
+  client_key_pins: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=, LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
+  client_scope: read
+  grace: 5s
 state_dir: `+dir+`/state
 `, nil, "HOSTNAME=db-0", "CLUSTER=cluster", "PGBATON_POOLER_PASSWORD=other")
 	if err != nil {
 		t.Fatal(err)
 	}
+	beside := filepath.Dir(c.File)
 	want := &Config{
-		Patroni:  Patroni{URL: "https://db-0:8008", Username: "op", Password: "s3cret", PasswordFile: dir + "/pw", CAFile: filepath.Dir(c.File) + "/ca.pem"},
+		Patroni:  Patroni{URL: "https://db-0:8008", Username: "op", Password: "s3cret", PasswordFile: dir + "/pw", CAFile: beside + "/ca.pem"},
 		Postgres: "host=/tmp user=postgres",
 		Poolers: []Pooler{
 			{DSN: "postgres://admin@pgbouncer:5432/pgbouncer", Password: "s3cret", Resolve: "all", Databases: Databases{Auto: true}},
@@ -107,6 +118,9 @@ state_dir: `+dir+`/state
 		Pause:    Pause{Budget: 20 * time.Second, Attempt: 500 * time.Millisecond, OnTimeout: OnTimeoutSkip, Lease: time.Minute, ShutdownBudget: 3 * time.Second},
 		Resume:   Resume{Route: "postgres://postgres@cluster:5432/postgres", Timeout: 30 * time.Second},
 		Versions: Versions{Postgres: VersionSource{Setting: "pgbaton.config_version"}, PgBouncer: VersionSource{Line: "/etc/pgbouncer/pgbouncer.ini"}},
+		Serve: Serve{Listen: "[::]:8009", TokensFile: beside + "/tokens", CertFile: beside + "/tls.crt", KeyFile: beside + "/tls.key",
+			ClientCAFile: beside + "/ca.crt", ClientScope: ScopeRead, Grace: 5 * time.Second,
+			ClientKeyPins: []string{"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="}},
 		StateDir: dir + "/state",
 		File:     c.File,
 	}
@@ -132,7 +146,7 @@ func TestErrors(t *testing.T) {
 		{"pause:\n  bugdet: 15s\n", `pgbaton.yaml:2: unknown key "pause.bugdet" (did you mean "pause.budget"?)`},
 		{"budget: 15s\n", `pgbaton.yaml:1: unknown key "budget" (did you mean "pause.budget"?)`},
 		{"pooler: x\n", `pgbaton.yaml:1: unknown key "pooler" (did you mean "poolers"?)`},
-		{"zzzzzzzzz: x\n", `pgbaton.yaml:1: unknown key "zzzzzzzzz": known here are patroni, postgres, pause, resume, versions, state_dir, poolers`},
+		{"zzzzzzzzz: x\n", `pgbaton.yaml:1: unknown key "zzzzzzzzz": known here are patroni, postgres, pause, resume, versions, serve, state_dir, poolers`},
 		{"Pause:\n  budget: 15s\n", `pgbaton.yaml:1: unknown key "Pause" (did you mean "pause"?)`},
 		{"resum:\n  timeout: 15s\n", `pgbaton.yaml:1: unknown key "resum" (did you mean "resume"?)`},
 		{"versions:\n  mysql:\n    line: x\n", `pgbaton.yaml:2: unknown key "versions.mysql": known here are postgres, pgbouncer`},
@@ -146,6 +160,10 @@ func TestErrors(t *testing.T) {
 		{"pause: {budget: -1s}", `pgbaton.yaml:1: pause.budget: "-1s" is not longer than nothing`},
 		{"pause: {lease: 0s}", `pgbaton.yaml:1: pause.lease: "0s" is not longer than nothing`},
 		{"pause: {on_timeout: kill}", `pgbaton.yaml:1: pause.on_timeout: "kill" is none of hold, terminate, skip, wait`},
+		{"serve: {listen: 8009}", `pgbaton.yaml:1: serve.listen: is not HOST:PORT: write 127.0.0.1:8009`},
+		{"serve: {cert_file: a.pem}", `pgbaton.yaml:1: serve.cert_file: needs serve.key_file`},
+		{"serve: {client_ca_file: a.pem}", `pgbaton.yaml:1: serve.client_ca_file: needs serve.cert_file`},
+		{"serve: {client_scope: all}", `pgbaton.yaml:1: serve.client_scope: "all" is none of read, operate`},
 		{"pause: {stop_server: maybe}", `pgbaton.yaml:1: pause.stop_server: "maybe" is none of auto, off`},
 		{"pause:\n  budget: 3s\n  attempt: 5s", `pgbaton.yaml:3: pause.attempt: 5s is longer than pause.budget 3s`},
 		{"pause: {lease: 1s}", `pgbaton.yaml:1: pause.lease: 1s is not longer than pause.attempt 2s: a pause would end before it began`},

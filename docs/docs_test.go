@@ -341,7 +341,8 @@ func TestConfigurationKeys(t *testing.T) {
 		"pause.lease": c.Pause.Lease.String(), "pause.shutdown_budget": c.Pause.ShutdownBudget.String(),
 		"pause.stop_server": map[bool]string{true: "auto", false: "off"}[c.Pause.StopServer],
 		"resume.timeout":    c.Resume.Timeout.String(),
-		"state_dir":         "/run/pgbaton",
+		"serve.listen":      c.Serve.Listen, "serve.client_scope": c.Serve.ClientScope, "serve.grace": c.Serve.Grace.String(),
+		"state_dir": "/run/pgbaton",
 	}
 	help, err := exec.Command(build(t), "status", "--help").Output()
 	if err != nil {
