@@ -18,6 +18,8 @@ var (
 	ErrNoConsole = errors.New("no admin console configured")
 	// ErrNotPgBouncer says that the process behind a pidfile is something else. It was not signalled.
 	ErrNotPgBouncer = errors.New("not a pgbouncer process")
+	// ErrNoHandler says that a process would die of the signal, having no handler for it. It was not sent.
+	ErrNoHandler = errors.New("the process has no handler for the signal")
 )
 
 // NotDrainedError says that a pooler was told to pause and server connections were still in use when

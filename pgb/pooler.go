@@ -477,13 +477,17 @@ type Database struct {
 	Port   uint16
 	Paused bool
 
-	Disabled    bool
-	ForceUser   string // "" for the client's own
-	PoolSize    int    // in force: default_pool_size where the entry says nothing
-	MinPoolSize int    // likewise
-	ReservePool int    // likewise
-	PoolMode    string // "" for the pooler's own
-	MaxConns    int    // server connections; 0 for no limit
+	Disabled bool
+	// What is in force; where the entry says nothing, that is the pooler's own setting.
+	ForceUser      string // "": the client's
+	PoolMode       string // "": the pooler's, or the user's
+	PoolSize       int
+	MinPoolSize    int
+	ReservePool    int
+	MaxConns       int    // server connections; 0: no limit
+	MaxClients     int    // 0: no limit; -1: this version does not show it (1.18)
+	ServerLifetime int    // seconds; -1: this version does not show it (1.18)
+	LoadBalance    string // of several hosts: "round-robin", "disable" (1.24 and later)
 }
 
 // ShowDatabases lists them.
@@ -499,12 +503,31 @@ func (p *Pooler) ShowDatabases(ctx context.Context) ([]Database, error) {
 			continue
 		}
 		port, _ := strconv.ParseUint(result.Get(row, "port"), 10, 16)
+		firstOf := func(columns ...string) int { // -1: there is none of them
+			for _, c := range columns {
+				if slices.Contains(result.Columns, c) {
+					return result.Int(row, c)
+				}
+			}
+			return -1
+		}
 		databases = append(databases, Database{
 			Name:   name,
 			Target: result.Get(row, "database"),
 			Host:   result.Get(row, "host"),
 			Port:   uint16(port),
 			Paused: result.Int(row, "paused") != 0,
+
+			Disabled:       result.Int(row, "disabled") != 0,
+			ForceUser:      result.Get(row, "force_user"),
+			PoolMode:       result.Get(row, "pool_mode"),
+			PoolSize:       result.Int(row, "pool_size"),
+			MinPoolSize:    result.Int(row, "min_pool_size"),
+			ReservePool:    firstOf("reserve_pool_size", "reserve_pool"), // the latter in 1.18
+			MaxConns:       result.Int(row, "max_connections"),
+			MaxClients:     firstOf("max_client_connections"),
+			ServerLifetime: firstOf("server_lifetime"),
+			LoadBalance:    result.Get(row, "load_balance_hosts"),
 		})
 	}
 	return databases, nil

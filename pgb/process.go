@@ -1,15 +1,297 @@
 package pgb
 
-import "errors"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
 
-// ErrNoProcess says that no pgbouncer of this user runs here.
-var ErrNoProcess = errors.New("no pgbouncer process")
+	"github.com/jackc/pgx/v5/pgconn"
+	ps "github.com/mitchellh/go-ps"
+	"golang.org/x/sys/unix"
+)
 
-// OnlyProcess opens the only pgbouncer process of a user.
-func OnlyProcess(uid int) (*Process, error) { return nil, ErrNoProcess }
+var (
+	// ErrNoProcess says that no pgbouncer of the user runs here.
+	ErrNoProcess = errors.New("no pgbouncer process")
+	// ErrSeveralProcesses says that it is not clear which one is meant.
+	ErrSeveralProcesses = errors.New("several pgbouncer processes")
+)
 
-// ConfigFile is the file that the process was started with.
-func (p *Process) ConfigFile() (path, root string, err error) { return "", "", ErrNoProcess }
+// OnlyProcess opens the only pgbouncer process of a user that can be seen from here. None is an [ErrNoProcess], more than one an
+// [ErrSeveralProcesses] with their ids. Processes that have ended and were not reaped do not count.
+func OnlyProcess(uid int) (*Process, error) {
+	all, err := ps.Processes()
+	if err != nil {
+		return nil, fmt.Errorf("processes: %w", err)
+	}
+	var found []*Process
+	for _, info := range all {
+		if info.Executable() != "pgbouncer" {
+			continue
+		}
+		process, err := OpenProcess(info.Pid())
+		if err != nil {
+			continue // it has ended, or become something else
+		}
+		if owner, err := process.uid(); err != nil || owner != uid {
+			process.Close()
+			continue
+		}
+		found = append(found, process)
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	ids := make([]string, len(found))
+	for i, p := range found {
+		ids[i] = strconv.Itoa(p.PID)
+		p.Close()
+	}
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("%w of user %d", ErrNoProcess, uid)
+	}
+	return nil, fmt.Errorf("%w of user %d: %s", ErrSeveralProcesses, uid, strings.Join(ids, ", "))
+}
 
-// PeerConsole is a pooler for the process's own Unix socket.
-func (p *Process) PeerConsole(file *File) (*Pooler, error) { return nil, ErrNoProcess }
+// proc is a file of the process in /proc. It is the right one only while the process lives: ask ended afterwards.
+func (p *Process) proc(name string) string { return "/proc/" + strconv.Itoa(p.PID) + "/" + name }
+
+func (p *Process) readProc(name string, limit int64) ([]byte, error) {
+	file, err := os.Open(p.proc(name))
+	if err != nil {
+		return nil, p.orGone(err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, limit))
+	if err != nil {
+		return nil, p.orGone(err)
+	}
+	return content, p.orGone(nil)
+}
+
+// orGone puts the process's end before an error that follows from it.
+func (p *Process) orGone(err error) error {
+	if p.ended() {
+		return fmt.Errorf("process %d: %w", p.PID, os.ErrNotExist)
+	}
+	return err
+}
+
+// status is a line of /proc/PID/status.
+func (p *Process) status(key string) (string, error) {
+	content, err := p.readProc("status", 64<<10)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(content)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && name == key {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no %s", p.proc("status"), key)
+}
+
+// uid is the effective user. The owner of /proc/PID would be root for a process that has changed its user.
+func (p *Process) uid() (int, error) {
+	value, err := p.status("Uid")
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(value)
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("process %d: Uid %q", p.PID, value)
+	}
+	return strconv.Atoi(fields[1])
+}
+
+// handles says by SigCgt whether the process has a handler of its own for a signal; the default for those that we send is to die.
+func (p *Process) handles(s unix.Signal) (bool, error) {
+	value, err := p.status("SigCgt")
+	if err != nil {
+		return false, err
+	}
+	mask, err := strconv.ParseUint(value, 16, 64)
+	if err != nil {
+		return false, fmt.Errorf("process %d: SigCgt: %w", p.PID, err)
+	}
+	return mask&(1<<(uint(s)-1)) != 0, nil
+}
+
+// ConfigFile is the file that the process was started with, and the root to read it through, for [ReadFile]: path is
+// absolute inside of root, which is "/proc/PID/root", so that the file of a process in another container is found. It
+// needs the right to look into the process: the same user, and no change of user since its start.
+func (p *Process) ConfigFile() (file, root string, err error) {
+	cmdline, err := p.readProc("cmdline", 128<<10)
+	if err != nil {
+		return "", "", err
+	}
+	file, ok := configArgument(strings.Split(string(bytes.TrimSuffix(cmdline, []byte{0})), "\x00"))
+	if !ok {
+		return "", "", fmt.Errorf("process %d: no configuration file in its command line", p.PID)
+	}
+	root = p.proc("root")
+	cwd, ok := workingDirectory(root)
+	if !ok {
+		_, err := os.Readlink(root)
+		return "", "", p.orGone(fmt.Errorf("process %d: its root and working directory cannot be seen: %w", p.PID, err))
+	}
+	if !path.IsAbs(file) {
+		file = path.Join(cwd, file)
+	}
+	return file, root, p.orGone(nil)
+}
+
+// configArgument is the argument of pgbouncer that is no option, as getopt_long takes them: anywhere in the line.
+func configArgument(args []string) (string, bool) {
+	var rest []string
+	for i := 1; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--":
+			rest = append(rest, args[i+1:]...)
+			i = len(args)
+		case strings.HasPrefix(arg, "--"):
+			// Only --user takes a value; long names may be shortened.
+			if len(arg) > 2 && strings.HasPrefix("--user", arg) {
+				i++
+			}
+		case strings.HasPrefix(arg, "-") && len(arg) > 1:
+			if u := strings.IndexByte(arg, 'u'); u == len(arg)-1 {
+				i++
+			}
+		default:
+			rest = append(rest, arg)
+		}
+	}
+	if len(rest) != 1 || rest[0] == "" {
+		return "", false
+	}
+	return rest[0], true
+}
+
+var procRoot = regexp.MustCompile(`^(/proc/[0-9]+)/root/*$`)
+
+// workingDirectory is that of the process whose root "/proc/PID/root" is, inside of it.
+func workingDirectory(root string) (string, bool) {
+	m := procRoot.FindStringSubmatch(root)
+	if m == nil {
+		return "", false
+	}
+	top, err := os.Readlink(m[1] + "/root")
+	if err != nil {
+		return "", false
+	}
+	cwd, err := os.Readlink(m[1] + "/cwd")
+	if err != nil || !path.IsAbs(cwd) {
+		return "", false
+	}
+	// Both links are told as seen from here when the two share our file systems (a chroot), and as seen from there when not.
+	if top == "/" {
+		return cwd, true
+	}
+	if inside, ok := strings.CutPrefix(cwd+"/", strings.TrimSuffix(top, "/")+"/"); ok {
+		return path.Join("/", inside), true
+	}
+	return cwd, true
+}
+
+// PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it
+// lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). The socket is the one that the file names, in the process's
+// own root. Nothing is connected yet; connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
+func (p *Process) PeerConsole(file *File) (*Pooler, error) {
+	dir, port := "/tmp", uint64(6432) // PgBouncer's own defaults, Debian's too
+	if file != nil {
+		lines := file.inFile()
+		if e := lines["unix_socket_dir"]; e != nil {
+			dir = e.value
+		}
+		if e := lines["listen_port"]; e != nil {
+			n, ok := strtol(e.value)
+			if !ok || n < 0 || n > 0xffff {
+				return nil, fmt.Errorf("process %d: its port is not known: listen_port in %s is none", p.PID, file.Path)
+			}
+			port = uint64(n)
+		}
+	}
+	if dir == "" {
+		return nil, fmt.Errorf("process %d has no Unix socket (unix_socket_dir is empty)", p.PID)
+	}
+	config, err := pgconn.ParseConfig("sslmode=disable user=" + adminDatabase + " dbname=" + adminDatabase)
+	if err != nil {
+		return nil, err
+	}
+	socket := ".s.PGSQL." + strconv.FormatUint(port, 10)
+	config.Host, config.Port, config.Password, config.TLSConfig, config.Fallbacks = dir, uint16(port), "", nil, nil
+	// The host only looks like a Unix socket to pgconn, which would ask the environment for a password otherwise.
+	pid, root := p.PID, p.proc("root")
+	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialPeer(ctx, pid, root, dir, socket)
+	}
+	return &Pooler{Name: path.Join(dir, socket), config: config}, nil
+}
+
+// dialPeer connects to a socket in another process's root and makes sure that it is that process's.
+func dialPeer(ctx context.Context, pid int, root, dir, socket string) (net.Conn, error) {
+	var dialer net.Dialer
+	var conn net.Conn
+	if strings.HasPrefix(dir, "@") {
+		c, err := dialer.DialContext(ctx, "unix", path.Join(dir, socket))
+		if err != nil {
+			return nil, err
+		}
+		conn = c
+	} else {
+		top, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: root, Err: err}
+		}
+		defer unix.Close(top)
+		at := dir
+		if !path.IsAbs(dir) {
+			cwd, _ := workingDirectory(root)
+			at = path.Join("/", cwd, dir)
+		}
+		folder, err := openIn(top, at, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: at, Err: err}
+		}
+		defer unix.Close(folder)
+		if conn, err = dialer.DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", folder, socket)); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkPeer(conn, pid); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// checkPeer compares who listens. A socket that a service manager has made is process 1's, and one of a process that cannot be
+// seen from here is process 0's.
+func checkPeer(conn net.Conn, pid int) error {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	if int(peer.Pid) != pid && peer.Pid > 1 {
+		return fmt.Errorf("process %d listens there, not %d", peer.Pid, pid)
+	}
+	return nil
+}

@@ -83,6 +83,15 @@ func (p *Process) signal(s unix.Signal) error {
 	if p.ended() {
 		return fmt.Errorf("pgbouncer process %d: %s: %w", p.PID, unix.SignalName(s), unix.ESRCH)
 	}
+	// A process that is just starting, or only called pgbouncer, has no handler yet, and would die of it.
+	switch handled, err := p.handles(s); {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("pgbouncer process %d: %s: %w", p.PID, unix.SignalName(s), unix.ESRCH)
+	case err != nil:
+		return fmt.Errorf("pgbouncer process %d: %s: not sent: %w", p.PID, unix.SignalName(s), err)
+	case !handled:
+		return fmt.Errorf("pgbouncer process %d: %s: %w; not sent", p.PID, unix.SignalName(s), ErrNoHandler)
+	}
 	if err := unix.PidfdSendSignal(p.fd, s, nil, 0); err != nil {
 		return fmt.Errorf("pgbouncer process %d: %s: %w", p.PID, unix.SignalName(s), err)
 	}
