@@ -27,6 +27,8 @@ type Patroni struct {
 	CertFile     string
 	KeyFile      string
 	Config       string // Patroni's own configuration file; fills what is not set above
+	Scope        string // the cluster's name, from Config or PATRONI_SCOPE; "" when Config is not set
+	Name         string // this member's, from Config or PATRONI_NAME; "" when Config is not set
 }
 
 // Pooler is one entry of `poolers`. It may stand for several PgBouncer processes.
@@ -36,6 +38,7 @@ type Pooler struct {
 	Resolve   string // "all" (default): every address behind the name; "one": only the first
 	Databases Databases
 	Pidfile   string // co-located: signals when the console does not answer
+	Config    string // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
 }
 
 // Databases says what a pause stops. The zero value means all.

@@ -86,6 +86,7 @@ poolers:
     resolve: one
     databases: [a, 'b']
   - pidfile: /run/pgbouncer/pgbouncer.pid
+    config: /etc/pgbouncer/pgbouncer.ini
     databases: all
 pause: {budget: 20s, attempt: 500ms, on_timeout: skip, lease: 1m, shutdown_budget: 3s, stop_server: off}
 resume: {route: "postgres://postgres@${CLUSTER}:5432/postgres", timeout: 30s}
@@ -113,7 +114,7 @@ state_dir: `+dir+`/state
 		Poolers: []Pooler{
 			{DSN: "postgres://admin@pgbouncer:5432/pgbouncer", Password: "s3cret", Resolve: "all", Databases: Databases{Auto: true}},
 			{DSN: "host=b port=6432 user=admin dbname=pgbouncer", Password: "other", Resolve: "one", Databases: Databases{Names: []string{"a", "b"}}},
-			{Pidfile: "/run/pgbouncer/pgbouncer.pid", Resolve: "all"},
+			{Pidfile: "/run/pgbouncer/pgbouncer.pid", Config: "/etc/pgbouncer/pgbouncer.ini", Resolve: "all"},
 		},
 		Pause:    Pause{Budget: 20 * time.Second, Attempt: 500 * time.Millisecond, OnTimeout: OnTimeoutSkip, Lease: time.Minute, ShutdownBudget: 3 * time.Second},
 		Resume:   Resume{Route: "postgres://postgres@cluster:5432/postgres", Timeout: 30 * time.Second},
@@ -150,7 +151,7 @@ func TestErrors(t *testing.T) {
 		{"Pause:\n  budget: 15s\n", `pgbaton.yaml:1: unknown key "Pause" (did you mean "pause"?)`},
 		{"resum:\n  timeout: 15s\n", `pgbaton.yaml:1: unknown key "resum" (did you mean "resume"?)`},
 		{"versions:\n  mysql:\n    line: x\n", `pgbaton.yaml:2: unknown key "versions.mysql": known here are postgres, pgbouncer`},
-		{"poolers:\n- host: x\n", `pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, databases`},
+		{"poolers:\n- host: x\n", `pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, config, databases`},
 		{"poolers:\n- dsn: postgres://a@b/c\n  resolv: one", `pgbaton.yaml:3: unknown key "poolers[0].resolv" (did you mean "poolers[].resolve"?)`},
 		{"poolers:\n- password: hunter2", `pgbaton.yaml:2: unknown key "poolers[0].password": a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD`},
 		{"patroni: {password: hunter2}", `pgbaton.yaml:1: unknown key "patroni.password": a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD`},
@@ -304,6 +305,8 @@ func TestFileBesideExecutable(t *testing.T) {
 func TestPatroniConfig(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/patroni.yml", `
+scope: demo
+name: m1
 restapi: {listen: '0.0.0.0:8008', connect_address: '10.0.0.1:8008', certfile: /c.pem, authentication: {username: api, password: apisecret}}
 ctl: {cacert: /ca.pem, certfile: /client.pem, keyfile: /client.key}
 postgresql:
@@ -314,7 +317,7 @@ postgresql:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Patroni{URL: "https://10.0.0.1:8008", Username: "api", Password: "apisecret", CAFile: "/ca.pem", CertFile: "/client.pem", KeyFile: "/client.key", Config: dir + "/patroni.yml"}
+	want := Patroni{URL: "https://10.0.0.1:8008", Username: "api", Password: "apisecret", CAFile: "/ca.pem", CertFile: "/client.pem", KeyFile: "/client.key", Config: dir + "/patroni.yml", Scope: "demo", Name: "m1"}
 	if d := cmp.Diff(want, c.Patroni); d != "" {
 		t.Error(d)
 	}
@@ -326,8 +329,8 @@ postgresql:
 		t.Error(s)
 	}
 	// Ours wins, and so does Patroni's own environment.
-	c, err = loadText(t, "patroni: {config: "+dir+"/patroni.yml, url: 'http://localhost:1'}\npostgres: host=/x", nil, "PATRONI_RESTAPI_USERNAME=envuser")
-	if err != nil || c.Patroni.URL != "http://localhost:1" || c.Postgres != "host=/x" || c.Patroni.Username != "envuser" {
+	c, err = loadText(t, "patroni: {config: "+dir+"/patroni.yml, url: 'http://localhost:1'}\npostgres: host=/x", nil, "PATRONI_RESTAPI_USERNAME=envuser", "PATRONI_NAME=m9")
+	if err != nil || c.Patroni.Scope != "demo" || c.Patroni.Name != "m9" || c.Patroni.URL != "http://localhost:1" || c.Postgres != "host=/x" || c.Patroni.Username != "envuser" {
 		t.Error(c, err)
 	}
 	write(t, dir+"/patroni.yml", "restapi: {listen: '0.0.0.0:8008'}\npostgresql: {use_unix_socket: true, listen: 'a,b:5434', parameters: {unix_socket_directories: '/s1, /s2'}}")

@@ -59,6 +59,7 @@ func (l *loader) fillFromPatroni(inFile map[string]value) error {
 		// A certificate's file may hold the key, too.
 		fill(&p.KeyFile, p.CertFile)
 	}
+	p.Scope, p.Name = look("SCOPE", "scope"), look("NAME", "name")
 	if l.config.Postgres == "" {
 		dsn := localServer(doc, look)
 		if problem, hint, cause := checkDSN(dsn); problem != "" {

@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -248,11 +249,19 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 }
 
 // shorten makes an answer fit for a log line.
-func (c *Client) shorten(body []byte) string {
-	body = bytes.TrimSpace(body)
-	if c.password != "" {
-		body = bytes.ReplaceAll(body, []byte(c.password), []byte("*****"))
+func (c *Client) shorten(body []byte) string { return sayable(body, c.password) }
+
+// login is a user and password in a URL.
+var login = regexp.MustCompile(`://[^/\s"'@]*@`)
+
+// sayable makes what another program said fit for a log line, without the secrets.
+func sayable(body []byte, secrets ...string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			body = bytes.ReplaceAll(body, []byte(secret), []byte("*****"))
+		}
 	}
+	body = bytes.TrimSpace(login.ReplaceAll(body, []byte("://*****@")))
 	cut := len(body) > errorLimit
 	if cut {
 		body = body[:errorLimit]

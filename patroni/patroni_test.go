@@ -69,7 +69,7 @@ func TestLeader(t *testing.T) {
 			"pending_restart": true, "pending_restart_reason": {"max_connections": {"old_value": "100", "new_value": "101"}},
 			"patroni": {"version": "4.0.7", "scope": "demo", "name": "m1"}}`,
 			patroni.Health{HasLock: true, StatusCode: 200, State: "running", Role: "primary", ServerVersion: 170005, Timeline: 3,
-				DCSLastSeen: seen, PendingRestart: true, Name: "m1", Scope: "demo", Version: "4.0.7", SystemID: "7574000000000000001"}},
+				DCSLastSeen: seen, PendingRestart: true, PendingRestartReason: map[string]patroni.Change{"max_connections": {Old: "100", New: "101"}}, Name: "m1", Scope: "demo", Version: "4.0.7", SystemID: "7574000000000000001"}},
 		{"3.0 stopping", 200, `{"state": "stopping", "role": "master", "dcs_last_seen": 1763719200, "patroni": {"version": "3.0.4", "scope": "demo"}}`,
 			patroni.Health{HasLock: true, StatusCode: 200, State: "stopping", Role: "master", DCSLastSeen: seen, Scope: "demo", Version: "3.0.4"}},
 		{"4.1 replica, maintenance, no leader", 503, `{"state": "running", "role": "replica", "server_version": 180001, "timeline": null,

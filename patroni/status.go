@@ -31,10 +31,13 @@ type Health struct {
 	Maintenance     bool // the cluster is in maintenance mode ("pause": true)
 	ClusterUnlocked bool // nobody holds the leader lock
 	PendingRestart  bool
-	Name            string // of the member; empty where an old Patroni does not tell it
-	Scope           string
-	Version         string // of Patroni, "4.0.7"
-	SystemID        string // of the database cluster; empty when not known yet
+	// PendingRestartReason are the parameters that wait for it, since 3.3; nil before. Patroni knows those too that it
+	// gives to the server on its command line.
+	PendingRestartReason map[string]Change
+	Name                 string // of the member; empty where an old Patroni does not tell it
+	Scope                string
+	Version              string // of Patroni, "4.0.7"
+	SystemID             string // of the database cluster; empty when not known yet
 }
 
 // Primary reports whether the role is that of a writable leader, under its name in any version.
@@ -59,6 +62,7 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 		Pause           bool        `json:"pause"`
 		ClusterUnlocked bool        `json:"cluster_unlocked"`
 		PendingRestart  bool        `json:"pending_restart"`
+		Reason          reason      `json:"pending_restart_reason"`
 		SystemID        string      `json:"database_system_identifier"`
 		Patroni         *struct {
 			Name    string `json:"name"`
@@ -75,7 +79,7 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 	h := Health{
 		HasLock: status == http.StatusOK, StatusCode: status, State: a.State, Role: a.Role,
 		ServerVersion: a.ServerVersion, Timeline: a.Timeline, Maintenance: a.Pause,
-		ClusterUnlocked: a.ClusterUnlocked, PendingRestart: a.PendingRestart, SystemID: a.SystemID,
+		ClusterUnlocked: a.ClusterUnlocked, PendingRestart: a.PendingRestart, PendingRestartReason: a.Reason, SystemID: a.SystemID,
 		Name: a.Patroni.Name, Scope: a.Patroni.Scope, Version: a.Patroni.Version,
 	}
 	if seen, err := a.DCSLastSeen.Float64(); err == nil && seen >= 1 && seen < math.MaxInt32*4 {
@@ -144,6 +148,19 @@ func (c *Client) Dynamic(ctx context.Context) (Dynamic, error) {
 	return d, nil
 }
 
+// Setting is one of postgresql.parameters as text: a string as it is, a number and a boolean as JSON has them. ok is false
+// where it is not set, or null, which takes it away.
+func (d Dynamic) Setting(name string) (value string, ok bool) {
+	server, _ := d.Raw["postgresql"].(map[string]any)
+	parameters, _ := server["parameters"].(map[string]any)
+	switch v := parameters[name].(type) {
+	case string, bool, float64:
+		return text(v), true
+	default:
+		return "", false
+	}
+}
+
 // seconds reads 30, 30.0 and "30", as Patroni does.
 func seconds(v any) (time.Duration, bool) {
 	var f float64
@@ -181,6 +198,25 @@ func (l *Lag) UnmarshalJSON(b []byte) error {
 
 // Change is a parameter's value that waits for a restart.
 type Change struct{ Old, New string }
+
+// reason reads {parameter: {"old_value": …, "new_value": …}}; a value is text, a number or null. What it does not
+// understand is no error: a guard asks for the lock, and must not fail over this.
+type reason map[string]Change
+
+func (r *reason) UnmarshalJSON(b []byte) error {
+	*r = nil
+	var changes map[string]map[string]any
+	if json.Unmarshal(b, &changes) != nil {
+		return nil
+	}
+	for name, c := range changes {
+		if *r == nil {
+			*r = reason{}
+		}
+		(*r)[name] = Change{text(c["old_value"]), text(c["new_value"])}
+	}
+	return nil
+}
 
 // Member is one row of the cluster's view in the DCS: what the member wrote there in its last loop.
 type Member struct {
@@ -236,17 +272,17 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 		Scope   string `json:"scope"`
 		Pause   bool   `json:"pause"`
 		Members []struct {
-			Name           string                    `json:"name"`
-			Role           string                    `json:"role"`
-			State          string                    `json:"state"`
-			Host           string                    `json:"host"`
-			Port           int                       `json:"port"`
-			APIURL         string                    `json:"api_url"`
-			Timeline       int                       `json:"timeline"`
-			Lag            Lag                       `json:"lag"`
-			PendingRestart bool                      `json:"pending_restart"`
-			Reason         map[string]map[string]any `json:"pending_restart_reason"`
-			Tags           map[string]any            `json:"tags"`
+			Name           string         `json:"name"`
+			Role           string         `json:"role"`
+			State          string         `json:"state"`
+			Host           string         `json:"host"`
+			Port           int            `json:"port"`
+			APIURL         string         `json:"api_url"`
+			Timeline       int            `json:"timeline"`
+			Lag            Lag            `json:"lag"`
+			PendingRestart bool           `json:"pending_restart"`
+			Reason         reason         `json:"pending_restart_reason"`
+			Tags           map[string]any `json:"tags"`
 		} `json:"members"`
 		Switchover *struct {
 			At   string `json:"at"`
@@ -262,15 +298,8 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	}
 	r := Cluster{Scope: a.Scope, Paused: a.Pause}
 	for _, m := range a.Members {
-		member := Member{Name: m.Name, Role: m.Role, State: m.State, Host: m.Host, Port: m.Port, APIURL: m.APIURL,
-			Timeline: m.Timeline, Lag: m.Lag, PendingRestart: m.PendingRestart, Tags: m.Tags}
-		if m.Reason != nil {
-			member.PendingRestartReason = make(map[string]Change, len(m.Reason))
-			for k, v := range m.Reason {
-				member.PendingRestartReason[k] = Change{text(v["old_value"]), text(v["new_value"])}
-			}
-		}
-		r.Members = append(r.Members, member)
+		r.Members = append(r.Members, Member{Name: m.Name, Role: m.Role, State: m.State, Host: m.Host, Port: m.Port, APIURL: m.APIURL,
+			Timeline: m.Timeline, Lag: m.Lag, PendingRestart: m.PendingRestart, PendingRestartReason: m.Reason, Tags: m.Tags})
 	}
 	if s := a.Switchover; s != nil {
 		// Python's isoformat: with an offset, with or without microseconds.
@@ -289,6 +318,8 @@ func text(v any) string {
 		return ""
 	case string:
 		return v
+	case float64: // %v would write 1e+06
+		return strconv.FormatFloat(v, 'f', -1, 64)
 	default:
 		return fmt.Sprint(v)
 	}

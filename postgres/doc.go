@@ -19,7 +19,7 @@
 // # Errors
 //
 // [NotRunning], [NotReady], [Lost], [Timeout] and [Denied] classify them. [ErrHidden] is returned beside
-// what could be seen. No error shows a password.
+// what could be seen, and so is [*GrantError], which says what to grant. No error shows a password.
 //
 // # The process
 //

@@ -210,7 +210,8 @@ func Denied(err error) bool {
 	case "28P01", "28000", "42501":
 		return true
 	}
-	return false
+	var grant *GrantError
+	return errors.As(err, &grant)
 }
 
 // Timeout reports whether the context's deadline, or connect_timeout, ended it.

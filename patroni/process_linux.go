@@ -1,0 +1,224 @@
+package patroni
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mitchellh/go-ps"
+	"github.com/pgbaton/pgbaton/process"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoProcess says that no Patroni of this user can be seen from here.
+	ErrNoProcess = errors.New("no Patroni process")
+	// ErrManyProcesses says that it is not clear which one is ours.
+	ErrManyProcesses = errors.New("several Patroni processes")
+)
+
+// Process is the Patroni of this machine, held by a pidfd.
+type Process struct {
+	PID     int
+	process *process.Process
+}
+
+// FindProcess finds the Patroni that runs here as our own user, by its command line: a Python that runs a script
+// called patroni (or -m patroni), or a program of that name. One without a handler for SIGHUP does not count: it is just
+// starting, or something else, and the signal would end it. With config, Patroni's configuration file, it must be among the arguments.
+//
+// As process 1 Patroni starts itself once more and passes signals on (source: __main__.py, 4.0.7 and 4.1.5). Then it is
+// process 1 that is returned: a fork's command line is the same for the moment until it runs something else, so of
+// several below one another the uppermost is the only one that surely stays.
+//
+// The errors are [ErrNoProcess] and [ErrManyProcesses], with the process ids and what to do. It does not block.
+func FindProcess(config string) (*Process, error) {
+	all, err := ps.Processes()
+	if err != nil {
+		return nil, fmt.Errorf("patroni: processes: %w", err)
+	}
+	var found []*candidate
+	var passed []string // and why
+	for _, info := range all {
+		if info.Pid() == os.Getpid() {
+			continue
+		}
+		c, why := examine(info.Pid(), config)
+		if c != nil {
+			found = append(found, c)
+		} else if why != "" {
+			passed = append(passed, fmt.Sprintf("%d %s", info.Pid(), why))
+		}
+	}
+	top := uppermost(found)
+	for _, c := range found {
+		if len(top) != 1 || c != top[0] {
+			c.process.Close()
+		}
+	}
+	switch {
+	case len(top) == 1:
+		return &Process{PID: top[0].process.PID, process: top[0].process}, nil
+	case len(top) > 1:
+		ids := make([]string, len(top))
+		for i, c := range top {
+			ids[i] = strconv.Itoa(c.process.PID)
+		}
+		help := "set patroni.config to the file that ours was started with"
+		if config != "" {
+			help = "all were started with " + config
+		}
+		return nil, fmt.Errorf("patroni: %w (%s), none was signalled; %s, or send SIGHUP to the right one by hand", ErrManyProcesses, strings.Join(ids, ", "), help)
+	case len(passed) > 0:
+		if len(passed) > 5 {
+			passed = append(passed[:5], "…")
+		}
+		return nil, fmt.Errorf("patroni: %w that can be signalled: %s", ErrNoProcess, strings.Join(passed, "; "))
+	}
+	return nil, fmt.Errorf("patroni: %w is seen from here; in another container it needs a shared pid namespace", ErrNoProcess)
+}
+
+// Reload sends SIGHUP: Patroni reads its file again in the loop that follows, and reloads the server. Nothing answers.
+func (p *Process) Reload() error {
+	// Asked again: it may have ended its handlers since it was found.
+	if caught, err := p.process.Catches(unix.SIGHUP); err != nil || !caught {
+		return errors.Join(fmt.Errorf("patroni: process %d does not handle SIGHUP; it was not signalled", p.PID), err)
+	}
+	if err := p.process.Signal(unix.SIGHUP); err != nil {
+		return fmt.Errorf("patroni: %w", err)
+	}
+	return nil
+}
+
+// Close lets go of the process.
+func (p *Process) Close() { p.process.Close() }
+
+type candidate struct {
+	process *process.Process
+	parents []int // up to the first process
+}
+
+// examine opens a process that is a Patroni of ours. Of another that looks like one it says why not; neither for all else.
+func examine(pid int, config string) (c *candidate, why string) {
+	p, err := process.Open(pid)
+	if err != nil {
+		return nil, ""
+	}
+	defer func() {
+		if c == nil {
+			p.Close()
+		}
+	}()
+	args, err := p.Args()
+	if err != nil {
+		return nil, ""
+	}
+	rest, ok := arguments(args)
+	if !ok {
+		return nil, ""
+	}
+	uid, err := p.UID()
+	if err != nil {
+		return nil, ""
+	}
+	if uid != os.Geteuid() {
+		return nil, fmt.Sprintf("runs as user %d and we as %d: run pgbaton as that user", uid, os.Geteuid())
+	}
+	caught, err := p.Catches(unix.SIGHUP)
+	if err != nil {
+		return nil, ""
+	}
+	if !caught {
+		return nil, "has no handler for SIGHUP: it is just starting, or no daemon"
+	}
+	if config != "" && !slices.ContainsFunc(rest, func(arg string) bool { return isConfig(p, arg, config) }) {
+		return nil, "was not started with " + config + ", which is patroni.config"
+	}
+	parents := ancestors(pid)
+	if p.Ended() {
+		return nil, ""
+	}
+	return &candidate{process: p, parents: parents}, ""
+}
+
+// arguments returns what follows Patroni's name in its command line; ok is false for any other program.
+func arguments(args []string) (rest []string, ok bool) {
+	if len(args) == 0 {
+		return nil, false
+	}
+	if isPatroni(args[0]) {
+		return args[1:], true
+	}
+	if name := path.Base(args[0]); !strings.HasPrefix(name, "python") && !strings.HasPrefix(name, "pypy") {
+		return nil, false
+	}
+	for i := 1; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "-m":
+			if i+1 < len(args) && args[i+1] == "patroni" {
+				return args[i+2:], true
+			}
+			return nil, false
+		case arg == "-W" || arg == "-X" || arg == "--check-hash-based-pycs": // have a value
+			i++
+		case arg == "-c" || arg == "-":
+			return nil, false
+		case strings.HasPrefix(arg, "-"):
+		default:
+			return args[i+1:], isPatroni(arg)
+		}
+	}
+	return nil, false
+}
+
+func isPatroni(file string) bool {
+	name := path.Base(file)
+	return name == "patroni" || name == "patroni.py"
+}
+
+// isConfig reports whether an argument names the configuration file as we see it, or the folder that it is in.
+func isConfig(p *process.Process, arg, config string) bool {
+	if arg == "" || strings.HasPrefix(arg, "-") {
+		return false
+	}
+	theirs, err := os.Stat(p.Path(arg))
+	if err != nil {
+		// No right to look into the process, or the file is gone: by name.
+		return path.IsAbs(arg) && filepath.Clean(arg) == filepath.Clean(config)
+	}
+	if theirs.IsDir() {
+		config = filepath.Dir(config)
+	}
+	ours, err := os.Stat(config)
+	return err == nil && os.SameFile(theirs, ours)
+}
+
+// ancestors are the process ids above, nearest first.
+func ancestors(pid int) []int {
+	var out []int
+	for range 64 {
+		info, err := ps.FindProcess(pid)
+		if err != nil || info == nil || info.PPid() <= 0 {
+			break
+		}
+		pid = info.PPid()
+		out = append(out, pid)
+	}
+	return out
+}
+
+// uppermost leaves out those that have another one above them.
+func uppermost(found []*candidate) []*candidate {
+	var out []*candidate
+	for _, c := range found {
+		if !slices.ContainsFunc(found, func(o *candidate) bool { return slices.Contains(c.parents, o.process.PID) }) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
