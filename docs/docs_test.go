@@ -20,7 +20,7 @@ import (
 	"github.com/pgbaton/pgbaton/config"
 )
 
-var pages = []string{"README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/facts.md"}
+var pages = []string{"README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/reload.md", "docs/facts.md"}
 
 const root = ".."
 

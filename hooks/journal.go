@@ -16,12 +16,14 @@ import (
 // handover, and for metrics.
 type Entry struct {
 	Time     time.Time     `json:"time"`
-	Hook     string        `json:"hook"`               // before_stop, on_role_change, keeper, pause, resume
+	Hook     string        `json:"hook"`               // before_stop, on_role_change, keeper, pause, resume, reload
 	Event    string        `json:"event"`              // see the Event constants
 	Handover string        `json:"handover,omitempty"` // the same for all entries of one guard or worker
 	Member   string        `json:"member"`
 	Pooler   string        `json:"pooler,omitempty"`
-	Took     time.Duration `json:"took,omitempty"` // nanoseconds
+	Target   string        `json:"target,omitempty"`  // of a reload: postgres, pgbouncer
+	Version  string        `json:"version,omitempty"` // of the configuration, of a reload
+	Took     time.Duration `json:"took,omitempty"`    // nanoseconds
 	Code     int           `json:"code,omitempty"`
 	Text     string        `json:"text,omitempty"`
 }
@@ -42,6 +44,12 @@ const (
 	EventPutBack      = "put_back" // settings are as before
 	EventLeaseExpired = "lease_expired"
 	EventEnded        = "ended"
+)
+
+// Events of a reload, one for the server and one for each pooler.
+const (
+	EventReloaded    = "reloaded"
+	EventNotReloaded = "not_reloaded"
 )
 
 const (

@@ -54,7 +54,7 @@ func (rt *Runtime) specs() []pgb.Spec {
 	for _, p := range rt.Config.Poolers {
 		specs = append(specs, pgb.Spec{
 			DSN: p.DSN, Password: p.Password, First: p.Resolve == "one",
-			Databases: p.Databases.Names, Pidfile: p.Pidfile,
+			Databases: p.Databases.Names, Pidfile: p.Pidfile, Config: p.Config,
 		})
 	}
 	return specs

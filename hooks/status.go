@@ -15,15 +15,33 @@ import (
 
 // Status is what this member can say about a handover: before, during and after.
 type Status struct {
-	Member   string         `json:"member"`
-	Scope    string         `json:"scope,omitempty"`
-	Server   ServerStatus   `json:"server"`
-	Patroni  PatroniStatus  `json:"patroni"`
-	Poolers  []PoolerStatus `json:"poolers"`
-	Leases   []LeaseStatus  `json:"leases,omitempty"`
-	Handover []Entry        `json:"lastHandover,omitempty"` // entries of the last one that this member took part in
-	Problems []string       `json:"problems,omitempty"`     // what would spoil the next one, with what to change
-	Invalid  bool           `json:"-"`                      // a problem is the configuration's: exit code 2
+	Member   string          `json:"member"`
+	Scope    string          `json:"scope,omitempty"`
+	Server   ServerStatus    `json:"server"`
+	Patroni  PatroniStatus   `json:"patroni"`
+	Poolers  []PoolerStatus  `json:"poolers"`
+	Leases   []LeaseStatus   `json:"leases,omitempty"`
+	Versions []VersionReport `json:"versions,omitempty"`     // of the configuration, where one can be seen
+	Handover []HandoverEvent `json:"lastHandover,omitempty"` // of the last one that this member took part in
+	Problems []string        `json:"problems,omitempty"`     // what would spoil the next one, with what to change
+	// Conditions are the status for programs, in the form that Kubernetes gives to its own.
+	Conditions []Condition `json:"conditions"`
+	ConfigFile string      `json:"configFile,omitempty"` // another user, or a link elsewhere, may work with another one
+	StateDir   string      `json:"stateDir,omitempty"`
+	Invalid    bool        `json:"-"` // a problem is the configuration's: exit code 2
+
+	WritableWithoutLock bool `json:"-"`
+}
+
+// HandoverEvent is an entry of the journal.
+type HandoverEvent struct {
+	Time        time.Time `json:"time"`
+	Hook        string    `json:"hook"`
+	Event       string    `json:"event"`
+	Pooler      string    `json:"pooler,omitempty"`
+	TookSeconds float64   `json:"tookSeconds,omitempty"`
+	Code        int       `json:"code,omitempty"`
+	Text        string    `json:"text,omitempty"`
 }
 
 // ServerStatus is the local server's.
@@ -36,28 +54,28 @@ type ServerStatus struct {
 
 // PatroniStatus is what its REST API says.
 type PatroniStatus struct {
-	HasLock     bool          `json:"hasLock"`
-	State       string        `json:"state,omitempty"`
-	Role        string        `json:"role,omitempty"`
-	Version     string        `json:"version,omitempty"`
-	Maintenance bool          `json:"maintenance,omitempty"`
-	DCSLastSeen time.Time     `json:"dcsLastSeen,omitzero"`
-	TTL         time.Duration `json:"ttl,omitempty"`      // nanoseconds
-	LoopWait    time.Duration `json:"loopWait,omitempty"` // nanoseconds
-	Error       string        `json:"error,omitempty"`
+	HasLock         bool      `json:"hasLock"`
+	State           string    `json:"state,omitempty"`
+	Role            string    `json:"role,omitempty"`
+	Version         string    `json:"version,omitempty"`
+	Maintenance     bool      `json:"maintenance,omitempty"`
+	DCSLastSeen     time.Time `json:"dcsLastSeen,omitzero"`
+	TTLSeconds      float64   `json:"ttlSeconds,omitempty"`
+	LoopWaitSeconds float64   `json:"loopWaitSeconds,omitempty"`
+	Error           string    `json:"error,omitempty"`
 }
 
 // PoolerStatus is one pooler's.
 type PoolerStatus struct {
-	Pooler    string        `json:"pooler"`
-	Version   string        `json:"version,omitempty"`
-	Paused    string        `json:"paused"`             // yes, no, unknown (1.18 cannot tell)
-	PausedBy  string        `json:"pausedBy,omitempty"` // guard, hand, foreign
-	Databases []string      `json:"pausedDatabases,omitempty"`
-	Waiting   int           `json:"waitingClients"`
-	MaxWait   time.Duration `json:"maxWait,omitempty"` // nanoseconds
-	Servers   int           `json:"serverConnections"`
-	Error     string        `json:"error,omitempty"`
+	Pooler         string   `json:"pooler"`
+	Version        string   `json:"version,omitempty"`
+	Paused         string   `json:"paused"`             // yes, no, unknown (1.18 cannot tell)
+	PausedBy       string   `json:"pausedBy,omitempty"` // guard, hand, foreign
+	Databases      []string `json:"pausedDatabases,omitempty"`
+	Waiting        int      `json:"waitingClients"`
+	MaxWaitSeconds float64  `json:"maxWaitSeconds,omitempty"` // of the client that waits longest
+	Servers        int      `json:"serverConnections"`
+	Error          string   `json:"error,omitempty"`
 }
 
 // LeaseStatus is a pause of this member that stands.
@@ -73,7 +91,7 @@ const statusTimeout = 3 * time.Second
 func GetStatus(ctx context.Context, rt *Runtime) Status {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	s := Status{Member: member()}
+	s := Status{Member: member(), ConfigFile: rt.Config.File, StateDir: rt.Config.StateDir}
 	var all sync.WaitGroup
 	var health patroni.Health
 	var dynamic patroni.Dynamic
@@ -82,6 +100,7 @@ func GetStatus(ctx context.Context, rt *Runtime) Status {
 	all.Go(func() { s.Patroni, health, dynamic = rt.patroniStatus(ctx) })
 	var poolerProblems []string
 	all.Go(func() { s.Poolers, poolerProblems = rt.poolerStatus(ctx) })
+	all.Go(func() { s.Versions = rt.versions(ctx) })
 	all.Wait()
 	if health.Name != "" {
 		s.Member = health.Name
@@ -91,6 +110,7 @@ func GetStatus(ctx context.Context, rt *Runtime) Status {
 	s.leases(rt)
 	s.lastHandover(rt)
 	s.judge(rt, health, dynamic, identity)
+	s.conditions(rt)
 	return s
 }
 
@@ -121,7 +141,8 @@ func (rt *Runtime) patroniStatus(ctx context.Context) (PatroniStatus, patroni.He
 		dynamic, err = client.Dynamic(ctx)
 	}
 	status := PatroniStatus{HasLock: health.HasLock, State: health.State, Role: health.Role, Version: health.Version,
-		Maintenance: health.Maintenance, DCSLastSeen: health.DCSLastSeen, TTL: dynamic.TTL, LoopWait: dynamic.LoopWait}
+		Maintenance: health.Maintenance, DCSLastSeen: health.DCSLastSeen,
+		TTLSeconds: dynamic.TTL.Seconds(), LoopWaitSeconds: dynamic.LoopWait.Seconds()}
 	if err != nil {
 		status.Error = err.Error()
 	}
@@ -162,7 +183,7 @@ func onePoolerStatus(ctx context.Context, p *pgb.Pooler) PoolerStatus {
 		s.Error = err.Error()
 		return s
 	}
-	s.Version, s.Waiting, s.MaxWait, s.Servers, s.Databases = state.Version, state.Waiting, state.MaxWait, state.Servers, state.PausedDBs
+	s.Version, s.Waiting, s.MaxWaitSeconds, s.Servers, s.Databases = state.Version, state.Waiting, state.MaxWait.Seconds(), state.Servers, state.PausedDBs
 	if state.PausedKnown {
 		s.Paused = "no"
 		if state.Paused {
@@ -202,7 +223,8 @@ func (s *Status) lastHandover(rt *Runtime) {
 	}
 	for _, e := range entries {
 		if e.Handover == last && last != "" {
-			s.Handover = append(s.Handover, e)
+			s.Handover = append(s.Handover, HandoverEvent{Time: e.Time, Hook: e.Hook, Event: e.Event, Pooler: e.Pooler,
+				TookSeconds: e.Took.Seconds(), Code: e.Code, Text: e.Text})
 		}
 	}
 }
@@ -229,6 +251,7 @@ func (s *Status) judge(rt *Runtime, health patroni.Health, dynamic patroni.Dynam
 		problem("local server: %s", s.Server.Error)
 	}
 	if s.Server.Error == "" && !identity.InRecovery && s.Patroni.Error == "" && !health.HasLock {
+		s.WritableWithoutLock = true
 		problem("this server is writable and Patroni does not hold the leader lock")
 	}
 	for _, p := range s.Poolers {

@@ -21,6 +21,7 @@ type Pooler struct {
 	Name      string   // host:port or the pidfile; for logs and errors
 	Databases []string // pause just these; nil means all
 	Pidfile   string   // for signals when the console does not answer; may be empty
+	Config    string   // its pgbouncer.ini as seen from here; may be empty
 
 	config *pgconn.Config // nil: signals only
 	work   *Console       // short statements
@@ -576,6 +577,7 @@ type Spec struct {
 	First     bool   // only the first address behind the name, not all of them
 	Databases []string
 	Pidfile   string
+	Config    string
 }
 
 // Resolver looks up a host name; net.DefaultResolver.LookupHost is one.
@@ -590,7 +592,7 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 	seen := map[string]*Pooler{}
 	for i, spec := range specs {
 		if spec.DSN == "" {
-			poolers = append(poolers, &Pooler{Name: spec.Pidfile, Pidfile: spec.Pidfile, Databases: spec.Databases})
+			poolers = append(poolers, &Pooler{Name: spec.Pidfile, Pidfile: spec.Pidfile, Config: spec.Config, Databases: spec.Databases})
 			continue
 		}
 		base, err := pgconn.ParseConfig(spec.DSN)
@@ -615,7 +617,7 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 			}
 			for _, address := range addresses {
 				cfg := atAddress(target, address)
-				p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile}
+				p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile, Config: spec.Config}
 				if same := seen[p.Name]; same != nil {
 					same.merge(p)
 					continue
@@ -641,6 +643,9 @@ func (p *Pooler) merge(other *Pooler) {
 	}
 	if p.Pidfile == "" {
 		p.Pidfile = other.Pidfile
+	}
+	if p.Config == "" {
+		p.Config = other.Config
 	}
 }
 

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"fmt"
-
-	"github.com/pgbaton/pgbaton/hooks"
-)
+import "github.com/pgbaton/pgbaton/hooks"
 
 // keepCmd and workCmd are the processes that outlive a hook. Hooks start them; people do not.
 type keepCmd struct{}
@@ -26,16 +22,5 @@ func (c *workCmd) Run(p *program) error {
 		return err
 	}
 	p.code = hooks.Work(p.ctx, rt, c.hook(), p.stdout).Code
-	return nil
-}
-
-// reloadCmd answers the link of that name, which exists so that a later version finds it.
-type reloadCmd struct {
-	What string `arg:"" optional:""`
-}
-
-func (*reloadCmd) Run(p *program) error {
-	fmt.Fprintln(p.stderr, "pgbaton: reload is not in this version; use patronictl reload, and RELOAD on PgBouncer's admin console")
-	p.code = hooks.Refused
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
@@ -29,10 +28,10 @@ func (c *statusCmd) Run(p *program) error {
 		e.SetIndent("", "  ")
 		return e.Encode(s)
 	}
-	return p.statusTable(s, rt.Config)
+	return p.statusTable(s)
 }
 
-func (p *program) statusTable(s hooks.Status, c *config.Config) error {
+func (p *program) statusTable(s hooks.Status) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	line := func(name string, words ...string) {
 		if text := strings.Join(words, ", "); text != "" {
@@ -63,14 +62,17 @@ func (p *program) statusTable(s hooks.Status, c *config.Config) error {
 		line("Lock", lock)
 	}
 	// Another user, or a link elsewhere, may work with another file and another directory.
-	file := c.File
+	file := s.ConfigFile
 	if file == "" {
 		file = "no file"
 	}
 	line("Config", file)
-	line("State", c.StateDir)
+	line("State", s.StateDir)
 	for _, l := range s.Leases {
 		line("Lease", fmt.Sprintf("by %s since %s, until %s", l.Owner, clock(l.Since), clock(l.Until)))
+	}
+	for _, v := range s.Versions {
+		line("Version", versionLine(v))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -85,13 +87,13 @@ func (p *program) statusTable(s hooks.Status, c *config.Config) error {
 			if len(x.Databases) > 0 {
 				paused += " " + strings.Join(x.Databases, ",")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", x.Pooler, x.Version, paused, x.Waiting, x.MaxWait.Round(time.Millisecond), x.Servers, oneLine(x.Error))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", x.Pooler, x.Version, paused, x.Waiting, seconds(x.MaxWaitSeconds), x.Servers, oneLine(x.Error))
 		}
 	}
 	if len(s.Handover) > 0 {
 		fmt.Fprintln(w, "\nLAST HANDOVER\tHOOK\tEVENT\tPOOLER\tTOOK\tTEXT")
 		for _, e := range s.Handover {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Hook, e.Event, e.Pooler, e.Took.Round(time.Millisecond), oneLine(e.Text))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Hook, e.Event, e.Pooler, seconds(e.TookSeconds), oneLine(e.Text))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -114,3 +116,7 @@ func orError(value, problem string) string {
 }
 
 func clock(t time.Time) string { return t.Local().Format("15:04:05") }
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+type reloadCmd struct {
+	Target        string `arg:"" optional:"" enum:"postgres,pgbouncer,all" default:"all" help:"What to reload: ${enum}."`
+	ConfigVersion string `help:"Wait until the configuration has this version, or a newer one." placeholder:"N"`
+	Timeout       string `help:"Longest wait for the version, and for the end of a handover; default 2m." placeholder:"2m"`
+	Output        string `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
+	DryRun        bool   `help:"Look and say what would be done."`
+}
+
+func (c *reloadCmd) Run(p *program) error {
+	o := hooks.ReloadOptions{Target: c.Target}
+	var err error
+	if o.Timeout, err = duration("--timeout", c.Timeout); err != nil {
+		return err
+	}
+	if c.ConfigVersion != "" {
+		version, err := configversion.Parse(c.ConfigVersion)
+		if err != nil {
+			return &config.Error{Key: "--config-version", Problem: err.Error(), Err: err}
+		}
+		o.Version = &version
+	}
+	rt, err := p.runtime(c.DryRun)
+	if err != nil {
+		return err
+	}
+	r := hooks.Reload(p.ctx, rt, o)
+	p.code = r.Code
+	if c.Output == "json" {
+		e := json.NewEncoder(p.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(struct {
+			Code     int    `json:"code"`
+			Decision string `json:"decision"`
+			hooks.ReloadReport
+		}{r.Code, r.Decision, r})
+	}
+	return p.reloadTable(r)
+}
+
+func (p *program) reloadTable(r hooks.ReloadReport) error {
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
+	if r.Postgres != nil || len(r.Poolers) > 0 {
+		row("TARGET", "DONE", "BY", "VERIFIED", "ERROR")
+	}
+	if s := r.Postgres; s != nil {
+		row("postgres", s.Done, s.How, yesNo(s.Verified, ""), oneLine(s.Error))
+	}
+	for _, x := range r.Poolers {
+		row(x.Pooler, x.Done, x.How, yesNo(x.Verified, x.NotVerified), oneLine(x.Error))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, v := range r.Versions {
+		fmt.Fprintln(p.stdout, versionLine(v))
+	}
+	if s := r.Postgres; s != nil {
+		for _, e := range s.FileErrors {
+			fmt.Fprintln(p.stdout, "postgres: error in "+oneLine(e.String()))
+		}
+		for _, x := range s.PendingRestart {
+			fmt.Fprintln(p.stdout, oneLine(fmt.Sprintf("postgres: needs a restart: %s is %q and will be %q", x.Name, x.Running, x.File)))
+		}
+	}
+	for _, x := range r.Poolers {
+		for _, d := range x.Changed {
+			fmt.Fprintln(p.stdout, oneLine(fmt.Sprintf("%s: %s: %q → %q", x.Pooler, d.Key, d.Running, d.Want)))
+		}
+		for _, d := range x.NotApplied {
+			fmt.Fprintln(p.stdout, oneLine(x.Pooler+": not applied: "+d.String()))
+		}
+		for _, d := range x.NeedsRestart {
+			fmt.Fprintln(p.stdout, oneLine(x.Pooler+": needs a restart: "+d.String()))
+		}
+	}
+	if r.Code != hooks.Done {
+		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
+	} else {
+		fmt.Fprintln(p.stdout, r.Decision)
+	}
+	return nil
+}
+
+// versionLine says where a version stands, for status and reload.
+func versionLine(v hooks.VersionReport) string {
+	line := v.Target + ": " + versionText(v.Seen) + " (" + v.Source + ")"
+	if v.OnDisk != nil {
+		line += ", on disk " + versionText(v.OnDisk)
+	}
+	if v.Applied != nil {
+		line += ", applied " + versionText(v.Applied)
+	}
+	if v.Error != "" {
+		line += ": " + v.Error
+	}
+	return oneLine(line)
+}
+
+func versionText(v *configversion.Version) string {
+	if v == nil {
+		return "not there"
+	}
+	return fmt.Sprint(uint64(*v))
+}
+
+func yesNo(yes bool, why string) string {
+	switch {
+	case yes:
+		return "yes"
+	case why != "":
+		return "no: " + oneLine(why)
+	}
+	return "no"
+}

@@ -1,0 +1,167 @@
+package hooks
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgbaton/pgbaton/configversion"
+)
+
+// Condition is one aspect of a status, in the form of Kubernetes' conditions.
+type Condition struct {
+	Type               string    `json:"type"`
+	Status             string    `json:"status"` // True, False, Unknown
+	Reason             string    `json:"reason"` // one word, for programs
+	Message            string    `json:"message,omitempty"`
+	LastTransitionTime time.Time `json:"lastTransitionTime"` // when Status last changed, as far as this member's state directory knows
+	ObservedVersion    string    `json:"observedVersion,omitempty"`
+}
+
+// Types of conditions.
+const (
+	ConditionReady       = "Ready"                // a handover could begin now
+	ConditionProgressing = "Progressing"          // one is under way, or a pause by hand stands
+	ConditionDegraded    = "Degraded"             // something needs a person
+	ConditionValid       = "ConfigurationValid"   // of pgbaton
+	ConditionApplied     = "ConfigurationApplied" // of PostgreSQL and PgBouncer: what runs is what was asked for
+)
+
+const conditionsName = "conditions.json"
+
+// conditions judges the status, and keeps since when each one has been so.
+func (s *Status) conditions(rt *Runtime) {
+	s.Conditions = judgeConditions(*s)
+	path := ""
+	var before []Condition
+	if rt.Config.StateDir != "" {
+		path = filepath.Join(rt.Config.StateDir, conditionsName)
+		_ = readState(path, &before) // none yet, or torn by another version: everything is new
+	}
+	if since(s.Conditions, before, time.Now()) && path != "" && !rt.DryRun {
+		if err := writeState(path, s.Conditions); err != nil {
+			rt.Log.Debug("conditions are not kept", "error", err)
+		}
+	}
+}
+
+// since carries over when each status began, and reports whether one has changed.
+func since(conditions, before []Condition, now time.Time) (changed bool) {
+	for i := range conditions {
+		c := &conditions[i]
+		c.LastTransitionTime = now.UTC().Truncate(time.Second)
+		at := slices.IndexFunc(before, func(b Condition) bool { return b.Type == c.Type })
+		if at >= 0 && before[at].Status == c.Status && before[at].LastTransitionTime.Before(now) {
+			c.LastTransitionTime = before[at].LastTransitionTime
+			continue
+		}
+		changed = true
+	}
+	return changed
+}
+
+func judgeConditions(s Status) []Condition {
+	var paused, unreachable, foreign []string
+	for _, p := range s.Poolers {
+		switch {
+		case p.Error != "":
+			unreachable = append(unreachable, p.Pooler+": "+p.Error)
+		case p.PausedBy != "":
+			paused = append(paused, p.Pooler+" by "+p.PausedBy)
+		case p.Paused == "yes":
+			foreign = append(foreign, p.Pooler)
+		}
+	}
+	progressing := Condition{Type: ConditionProgressing, Status: "False", Reason: "Idle"}
+	switch {
+	case len(paused) > 0:
+		progressing = Condition{Type: ConditionProgressing, Status: "True", Reason: "PoolersPaused", Message: "paused: " + strings.Join(paused, ", ")}
+	case slices.ContainsFunc(s.Leases, func(l LeaseStatus) bool { return time.Now().Before(l.Until) }):
+		progressing = Condition{Type: ConditionProgressing, Status: "True", Reason: "LeaseRunning", Message: "a pause of this member has a lease"}
+	}
+	degraded := Condition{Type: ConditionDegraded, Status: "False", Reason: "AsExpected"}
+	bad := func(reason, message string) {
+		if degraded.Status != "True" {
+			degraded = Condition{Type: ConditionDegraded, Status: "True", Reason: reason, Message: message}
+		}
+	}
+	switch {
+	case s.WritableWithoutLock:
+		bad("WritableWithoutLock", "this server is writable and Patroni does not hold the leader lock")
+	case len(unreachable) > 0:
+		bad("PoolerUnreachable", strings.Join(unreachable, "; "))
+	case len(foreign) > 0:
+		bad("PausedByOthers", "paused, and not by pgbaton: "+strings.Join(foreign, ", "))
+	case s.Patroni.Error != "":
+		bad("PatroniUnreachable", s.Patroni.Error)
+	case s.Server.Error != "":
+		bad("ServerUnreachable", s.Server.Error)
+	}
+	valid := Condition{Type: ConditionValid, Status: "True", Reason: "Loaded"}
+	if s.Invalid {
+		valid = Condition{Type: ConditionValid, Status: "False", Reason: "Invalid", Message: strings.Join(s.Problems, "; ")}
+	}
+	ready := Condition{Type: ConditionReady, Status: "True", Reason: "AllAnswer"}
+	switch {
+	case degraded.Status == "True":
+		ready = Condition{Type: ConditionReady, Status: "False", Reason: degraded.Reason, Message: degraded.Message}
+	case s.Invalid:
+		ready = Condition{Type: ConditionReady, Status: "False", Reason: "ConfigurationInvalid", Message: valid.Message}
+	case len(s.Poolers) == 0:
+		ready = Condition{Type: ConditionReady, Status: "False", Reason: "NoPoolers", Message: "no poolers are configured"}
+	case progressing.Status == "True":
+		ready = Condition{Type: ConditionReady, Status: "False", Reason: progressing.Reason, Message: progressing.Message}
+	}
+	return []Condition{ready, progressing, degraded, valid, appliedCondition(s.Versions)}
+}
+
+// appliedCondition compares what is wanted with what runs. A version that nobody can see is unknown, not wrong.
+func appliedCondition(versions []VersionReport) Condition {
+	c := Condition{Type: ConditionApplied, Status: "Unknown", Reason: "NoVersionSource", Message: "set versions in the configuration file"}
+	var observed, behind, unknown []string
+	for _, v := range versions {
+		switch {
+		case v.Error != "":
+			unknown = append(unknown, v.Target+": "+v.Error)
+		case v.Seen == nil, v.Applied == nil:
+			unknown = append(unknown, v.Target)
+		case *v.Applied < *v.Seen:
+			behind = append(behind, fmt.Sprintf("%s runs %d, %d is wanted", v.Target, *v.Applied, *v.Seen))
+		}
+		if v.Applied != nil {
+			observed = append(observed, fmt.Sprintf("%s=%d", v.Target, *v.Applied))
+		}
+	}
+	switch {
+	case len(behind) > 0:
+		c = Condition{Type: ConditionApplied, Status: "False", Reason: "ReloadNeeded", Message: strings.Join(behind, "; ")}
+	case len(unknown) > 0:
+		c = Condition{Type: ConditionApplied, Status: "Unknown", Reason: "VersionUnknown", Message: strings.Join(unknown, "; ")}
+	case len(versions) > 0:
+		c = Condition{Type: ConditionApplied, Status: "True", Reason: "UpToDate"}
+	}
+	c.ObservedVersion = strings.Join(observed, ",")
+	return c
+}
+
+// lastApplied is the version that the last reload has verified, on all poolers; PgBouncer itself cannot tell.
+func lastApplied(entries []Entry, target string) *configversion.Version {
+	run := ""
+	var lowest *configversion.Version
+	for _, e := range slices.Backward(entries) {
+		if e.Hook != "reload" || e.Target != target || run != "" && e.Handover != run {
+			continue
+		}
+		run = e.Handover
+		v, err := configversion.Parse(e.Version)
+		if err != nil || e.Event != EventReloaded {
+			return nil
+		}
+		if lowest == nil || v < *lowest {
+			lowest = &v
+		}
+	}
+	return lowest
+}

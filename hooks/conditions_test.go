@@ -1,0 +1,92 @@
+package hooks
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgbaton/pgbaton/configversion"
+)
+
+func TestConditions(t *testing.T) {
+	v := func(n configversion.Version) *configversion.Version { return &n }
+	ok := PoolerStatus{Pooler: "a:6432", Paused: "no"}
+	for _, c := range []struct {
+		name   string
+		status Status
+		want   map[string]string // type to status and reason
+	}{
+		{"all is well", Status{Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(42), Applied: v(42)}}},
+			map[string]string{"Ready": "True AllAnswer", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "True UpToDate"}},
+		{"a handover", Status{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}}},
+			map[string]string{"Ready": "False PoolersPaused", "Progressing": "True PoolersPaused", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"a lease of ours", Status{Poolers: []PoolerStatus{ok}, Leases: []LeaseStatus{{Until: time.Now().Add(time.Minute)}}},
+			map[string]string{"Ready": "False LeaseRunning", "Progressing": "True LeaseRunning", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"psql", Status{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes"}}},
+			map[string]string{"Ready": "False PausedByOthers", "Progressing": "False Idle", "Degraded": "True PausedByOthers", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"one is down", Status{Poolers: []PoolerStatus{ok, {Pooler: "b:6432", Error: "refused"}}},
+			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"two writers first", Status{WritableWithoutLock: true, Poolers: []PoolerStatus{{Pooler: "b:6432", Error: "refused"}}},
+			map[string]string{"Ready": "False WritableWithoutLock", "Progressing": "False Idle", "Degraded": "True WritableWithoutLock", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"behind, and invalid", Status{Invalid: true, Problems: []string{"budget"}, Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}},
+			map[string]string{"Ready": "False ConfigurationInvalid", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "False Invalid", "ConfigurationApplied": "False ReloadNeeded"}},
+		{"a version that nobody can see", Status{Versions: []VersionReport{{Target: "pgbouncer", Error: "no such file"}}},
+			map[string]string{"Ready": "False NoPoolers", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown VersionUnknown"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := map[string]string{}
+			for _, x := range judgeConditions(c.status) {
+				got[x.Type] = x.Status + " " + x.Reason
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestConditionSince: the time is that of the last change of Status, not of Reason.
+func TestConditionSince(t *testing.T) {
+	began, now := time.Now().Add(-time.Hour), time.Now()
+	before := []Condition{{Type: "Ready", Status: "True", LastTransitionTime: began}, {Type: "Degraded", Status: "False", LastTransitionTime: began}}
+	conditions := []Condition{{Type: "Ready", Status: "True", Reason: "Other"}, {Type: "Degraded", Status: "True"}, {Type: "New", Status: "True"}}
+	if !since(conditions, before, now) {
+		t.Error("a change was not seen")
+	}
+	if !conditions[0].LastTransitionTime.Equal(began) {
+		t.Errorf("Ready is the same and has a new time: %v", conditions[0].LastTransitionTime)
+	}
+	for _, c := range conditions[1:] {
+		if now.Sub(c.LastTransitionTime) > time.Second {
+			t.Errorf("%s has changed and has the time %v", c.Type, c.LastTransitionTime)
+		}
+	}
+	if again := append([]Condition(nil), conditions...); since(again, conditions, now.Add(time.Minute)) {
+		t.Error("nothing has changed, and a change was seen")
+	}
+}
+
+func TestLastApplied(t *testing.T) {
+	entry := func(run, target, pooler, event, version string) Entry {
+		return Entry{Hook: "reload", Handover: run, Target: target, Pooler: pooler, Event: event, Version: version}
+	}
+	first := []Entry{entry("1", "pgbouncer", "a", EventReloaded, "41"), entry("1", "pgbouncer", "gone", EventReloaded, "41")}
+	second := append(first, entry("2", "pgbouncer", "a", EventReloaded, "42"), entry("2", "postgres", "", EventReloaded, "50"))
+	for _, c := range []struct {
+		name    string
+		entries []Entry
+		want    configversion.Version // 0: none
+	}{
+		{"never", nil, 0},
+		{"both", first, 41},
+		{"the last run counts, and a pooler that is no more does not", second, 42},
+		{"one failed", append(second, entry("3", "pgbouncer", "a", EventReloaded, "43"), entry("3", "pgbouncer", "b", EventNotReloaded, "43")), 0},
+		{"without a version", append(second, entry("3", "pgbouncer", "a", EventReloaded, "")), 0},
+	} {
+		got := lastApplied(c.entries, ReloadPgBouncer)
+		if c.want == 0 && got != nil || c.want != 0 && (got == nil || *got != c.want) {
+			t.Errorf("%s: %v, want %d", c.name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// reconcileGrace is how much longer than its lease a pause is left alone: its keeper is the one to end it.
+const reconcileGrace = 5 * time.Second
+
+// Reconciler ends pauses that have outlived their lease: those whose keeper ended with its container, or never could reach the
+// pooler. It acts on the member that is the writable primary and holds the leader lock, and nowhere else. What it knows of a pause is
+// when it was first seen, so a pause lasts its lease longer at most after a restart of the process that reconciles.
+type Reconciler struct {
+	rt            *Runtime
+	resumeForeign bool
+	log           *slog.Logger
+	seen          map[string]sighting
+}
+
+// sighting is a pause as it was first seen.
+type sighting struct {
+	what  pauseKey
+	since time.Time
+	told  bool
+}
+
+// pauseKey tells one pause from another.
+type pauseKey struct {
+	marked bool
+	owner  pgb.Owner
+	nonce  int
+	paused bool
+}
+
+// NewReconciler makes one; resumeForeign lets it also end, after a lease's time, a pause that pgbaton has not made.
+func NewReconciler(rt *Runtime, resumeForeign bool) *Reconciler {
+	return &Reconciler{rt: rt, resumeForeign: resumeForeign, seen: map[string]sighting{}, log: rt.Log.With("hook", "reconcile", "member", member())}
+}
+
+// Reconciled is what a round has found out about one pooler.
+type Reconciled struct {
+	Pooler string
+	Done   string // "resumed", "put back", "reported"; "" when there was nothing to do
+	Text   string
+}
+
+// verdict is what to do about a pause.
+type verdict int
+
+const (
+	leaveAlone verdict = iota
+	resumeIt
+	putSettings // the setting only
+	reportIt    // to a person
+)
+
+// overdue decides about a pause that was first seen so long ago. lease is the configured one; until is the end of this
+// member's own lease for that owner, zero when it has none.
+func overdue(s pgb.State, seen, lease time.Duration, until, now time.Time, resumeForeign bool) (verdict, string) {
+	ours := s.Mark != nil && s.Mark.Owner != pgb.Foreign
+	paused := s.LooksPaused()
+	foreign := func() (verdict, string) {
+		switch {
+		case !resumeForeign:
+			return reportIt, "is paused, and not by pgbaton: RESUME in its admin console, or pgbaton resume"
+		case seen < lease+reconcileGrace:
+			return leaveAlone, ""
+		}
+		return resumeIt, "somebody else's pause had stood for longer than a lease"
+	}
+	switch {
+	case s.Mark == nil && !paused:
+		return leaveAlone, ""
+	case s.Mark == nil:
+		return foreign()
+	case !until.IsZero() && now.Before(until.Add(reconcileGrace)):
+		return leaveAlone, ""
+	case ours && s.Mark.Owner == pgb.Hand && until.IsZero():
+		// Made on another member, with a lease that only that member knows.
+		if seen < lease+reconcileGrace {
+			return leaveAlone, ""
+		}
+		return reportIt, "is paused by hand on another member for longer than the usual lease: its keeper ends it, or pgbaton resume"
+	case until.IsZero() && seen < lease+reconcileGrace:
+		return leaveAlone, ""
+	case ours && s.PausedKnown && !s.Paused:
+		return putSettings, "settings of a pause that is over were put back"
+	case ours:
+		return resumeIt, "the pause by " + s.Mark.Owner.String() + " had outlived its lease"
+	case paused:
+		return foreign()
+	}
+	return putSettings, "settings of a pause that is over were put back"
+}
+
+// Round looks at every pooler once and does what is due. It blocks until all have answered, consoleTimeout at most for each. Where this
+// member is not the writable primary with the lock it does nothing, and forgets what it has seen. The error is transient.
+func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
+	if err := c.entitled(ctx); err != nil {
+		clear(c.seen)
+		if errors.Is(err, errNotPrimary) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	poolers, _, errs := c.rt.fleet(ctx, nil)
+	defer closeAll(poolers)
+	c.rt.selectDatabases(ctx, c.log, poolers)
+	var mu sync.Mutex
+	var done []Reconciled
+	errs = append(errs, pgb.Each(poolers, func(p *pgb.Pooler) error {
+		if !p.HasConsole() {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+		defer cancel()
+		state, err := p.State(ctx)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		what, why, told := c.judge(p.Name, state)
+		mu.Unlock()
+		r := Reconciled{Pooler: p.Name, Text: why}
+		if r.Done, err = c.do(ctx, p, state.Mark == nil || state.Mark.Owner == pgb.Foreign, what, why, told); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Done == "resumed" || r.Done == "put back" {
+			delete(c.seen, p.Name)
+		}
+		if r.Done != "" {
+			done = append(done, r)
+		}
+		return nil
+	})...)
+	return done, errors.Join(errs...)
+}
+
+// errNotPrimary: another member reconciles.
+var errNotPrimary = errors.New("not the writable primary with the leader lock")
+
+func (c *Reconciler) entitled(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	primary, err := localIsPrimary(ctx, c.rt)
+	if err != nil {
+		return fmt.Errorf("local server: %w", err)
+	}
+	if !primary {
+		return errNotPrimary
+	}
+	client, err := c.rt.patroniClient()
+	if err != nil {
+		return err
+	}
+	health, err := client.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	if !health.HasLock || !health.Primary() {
+		return errNotPrimary
+	}
+	return nil
+}
+
+// judge remembers since when a pause has been seen; told says that a person was told of it already.
+func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why string, told bool) {
+	key := pauseKey{paused: state.LooksPaused()}
+	if m := state.Mark; m != nil {
+		key.marked, key.owner, key.nonce = true, m.Owner, m.Nonce
+	}
+	now := time.Now()
+	s, ok := c.seen[pooler]
+	if !ok || s.what != key {
+		s = sighting{what: key, since: now}
+	}
+	what, why = overdue(state, now.Sub(s.since), c.rt.Config.Pause.Lease, c.leaseUntil(state), now, c.resumeForeign)
+	told, s.told = s.told, s.told || what == reportIt
+	c.seen[pooler] = s
+	return what, why, told
+}
+
+// leaseUntil is the end of this member's own lease of the pause, zero when it has none.
+func (c *Reconciler) leaseUntil(state pgb.State) time.Time {
+	var order leaseOrder
+	if state.Mark == nil || c.rt.Config.StateDir == "" {
+		return time.Time{}
+	}
+	if readState(filepath.Join(c.rt.Config.StateDir, leaseFile(state.Mark.Owner)), &order) != nil || order.Nonce != state.Mark.Nonce {
+		return time.Time{}
+	}
+	return order.Until
+}
+
+func (c *Reconciler) do(ctx context.Context, p *pgb.Pooler, foreign bool, what verdict, why string, told bool) (string, error) {
+	log := c.log.With("pooler", p.Name)
+	event := EventPutBack
+	done := "put back"
+	switch what {
+	case leaveAlone:
+		return "", nil
+	case reportIt:
+		if !told {
+			log.Warn(why)
+		}
+		return "reported", nil
+	case resumeIt:
+		resume := p.Resume
+		if foreign {
+			resume = p.ResumeEverything
+		}
+		if _, err := resume(ctx); err != nil {
+			return "", fmt.Errorf("pooler %s is paused for longer than its lease and cannot be resumed: %w", p.Name, err)
+		}
+		event, done = EventLeaseExpired, "resumed"
+	}
+	if err := p.Unmark(ctx); err != nil {
+		return "", err
+	}
+	log.Warn(why+": "+done, "done", done)
+	c.rt.openJournal("reconcile", newID()).add(Entry{Event: event, Pooler: p.Name, Text: why})
+	return done, nil
+}

@@ -1,0 +1,295 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+const (
+	// verifyGrace is what a reload may take beyond loop_wait: Patroni writes the files, the postmaster reads them.
+	verifyGrace = 5 * time.Second
+	// ctlTimeout bounds patronictl: Python takes a second to start, and it asks the DCS.
+	ctlTimeout = 30 * time.Second
+)
+
+// PostgresReload is what became of this member's server.
+type PostgresReload struct {
+	Done           string           `json:"done"`
+	How            string           `json:"how,omitempty"` // "POST /reload", "patronictl reload", "SIGHUP to process 7"
+	Verified       bool             `json:"verified"`
+	LoadedBefore   time.Time        `json:"loadedBefore,omitzero"` // pg_conf_load_time() before and after
+	Loaded         time.Time        `json:"loaded,omitzero"`
+	FileErrors     []FileError      `json:"fileErrors,omitempty"`
+	PendingRestart []PendingSetting `json:"pendingRestart,omitempty"`
+	Error          string           `json:"error,omitempty"`
+}
+
+// FileError is a line of a configuration file that was not taken.
+type FileError struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Name    string `json:"name,omitempty"`
+	Problem string `json:"problem"`
+}
+
+func (e FileError) String() string {
+	at := e.File
+	if e.Line > 0 {
+		at = fmt.Sprintf("%s:%d", e.File, e.Line)
+	}
+	return strings.TrimPrefix(strings.TrimSuffix(strings.Join([]string{at, e.Name, e.Problem}, ": "), ": "), ": ")
+}
+
+// PendingSetting is a setting that takes effect with the next restart.
+type PendingSetting struct {
+	Name    string `json:"name"`
+	Running string `json:"running,omitempty"`
+	File    string `json:"file,omitempty"`
+}
+
+// serverConn is what the local server is asked.
+type serverConn = *postgres.Conn
+
+// withServer calls do with a connection of its own, for statusTimeout at most.
+func (rt *Runtime) withServer(ctx context.Context, do func(context.Context, serverConn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	server, err := rt.localServer()
+	if err != nil {
+		return err
+	}
+	conn, err := server.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(ctx, conn)
+}
+
+func (r *reload) postgres(ctx context.Context) (*PostgresReload, error) {
+	start := time.Now()
+	report := &PostgresReload{Done: ReloadNot}
+	err := r.reloadPostgres(ctx, report)
+	entry := Entry{Event: EventReloaded, Target: ReloadPostgres, Took: time.Since(start), Version: r.versions[ReloadPostgres].text()}
+	if err != nil {
+		report.Error = err.Error()
+		entry.Event, entry.Code, entry.Text = EventNotReloaded, Failed, err.Error()
+		err = fmt.Errorf("postgres: %w", err)
+	}
+	r.journal.add(entry)
+	return report, err
+}
+
+func (r *reload) reloadPostgres(ctx context.Context, report *PostgresReload) error {
+	before, err := r.lookAtPostgres(ctx)
+	if err != nil {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("nothing was reloaded, the local server cannot be asked: %w", err)}
+	}
+	report.LoadedBefore = before
+	if r.rt.DryRun {
+		report.Done = ReloadWould
+		return r.wouldReloadPostgres(ctx, report)
+	}
+	loopWait := r.loopWait(ctx)
+	report.How, err = r.askPatroni(ctx)
+	if err != nil {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("nothing was reloaded: %w", err)}
+	}
+	r.say(ReloadPostgres, "", "%s is sent; Patroni does it within its loop_wait of %s", report.How, loopWait)
+	report.Done = ReloadFailed
+	err = r.awaitLoaded(ctx, report, loopWait+verifyGrace)
+	// What the files say is told in both cases: it is why they were not loaded, or what of them was not.
+	if judged := r.judgeFiles(ctx, report); judged != nil {
+		return judged
+	}
+	if err != nil {
+		return err
+	}
+	report.Done, report.Verified = ReloadDone, true
+	r.say(ReloadPostgres, "", "reloaded: configuration loaded at %s, %d setting(s) wait for a restart", report.Loaded.Format(time.RFC3339Nano), len(report.PendingRestart))
+	return nil
+}
+
+func (r *reload) lookAtPostgres(ctx context.Context) (loaded time.Time, err error) {
+	err = r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
+		loaded, err = conn.LoadTime(ctx)
+		return err
+	})
+	return loaded, err
+}
+
+// wouldReloadPostgres says by whom, and what stands in the files already.
+func (r *reload) wouldReloadPostgres(ctx context.Context, report *PostgresReload) error {
+	asking, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	if _, err := r.patroni.Leader(asking); err != nil {
+		r.say(ReloadPostgres, "", "Patroni's REST API: %v", err)
+	} else {
+		report.How = "POST /reload"
+	}
+	return r.judgeFiles(ctx, report)
+}
+
+// loopWait is how long Patroni may take to begin; its default where it does not tell.
+func (r *reload) loopWait(ctx context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	if dynamic, err := r.patroni.Dynamic(ctx); err == nil && dynamic.LoopWait > 0 {
+		return dynamic.LoopWait
+	}
+	return patroni.DefaultLoopWait
+}
+
+// askPatroni asks for the reload in the first way that is open. Patroni refusing us is an answer, and no reason to go round it.
+func (r *reload) askPatroni(ctx context.Context) (how string, err error) {
+	asking, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	err = r.patroni.Reload(asking)
+	if err == nil {
+		return "POST /reload", nil
+	}
+	if !patroni.Unanswered(err) && !patroni.Unreachable(err) {
+		return "", err
+	}
+	r.say(ReloadPostgres, "", "Patroni's REST API does not answer: %v", err)
+	c := r.rt.Config.Patroni
+	running, cancelRunning := context.WithTimeout(ctx, ctlTimeout)
+	defer cancelRunning()
+	ctl := patroni.CtlReload(running, c.Config, c.Scope, c.Name, c.Password)
+	if ctl == nil {
+		return "patronictl reload", nil
+	}
+	r.say(ReloadPostgres, "", "patronictl: %v", ctl)
+	process, found := patroni.FindProcess(c.Config)
+	if found != nil {
+		return "", errors.Join(err, ctl, found)
+	}
+	defer process.Close()
+	if sent := process.Reload(); sent != nil {
+		return "", errors.Join(err, ctl, sent)
+	}
+	return fmt.Sprintf("SIGHUP to Patroni, process %d", process.PID), nil
+}
+
+// awaitLoaded blocks until the server has loaded its files anew and the version is in force.
+func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, limit time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	version := r.versions[ReloadPostgres]
+	setting := r.rt.Config.Versions.Postgres.Setting
+	start, told := time.Now(), false
+	err := persistently(waiting, func() error {
+		if time.Since(start) > 2*time.Second && !told {
+			told = true
+			r.say(ReloadPostgres, "", "waiting for Patroni to reload, %s at most", limit)
+		}
+		return r.rt.withServer(waiting, func(ctx context.Context, conn serverConn) error {
+			loaded, err := conn.LoadTime(ctx)
+			if err != nil {
+				return err
+			}
+			if !loaded.After(report.LoadedBefore) {
+				return fmt.Errorf("the configuration was last loaded at %s, before the reload was asked for", loaded.Format(time.RFC3339))
+			}
+			report.Loaded = loaded
+			if setting == "" || version.Seen == nil {
+				return nil
+			}
+			text, ok, err := conn.Setting(ctx, setting)
+			if err != nil {
+				return err
+			}
+			applied, err := configversion.Parse(text)
+			if !ok || err != nil {
+				return fmt.Errorf("%s is %q in the running server, not %d", setting, text, *version.Seen)
+			}
+			version.Applied = &applied
+			if applied < *version.Seen {
+				return fmt.Errorf("%s is %d in the running server, not %d", setting, applied, *version.Seen)
+			}
+			return nil
+		})
+	}, nil)
+	if err == nil && setting == "" && version != nil {
+		version.Applied = version.Seen
+	}
+	if err != nil {
+		return &fault{problem: ProblemNotApplied, err: fmt.Errorf("%s was sent, and within %s it has not come to effect: %w; Patroni's log says why", report.How, limit, err)}
+	}
+	return nil
+}
+
+// judgeFiles lists what the server found wrong in its files, and what waits for a restart.
+func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
+	version := r.versions[ReloadPostgres]
+	setting := r.rt.Config.Versions.Postgres.Setting
+	err := r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
+		pending, err := conn.PendingRestart(ctx)
+		if err != nil {
+			return err
+		}
+		for _, p := range pending {
+			report.PendingRestart = append(report.PendingRestart, PendingSetting{Name: p.Name, Running: p.Running, File: p.File})
+		}
+		if setting != "" && version != nil {
+			if text, ok, err := conn.FileSetting(ctx, setting); err == nil && ok {
+				if v, err := configversion.Parse(text); err == nil {
+					version.OnDisk = &v
+				}
+			}
+		}
+		wrong, err := conn.FileErrors(ctx)
+		for _, e := range wrong {
+			report.FileErrors = append(report.FileErrors, FileError{File: e.File, Line: e.Line, Name: e.Name, Problem: e.Problem})
+		}
+		return err
+	})
+	if err != nil {
+		return &fault{problem: ProblemNotVerified, err: fmt.Errorf("whether the files are in order cannot be seen: %w", err)}
+	}
+	r.pendingByPatroni(ctx, report)
+	if len(report.FileErrors) > 0 {
+		texts := make([]string, len(report.FileErrors))
+		for i, e := range report.FileErrors {
+			texts[i] = e.String()
+		}
+		return &fault{problem: ProblemInvalidFile, err: errors.New(strings.Join(texts, "; "))}
+	}
+	return nil
+}
+
+// pendingByPatroni adds what only Patroni knows: it gives some parameters (max_connections and its like) on the command
+// line, and the server does not see the file's differ.
+func (r *reload) pendingByPatroni(ctx context.Context, report *PostgresReload) {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	health, err := r.patroni.Leader(ctx)
+	if err != nil {
+		return
+	}
+	for name, change := range health.PendingRestartReason {
+		if !slices.ContainsFunc(report.PendingRestart, func(p PendingSetting) bool { return p.Name == name }) {
+			report.PendingRestart = append(report.PendingRestart, PendingSetting{Name: name, Running: change.Old, File: change.New})
+		}
+	}
+	if health.PendingRestart && len(report.PendingRestart) == 0 {
+		report.PendingRestart = []PendingSetting{{Name: "(Patroni says that a restart is pending, and not why)"}}
+	}
+	slices.SortFunc(report.PendingRestart, func(a, b PendingSetting) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// text is the version for the journal.
+func (v *VersionReport) text() string {
+	if v == nil || v.Seen == nil {
+		return ""
+	}
+	return fmt.Sprint(uint64(*v.Seen))
+}
