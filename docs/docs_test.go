@@ -185,7 +185,7 @@ func TestNames(t *testing.T) {
 	targets, tests := makeTargets(t), testFunctions(t)
 	help := ""
 	binary := build(t)
-	for _, command := range []string{"status", "pause", "install"} {
+	for _, command := range []string{"status", "pause", "install", "reload"} {
 		out, err := exec.Command(binary, command, "--help").Output()
 		if err != nil {
 			t.Fatal(err)

@@ -38,6 +38,7 @@ type pauseKey struct {
 	owner  pgb.Owner
 	nonce  int
 	paused bool
+	lost   bool // the mark was there before
 }
 
 // NewReconciler makes one; resumeForeign lets it also end, after a lease's time, a pause that pgbaton has not made.
@@ -175,12 +176,17 @@ func (c *Reconciler) entitled(ctx context.Context) error {
 
 // judge remembers since when a pause has been seen; told says that a person was told of it already.
 func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why string, told bool) {
+	s, ok := c.seen[pooler]
 	key := pauseKey{paused: state.LooksPaused()}
+	// A RELOAD takes the mark away and leaves the pause. It may be somebody else's that began meanwhile, so it gets its time anew.
+	if state.Mark == nil && key.paused && s.what.marked && s.what.paused {
+		key.lost = true
+		state.Mark = &pgb.Mark{Owner: s.what.owner, Nonce: s.what.nonce}
+	}
 	if m := state.Mark; m != nil {
 		key.marked, key.owner, key.nonce = true, m.Owner, m.Nonce
 	}
 	now := time.Now()
-	s, ok := c.seen[pooler]
 	if !ok || s.what != key {
 		s = sighting{what: key, since: now}
 	}

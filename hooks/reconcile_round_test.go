@@ -1,0 +1,143 @@
+package hooks
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// abandoned leaves a pause on the pooler that no keeper will end.
+func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner) {
+	t.Helper()
+	poolers, _, errs := rt.fleet(t.Context(), nil)
+	defer closeAll(poolers)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	for _, p := range poolers {
+		if _, _, err := p.Mark(t.Context(), owner, 4); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			pg := ownPostgres(t)
+			b := startPooler(t, suite, pg)
+			rt := newRuntime(t, pg, b)
+			newFakePatroni(t, rt, "running")
+			c := NewReconciler(rt, false)
+			round := func(want string) {
+				t.Helper()
+				done, err := c.Round(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := ""
+				for _, d := range done {
+					got += d.Done
+				}
+				if got != want {
+					t.Errorf("%q was done, not %q: %+v", got, want, done)
+				}
+			}
+			// later makes what was seen be seen for longer than a lease.
+			later := func() {
+				for name, s := range c.seen {
+					s.since = s.since.Add(-rt.Config.Pause.Lease - reconcileGrace)
+					c.seen[name] = s
+				}
+			}
+			round("")
+			abandoned(t, rt, pgb.Guard)
+			round("")
+			if usable(t, b, 200*time.Millisecond) {
+				t.Error("resumed before the lease was over")
+			}
+			later()
+			round("resumed")
+			if !usable(t, b, 5*time.Second) {
+				t.Error("still paused")
+			}
+			putBack(t, b)
+			round("")
+			// A RELOAD takes the mark away: it is still ours.
+			abandoned(t, rt, pgb.Guard)
+			round("")
+			admin(t, b, "RELOAD")
+			if suite != "host" {
+				round("")
+			}
+			later()
+			if suite != "host" { // 1.18 shows a pause by its mark only, or by clients that wait
+				round("resumed")
+			}
+			if suite == "host" {
+				admin(t, b, "RESUME")
+			}
+			putBack(t, b)
+			// Made on another member, which alone knows its lease.
+			abandoned(t, rt, pgb.Hand)
+			round("")
+			later()
+			round("reported")
+			if usable(t, b, 200*time.Millisecond) {
+				t.Error("a pause by hand was ended")
+			}
+			letGo(rt, b)
+			if suite == "host" {
+				return
+			}
+			round("")
+			// psql's.
+			admin(t, b, "PAUSE")
+			round("reported")
+			c.resumeForeign = true
+			round("")
+			later()
+			round("resumed")
+			putBack(t, b)
+		})
+	}
+}
+
+// TestReconcileNotEntitled: what is not the writable primary with the lock touches nothing.
+func TestReconcileNotEntitled(t *testing.T) {
+	t.Parallel()
+	pg := ownPostgres(t)
+	b := startPooler(t, suites[1], pg)
+	rt := newRuntime(t, pg, b)
+	f := newFakePatroni(t, rt, "running")
+	t.Cleanup(func() { letGo(rt, b) })
+	c := NewReconciler(rt, true)
+	abandoned(t, rt, pgb.Guard)
+	if _, err := c.Round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range c.seen {
+		s.since = time.Time{}
+		c.seen[name] = s
+	}
+	f.set(func(f *fakePatroni) { f.lost = true })
+	if done, err := c.Round(t.Context()); err != nil || len(done) > 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if len(c.seen) > 0 {
+		t.Error("what was seen before is remembered")
+	}
+	f.Close()
+	if _, err := c.Round(t.Context()); err == nil {
+		t.Error("no error without Patroni")
+	}
+	if s := stateOf(t, b); !s.Paused || s.Mark == nil {
+		t.Errorf("touched: %+v", s)
+	}
+}
