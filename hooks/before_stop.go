@@ -660,6 +660,7 @@ func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, ter
 		g.holder.passOver(short)
 		return errors.New("the lock is about to end: PAUSE is sent and not waited for")
 	}
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// Found out before the PAUSE: sessions that exist now and are no pooler's stay out of it.
@@ -707,7 +708,18 @@ func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, ter
 		}
 		cancel()
 	})
-	return g.holder.pause(ctx)
+	err := g.holder.pause(ctx)
+	// The wait may have ended before a slow pooler had taken the PAUSE.
+	if err != nil && slices.ContainsFunc(g.holder.held, func(x *held) bool { return x.unsure }) && g.plan().kind == hold {
+		end := time.Now().Add(passOverTimeout)
+		if lockEnd := g.plan().lockEnd; !lockEnd.IsZero() && lockEnd.Before(end) {
+			end = lockEnd
+		}
+		short, cancel := context.WithDeadline(whole, end)
+		defer cancel()
+		g.holder.passOver(short)
+	}
+	return err
 }
 
 func (g *guard) terminate(ctx context.Context, open []postgres.Transaction, done map[int32]bool) {

@@ -42,6 +42,7 @@ type held struct {
 	theirs  bool      // and their mark stays on
 	touched bool      // marked, or PAUSE may be on its way
 	sent    bool      // a PAUSE of ours was sent and not taken back
+	unsure  bool      // whether the last PAUSE of ours has reached it is not known
 	drained bool
 }
 
@@ -163,6 +164,7 @@ func (h *holder) pause(ctx context.Context) error {
 		}
 		started := time.Now()
 		err := h.pauseOne(ctx, x)
+		x.unsure = false
 		var not *pgb.NotDrainedError
 		switch {
 		case err == nil:
@@ -175,6 +177,7 @@ func (h *holder) pause(ctx context.Context) error {
 			h.lost(x, err)
 			return nil
 		default:
+			x.unsure = true
 			h.log.Warn("pause failed", "pooler", x.Name, "error", err)
 		}
 		return err
@@ -357,7 +360,7 @@ func (h *holder) passOver(ctx context.Context) {
 		return
 	}
 	if err := h.each(func(x *held) error {
-		if x.sent {
+		if x.sent && !x.unsure {
 			return nil // and not taken back: paused already
 		}
 		if x.signals {
