@@ -5,16 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// LoadTime is when this session took over the configuration files (pg_conf_load_time()): a session that began after the
-// last reload has the postmaster's time. It needs no privilege.
+// LoadTime is when this session took over the configuration files (pg_conf_load_time()). It needs no privilege.
 //
-// Who polls for a reload must connect anew for each look, because the time is every session's own (PostgreSQL 17, 18).
+// Every process of the server reads the files for itself. A new session has the postmaster's time. One that is idle takes the signal
+// before its next statement, one that is busy only after it. So who polls for a reload either connects anew for each look, or
+// looks with a statement of its own each time, never within a transaction that is one long statement. The time has moved
+// 3 to 10 ms after the SIGHUP to the postmaster (17, 18).
+//
+// It moves too where a part was refused: one bad value, a pg_hba.conf with an error (which is then left as it was), a setting that needs a
+// restart. It does not move, and nothing is taken over, where postgresql.conf has a syntax error, an unknown name without a dot or an
+// include that cannot be read. [Conn.FileErrors] tells these apart.
 func (c *Conn) LoadTime(ctx context.Context) (time.Time, error) {
 	r, err := c.value(ctx, "select (extract(epoch from pg_conf_load_time()) * 1000000)::bigint")
 	if err != nil {
@@ -190,25 +197,29 @@ func (c *Conn) FileErrors(ctx context.Context) ([]FileError, error) {
 }
 
 // settingErrors leaves out what only waits for a restart. pg_file_settings has the same words for it as for a
-// value that is wrong; but reading it marks the setting as pending in this session's pg_settings if the value can be had
-// by a restart. So the order of the two counts.
+// value that is wrong; but reading it marks the setting as pending in this session's pg_settings if its value needs a
+// restart and could be read. So the order of the two counts. The mark stays when the value becomes a wrong one later, with which the server
+// would not start again: a value that cannot be right is an error all the same. Values are read for that only, and
+// not shown.
 func (c *Conn) settingErrors(ctx context.Context) ([]FileError, error) {
-	results, err := c.query(ctx, `select coalesce(sourcefile, ''), sourceline, coalesce(name, ''), error from pg_file_settings where error is not null order by seqno;
-select name from pg_settings where pending_restart`)
+	results, err := c.query(ctx, `select coalesce(sourcefile, ''), sourceline, coalesce(name, ''), error,
+ case when lower(name) in (select lower(name) from pg_settings where context = 'postmaster') then setting end
+ from pg_file_settings where error is not null order by seqno;
+select name, pending_restart, vartype, coalesce(min_val, ''), coalesce(max_val, ''), coalesce(unit, ''), coalesce(array_to_string(enumvals, ', '), '') from pg_settings`)
 	if err != nil {
 		return nil, err
 	}
-	all, err := rows(results, 0, 4)
+	all, err := rows(results, 0, 5)
 	if err != nil {
 		return nil, err
 	}
-	marked, err := rows(results, 1, 1)
+	settings, err := rows(results, 1, 7)
 	if err != nil {
 		return nil, err
 	}
-	pending := map[string]bool{}
-	for _, r := range marked {
-		pending[strings.ToLower(r.text())] = true
+	known := make(map[string]kind, len(settings))
+	for _, r := range settings {
+		known[strings.ToLower(r.text())] = kind{pending: r.bool(), typ: r.text(), min: r.text(), max: r.text(), unit: r.text(), words: r.text()}
 	}
 	var out []FileError
 	for _, r := range all {
@@ -216,11 +227,67 @@ select name from pg_settings where pending_restart`)
 		if r.err != nil {
 			return nil, r.err
 		}
-		if !pending[strings.ToLower(e.Name)] {
-			out = append(out, e)
+		// "parameter "shared_buffers" cannot be changed without restarting the server": of one that stands in no file any more.
+		if e.File == "" && e.Name == "" {
+			if _, rest, _ := strings.Cut(e.Problem, `"`); known[strings.ToLower(rest[:max(0, strings.Index(rest, `"`))])].pending {
+				continue
+			}
 		}
+		k, ok := known[strings.ToLower(e.Name)]
+		if ok && k.pending && (r.cols[0] == nil || k.mayBe(r.text())) {
+			continue
+		}
+		if ok && e.Problem == "setting could not be applied" {
+			e.Problem += k.hint()
+		}
+		out = append(out, e)
 	}
 	return out, nil
+}
+
+// kind is what pg_settings knows of a setting.
+type kind struct {
+	pending                    bool
+	typ, min, max, unit, words string
+}
+
+var (
+	number = regexp.MustCompile(`^\s*([-+]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?))\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)?\s*$`)
+	yesNo  = regexp.MustCompile(`(?i)^\s*(t(r(ue?)?)?|f(a(l(se?)?)?)?|y(es?)?|no?|on|off?|1|0)\s*$`)
+)
+
+// mayBe is false for a value that the server surely refuses.
+func (k kind) mayBe(value string) bool {
+	switch k.typ {
+	case "bool":
+		return yesNo.MatchString(value)
+	case "integer", "real":
+		m := number.FindStringSubmatch(value)
+		if m == nil {
+			return false
+		}
+		n, err := strconv.ParseFloat(m[1], 64)
+		low, noLow := strconv.ParseFloat(k.min, 64)
+		high, noHigh := strconv.ParseFloat(k.max, 64)
+		// With a unit of its own, or in hexadecimal, it is left to the server.
+		return err != nil || m[2] != "" || noLow != nil || noHigh != nil || n >= low-1 && n <= high+1
+	}
+	return true
+}
+
+// hint is what the setting takes; the server's own words do not tell.
+func (k kind) hint() string {
+	switch {
+	case k.typ == "bool":
+		return "; it is on or off"
+	case k.words != "":
+		return "; it is one of " + oneLine(k.words)
+	case k.min != "" && k.unit != "":
+		return fmt.Sprintf("; it is a number from %s to %s in units of %s, or one with a unit", k.min, k.max, k.unit)
+	case k.min != "":
+		return fmt.Sprintf("; it is a number from %s to %s", k.min, k.max)
+	}
+	return ""
 }
 
 func (c *Conn) authErrors(ctx context.Context, v view, setting string, version int) ([]FileError, error) {
@@ -255,20 +322,18 @@ func (c *Conn) authErrors(ctx context.Context, v view, setting string, version i
 	return out, nil
 }
 
-var quoted = regexp.MustCompile(`"[^"]*"`)
+var quoted = regexp.MustCompile(`"[^"]*"|“[^”]*”|„[^“”]*[“”]|»[^«]*«|«[^»]*»`)
 
 // withoutValues takes out of an error of pg_hba.conf what may be a secret, such as an ldapbindpasswd with a blank in place
-// of its "=".
+// of its "=". Whole are only texts that are known to have none; in other languages none is known.
 func withoutValues(problem string) string {
-	if before, _, ok := strings.Cut(problem, "not in name=value format: "); ok {
-		return before + "not in name=value format"
-	}
 	for _, harmless := range []string{"invalid authentication method", "invalid connection type", "unrecognized authentication option name", "could not open"} {
 		if strings.HasPrefix(problem, harmless) {
 			return problem
 		}
 	}
-	return quoted.ReplaceAllString(problem, `"***"`)
+	problem, _, _ = strings.Cut(problem, ": ")
+	return quoted.ReplaceAllString(problem, "***")
 }
 
 // oneLine keeps a text of the server fit for a log line.
@@ -287,25 +352,45 @@ type PendingRestart struct {
 	File    string // as it is written; empty when no file sets it any more, or this user may not read pg_file_settings
 }
 
-// PendingRestart lists the settings whose value in the files needs a restart (pg_settings.pending_restart), as they were
-// when this session took over the files: connect anew after a reload. Those that this user may not see are left out
-// (pg_read_all_settings shows them).
+// PendingRestart lists the settings whose value in the files needs a restart (pg_settings.pending_restart). With the
+// right to read pg_file_settings it is by the files as they are now; else as they were when this session took them over, without
+// [PendingRestart.File]. What this user may not see is left out (pg_read_all_settings shows it).
+//
+// A setting on the server's command line, as Patroni gives max_connections and its like, is among them when the files differ from it;
+// before the first reload only for who may read pg_file_settings (17, 18). What Patroni itself holds back it does not
+// write into the files: its REST API has its own list.
 func (c *Conn) PendingRestart(ctx context.Context) ([]PendingRestart, error) {
-	results, err := c.query(ctx, "select name, coalesce(current_setting(name, true), '') from pg_settings where pending_restart order by name")
+	var grant *GrantError
+	err := c.mayRead(ctx, fileSettings)
+	if err != nil && !errors.As(err, &grant) {
+		return nil, err
+	}
+	// Reading the files marks them in this session's pg_settings: in this order.
+	files := "select null, null where false"
+	if err == nil {
+		files = "select lower(name), setting from pg_file_settings where lower(name) in (select lower(name) from pg_settings where context = 'postmaster') order by seqno"
+	}
+	results, err := c.query(ctx, files+"; select name, coalesce(current_setting(name, true), '') from pg_settings where pending_restart order by name")
 	if err != nil {
 		return nil, err
 	}
-	all, err := rows(results, 0, 2)
+	inFiles, err := rows(results, 0, 2)
+	if err != nil {
+		return nil, err
+	}
+	last := map[string]string{}
+	for _, r := range inFiles {
+		name := r.text()
+		last[name] = r.text()
+	}
+	all, err := rows(results, 1, 2)
 	if err != nil {
 		return nil, err
 	}
 	var out []PendingRestart
 	for _, r := range all {
 		p := PendingRestart{Name: r.text(), Running: r.text()}
-		var denied *GrantError
-		if p.File, _, err = c.FileSetting(ctx, p.Name); err != nil && !errors.As(err, &denied) {
-			return nil, err
-		}
+		p.File = last[strings.ToLower(p.Name)]
 		out = append(out, p)
 	}
 	return out, nil
