@@ -58,6 +58,7 @@ type cli struct {
 	Pause        pauseCmd        `cmd:"" help:"Pause the poolers by hand, for as long as the lease."`
 	Resume       resumeCmd       `cmd:"" help:"Resume the poolers by hand."`
 	Status       statusCmd       `cmd:"" help:"Show member, role, lock, poolers and the last handover."`
+	Serve        serveCmd        `cmd:"" help:"Serve the HTTP mode: an API for operators, and metrics."`
 	Install      installCmd      `cmd:"" help:"Copy this program into a directory and make its links."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 	Keep         keepCmd         `cmd:"" name:"_keep" hidden:""`

@@ -1,0 +1,199 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+const (
+	journalFile     = "journal.jsonl" // hooks writes it, and renames it to .1 when it is full
+	positionFile    = "serve.json"
+	journalInterval = time.Second
+	journalQuick    = 100 * time.Millisecond // while an operation runs
+	maxJournalLine  = 64 << 10
+	maxJournalRead  = 4 << 20
+)
+
+// follower reads the journal that the short-lived hooks write, each entry once: over the rotation of the file, and over a restart of serve, which
+// goes on where the one before had been. The first serve of a state directory begins with what is written from then on.
+type follower struct {
+	dir   string
+	log   *slog.Logger
+	count func(hooks.Entry)
+
+	mu       sync.Mutex
+	at       position
+	watchers map[int]func(hooks.Entry)
+	next     int
+}
+
+// position is how far it has been read: a file, by its inode, and the offset of its first unread line.
+type position struct {
+	Inode  uint64 `json:"inode"`
+	Offset int64  `json:"offset"`
+}
+
+func openFollower(dir string, log *slog.Logger, count func(hooks.Entry)) *follower {
+	f := &follower{dir: dir, log: log, count: count, watchers: map[int]func(hooks.Entry){}}
+	text, err := readFile(filepath.Join(dir, positionFile), 4<<10)
+	if err == nil {
+		err = json.Unmarshal(text, &f.at)
+	}
+	if err == nil && f.at.Offset >= 0 {
+		return f
+	}
+	f.at = position{}
+	if info, err := os.Stat(filepath.Join(dir, journalFile)); err == nil {
+		f.at = position{Inode: inode(info), Offset: info.Size()}
+	}
+	f.keep()
+	return f
+}
+
+func inode(info os.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Ino
+	}
+	return 0
+}
+
+func (f *follower) keep() {
+	if err := writeFile(filepath.Join(f.dir, positionFile), f.at); err != nil {
+		f.log.Debug("cannot keep how far the journal was read", "error", err)
+	}
+}
+
+// run reads until the context ends.
+func (f *follower) run(ctx context.Context) {
+	timer := time.NewTimer(journalInterval)
+	defer timer.Stop()
+	for {
+		f.mu.Lock()
+		wait := journalInterval
+		if len(f.watchers) > 0 {
+			wait = journalQuick
+		}
+		f.mu.Unlock()
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			f.poll()
+			return
+		case <-timer.C:
+			f.poll()
+		}
+	}
+}
+
+// watch has entries told until the function that it returns is called, which tells of the last ones.
+func (f *follower) watch(tell func(hooks.Entry)) (stop func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := f.next
+	f.next++
+	f.watchers[id] = tell
+	return func() {
+		f.poll()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.watchers, id)
+	}
+}
+
+// poll reads what is new.
+func (f *follower) poll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.at
+	f.read()
+	if f.at != before {
+		f.keep()
+	}
+}
+
+func (f *follower) read() {
+	path := filepath.Join(f.dir, journalFile)
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		f.rotated(path + ".1")
+		return
+	}
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return
+	}
+	if inode(info) != f.at.Inode {
+		f.rotated(path + ".1")
+		f.at = position{Inode: inode(info)}
+	}
+	if info.Size() < f.at.Offset {
+		f.at.Offset = 0 // somebody has cut it
+	}
+	f.readFrom(file)
+}
+
+// rotated reads the rest of the file that we were at, where it is now; or all of another one that has come and gone since.
+func (f *follower) rotated(path string) {
+	file, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return
+	}
+	switch {
+	case inode(info) == f.at.Inode:
+	case f.at.Inode == 0: // nothing has been read ever, and what is old stays so
+		return
+	default:
+		f.log.Warn("the journal was rotated faster than it was read: some entries are not counted")
+		f.at = position{Inode: inode(info)}
+	}
+	f.readFrom(file)
+}
+
+func (f *follower) readFrom(file *os.File) {
+	if _, err := file.Seek(f.at.Offset, io.SeekStart); err != nil {
+		return
+	}
+	lines := bufio.NewReaderSize(io.LimitReader(file, maxJournalRead), maxJournalLine)
+	skip := false
+	for {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) { // no line of ours
+			f.at.Offset += int64(len(line))
+			skip = true
+			continue
+		}
+		if err != nil {
+			return // the end, or a line that is just being written
+		}
+		f.at.Offset += int64(len(line))
+		var e hooks.Entry
+		if !skip && json.Unmarshal(bytes.TrimSpace(line), &e) == nil {
+			f.count(e)
+			for _, tell := range f.watchers {
+				tell(e)
+			}
+		}
+		skip = false
+	}
+}

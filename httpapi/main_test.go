@@ -1,0 +1,288 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+}
+
+// Secrets of the tests. No output may have one: see output.
+const (
+	readToken    = "read-secret-0123456789"
+	operateToken = "operate-secret-0123456789"
+	gonePassword = "pooler-secret-0123456789"
+)
+
+// output is everything that a server under test has said, in its log and in its answers.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// noSecrets looks for what must not be there.
+func noSecrets(t *testing.T, text string) {
+	t.Helper()
+	for _, secret := range []string{readToken, operateToken, gonePassword} {
+		if strings.Contains(text, secret) {
+			t.Errorf("a secret is in the output: %q", secret)
+		}
+	}
+}
+
+// fake is package hooks for tests that need something that cannot be provoked, or a fleet that costs nothing.
+type fake struct {
+	mu     sync.Mutex
+	pause  func(context.Context, hooks.PauseOptions) hooks.Report
+	resume func(context.Context) hooks.Report
+	reload func(context.Context, hooks.ReloadOptions) hooks.ReloadReport
+	status func() hooks.Status
+	asked  int // for the status
+}
+
+func (f *fake) calls() Calls {
+	return Calls{
+		Pause: func(ctx context.Context, _ *hooks.Runtime, o hooks.PauseOptions) hooks.Report {
+			if f.pause == nil {
+				return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) paused and drained"}, Until: time.Now().Add(o.Lease),
+					Poolers: []hooks.PoolerReport{{Pooler: "p:6432", Done: "paused"}}}
+			}
+			return f.pause(ctx, o)
+		},
+		Resume: func(ctx context.Context, _ *hooks.Runtime) hooks.Report {
+			if f.resume == nil {
+				return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) are not paused"}, Poolers: []hooks.PoolerReport{{Pooler: "p:6432", Done: "resumed"}}}
+			}
+			return f.resume(ctx)
+		},
+		Reload: func(ctx context.Context, _ *hooks.Runtime, o hooks.ReloadOptions) hooks.ReloadReport {
+			if f.reload == nil {
+				return hooks.ReloadReport{Result: hooks.Result{Decision: "reloaded and verified"}}
+			}
+			return f.reload(ctx, o)
+		},
+		Status: func(context.Context, *hooks.Runtime) hooks.Status {
+			f.mu.Lock()
+			f.asked++
+			f.mu.Unlock()
+			if f.status == nil {
+				return hooks.Status{Member: "m1", Poolers: []hooks.PoolerStatus{{Pooler: "p:6432", Paused: "no"}}}
+			}
+			return f.status()
+		},
+	}
+}
+
+func (f *fake) times() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+// api is a server under test and a client of it.
+type api struct {
+	t      *testing.T
+	url    string
+	server *Server
+	config *config.Config
+	out    *output
+	client *http.Client
+	token  string
+	end    func() error // SIGTERM, and what Serve returned
+}
+
+// start makes a server with a token file and, unless change says otherwise, fakes.
+func start(t *testing.T, f *fake, change func(*config.Config, *Options)) *api {
+	t.Helper()
+	dir := t.TempDir()
+	c := &config.Config{StateDir: filepath.Join(dir, "state"), Pause: config.Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second,
+		OnTimeout: config.OnTimeoutHold, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second}}
+	c.Serve = config.Serve{Listen: "127.0.0.1:0", TokensFile: filepath.Join(dir, "tokens"), ClientScope: config.ScopeOperate, Grace: 5 * time.Second}
+	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, c.Serve.TokensFile, "viewer read "+readToken+"\noperator operate "+operateToken+"\n")
+	return startWith(t, c, f, change)
+}
+
+func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Config, *Options)) *api {
+	t.Helper()
+	out := &output{}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(out, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o := Options{Runtime: &hooks.Runtime{Config: c, Log: log}, Version: "test"}
+	if f != nil {
+		o.Calls = f.calls()
+	}
+	if change != nil {
+		change(c, &o)
+	}
+	server, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx) }()
+	transport := &http.Transport{MaxIdleConnsPerHost: 300}
+	a := &api{t: t, url: "http://" + server.Addr().String(), server: server, config: c, out: out, token: operateToken,
+		client: &http.Client{Transport: transport, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	var once sync.Once
+	var result error
+	a.end = func() error {
+		once.Do(func() {
+			cancel()
+			result = <-served
+			transport.CloseIdleConnections()
+		})
+		return result
+	}
+	t.Cleanup(func() {
+		if err := a.end(); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		noSecrets(t, out.String())
+	})
+	return a
+}
+
+func writeText(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answer is a response, read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a answer) problem(t testing.TB) Problem {
+	t.Helper()
+	var p Problem
+	if got := a.header.Get("Content-Type"); got != problemType {
+		t.Fatalf("%d has the type %q: %s", a.status, got, a.body)
+	}
+	if err := json.Unmarshal(a.body, &p); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	if p.Status != a.status || p.Title == "" || p.Class == "" || !strings.HasPrefix(p.Type, problemBase) {
+		t.Errorf("%d: %+v", a.status, p)
+	}
+	return p
+}
+
+func (a answer) operation(t testing.TB) Operation {
+	t.Helper()
+	var o Operation
+	if err := json.Unmarshal(a.body, &o); err != nil || o.ID == "" {
+		t.Fatalf("%v: %d %s", err, a.status, a.body)
+	}
+	return o
+}
+
+// do sends a request. Headers are "Name: value".
+func (a *api) do(method, path, body string, headers ...string) answer {
+	a.t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r, err := http.NewRequest(method, a.url+path, reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if a.token != "" {
+		r.Header.Set("Authorization", "Bearer "+a.token)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		if name == "Host" {
+			r.Host = value
+		}
+		r.Header.Set(name, value)
+	}
+	response, err := a.client.Do(r)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	fmt.Fprintf(a.out, "%d %v %s\n", response.StatusCode, response.Header, text)
+	return answer{response.StatusCode, response.Header, text}
+}
+
+// expect checks a status, and of an error its problem.
+func (a *api) expect(got answer, status int, problem string) answer {
+	a.t.Helper()
+	if got.status != status {
+		a.t.Fatalf("status %d, want %d: %s", got.status, status, got.body)
+	}
+	if problem != "" {
+		if p := got.problem(a.t); p.Type != problemBase+problem {
+			a.t.Errorf("problem %s, want %s: %s", p.Type, problem, p.Detail)
+		}
+	}
+	return got
+}
+
+// until waits for an operation to be in one of the states.
+func (a *api) until(id string, states ...string) Operation {
+	a.t.Helper()
+	var o Operation
+	eventually(a.t, "operation "+id+" is "+strings.Join(states, " or "), func() bool {
+		o = a.do("GET", "/v1/operations/"+id, "").operation(a.t)
+		return strings.Contains(" "+strings.Join(states, " ")+" ", " "+o.State+" ")
+	})
+	return o
+}
+
+// eventually waits for a condition, for as long as a test may reasonably wait.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !is() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 15 s: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

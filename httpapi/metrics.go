@@ -1,0 +1,224 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+// metrics are this server's own: nothing is registered anywhere else.
+type metrics struct {
+	registry *prometheus.Registry
+	handler  http.Handler
+
+	handovers *prometheus.CounterVec
+	handover  *prometheus.HistogramVec
+	pause     prometheus.Histogram
+	drain     prometheus.Histogram
+	reloads   *prometheus.CounterVec
+	leases    prometheus.Counter
+	errors    *prometheus.CounterVec
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	inFlight  prometheus.Gauge
+
+	paused map[string]time.Time // by handover and pooler: when PAUSE was sent
+}
+
+func newMetrics(version string, status func(context.Context) (hooks.Status, error)) *metrics {
+	short := []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	}
+	m := &metrics{
+		registry:  prometheus.NewRegistry(),
+		handovers: counter("pgbaton_handovers_total", "Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.", "part", "result"),
+		handover: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_handover_duration_seconds",
+			Help: "How long this member's part of a handover took.", Buckets: short}, []string{"part"}),
+		pause:   histogram("pgbaton_pause_seconds", "From PAUSE to the end of the pause, for each pooler that was paused and resumed from this member.", short),
+		drain:   histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
+		reloads: counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
+		leases:  prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total", Help: "Pauses that were ended by their lease because nobody else did."}),
+		errors:  counter("pgbaton_errors_total", "Problems that were answered, or with which an operation ended, by class.", "class"),
+		requests: counter("pgbaton_http_requests_total", "Requests, by method, route and status. Those that net/http refuses before it knows the method are not among them.",
+			"method", "route", "code"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds", Help: "How long requests took. Event streams are not among them.",
+			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 10, 30}}, []string{"method", "route"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."}),
+		paused:   map[string]time.Time{},
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_build_info", Help: "1, with the version of pgbaton and of Go.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
+	info.Set(1)
+	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.errors, m.requests, m.duration, m.inFlight, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &statusCollector{ask: status})
+	// There from the start, so that an increase from nothing is seen as one.
+	for _, class := range []string{classTransient, classValidation, classNotFound, classPermanent} {
+		m.errors.WithLabelValues(class)
+	}
+	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true})
+	return m
+}
+
+var knownMethods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace}
+
+// answered counts a request. A client cannot make new series: methods and routes are those that there are.
+func (m *metrics) answered(method, pattern string, status int, took time.Duration) {
+	if !slices.Contains(knownMethods, method) {
+		method = "other"
+	}
+	m.requests.WithLabelValues(method, pattern, strconv.Itoa(status)).Inc()
+	if pattern != eventsPattern {
+		m.duration.WithLabelValues(method, pattern).Observe(took.Seconds())
+	}
+}
+
+// journal counts an entry that a hook of this member has written.
+func (m *metrics) journal(e hooks.Entry) {
+	key := e.Handover + " " + e.Pooler
+	switch e.Event {
+	case hooks.EventReleased:
+		m.handovers.WithLabelValues("guard", resultOf(e.Code)).Inc()
+		m.handover.WithLabelValues("guard").Observe(e.Took.Seconds())
+	case hooks.EventEnded:
+		m.handovers.WithLabelValues("worker", resultOf(e.Code)).Inc()
+		m.handover.WithLabelValues("worker").Observe(e.Took.Seconds())
+	case hooks.EventPauseSent:
+		if len(m.paused) < 1000 {
+			m.paused[key] = e.Time
+		}
+	case hooks.EventDrained:
+		m.drain.Observe(e.Took.Seconds())
+	case hooks.EventUndone:
+		m.over(key, e.Time)
+	case hooks.EventLeaseExpired:
+		m.leases.Inc()
+		m.endPauses(e)
+	case hooks.EventResumed:
+		m.endPauses(e)
+	case hooks.EventReloaded:
+		m.reloads.WithLabelValues(target(e.Target), "succeeded").Inc()
+	case hooks.EventNotReloaded:
+		m.reloads.WithLabelValues(target(e.Target), "failed").Inc()
+	}
+}
+
+func target(name string) string {
+	if name == "" {
+		return "all"
+	}
+	return clip(name, 20)
+}
+
+// endPauses: who resumes a pooler ends every pause of it.
+func (m *metrics) endPauses(e hooks.Entry) {
+	for key := range m.paused {
+		if _, pooler, _ := cutSpace(key); pooler == e.Pooler {
+			m.over(key, e.Time)
+		}
+	}
+}
+
+func cutSpace(key string) (before, after string, found bool) {
+	for i := range len(key) {
+		if key[i] == ' ' {
+			return key[:i], key[i+1:], true
+		}
+	}
+	return key, "", false
+}
+
+func (m *metrics) over(key string, at time.Time) {
+	sent, ok := m.paused[key]
+	delete(m.paused, key)
+	// Where another member resumed, this one does not know when.
+	if took := at.Sub(sent); ok && took >= 0 && took < time.Hour {
+		m.pause.Observe(took.Seconds())
+	}
+}
+
+func resultOf(code int) string {
+	switch code {
+	case hooks.Done:
+		return "done"
+	case hooks.Invalid:
+		return "invalid"
+	case hooks.BudgetSpent:
+		return "budget_spent"
+	case hooks.Refused:
+		return "refused"
+	}
+	return "failed"
+}
+
+// statusCollector asks when Prometheus does.
+type statusCollector struct {
+	ask func(context.Context) (hooks.Status, error)
+}
+
+var (
+	pausedDesc  = prometheus.NewDesc("pgbaton_pooler_paused", "1 when the pooler is paused, 0 when it is not. Not there when it cannot be told.", []string{"pooler"}, nil)
+	upDesc      = prometheus.NewDesc("pgbaton_pooler_up", "1 when the pooler answers.", []string{"pooler"}, nil)
+	waitingDesc = prometheus.NewDesc("pgbaton_pooler_waiting_clients", "Clients that wait for a server connection.", []string{"pooler"}, nil)
+	leaseDesc   = prometheus.NewDesc("pgbaton_lease_expiry_timestamp_seconds", "When a pause of this member ends by itself.", []string{"owner"}, nil)
+	versionDesc = prometheus.NewDesc("pgbaton_config_version", "Version of a configuration: wanted at its source, on disk, applied.", []string{"target", "stage"}, nil)
+)
+
+func (c *statusCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{pausedDesc, upDesc, waitingDesc, leaseDesc, versionDesc} {
+		out <- d
+	}
+}
+
+func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
+	defer cancel()
+	s, err := c.ask(ctx)
+	if err != nil {
+		return // the server is ending
+	}
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	seen := map[string]bool{}
+	for _, p := range s.Poolers {
+		if seen[p.Pooler] {
+			continue // the same one twice in the configuration
+		}
+		seen[p.Pooler] = true
+		gauge(upDesc, b2f(p.Error == ""), p.Pooler)
+		if p.Error != "" {
+			continue
+		}
+		gauge(waitingDesc, float64(p.Waiting), p.Pooler)
+		switch {
+		case p.Paused == "yes" || len(p.Databases) > 0:
+			gauge(pausedDesc, 1, p.Pooler)
+		case p.Paused == "no":
+			gauge(pausedDesc, 0, p.Pooler)
+		}
+	}
+	for _, l := range s.Leases {
+		gauge(leaseDesc, float64(l.Until.UnixMilli())/1000, l.Owner)
+	}
+	versionGauges(s, func(target, stage string, version float64) { gauge(versionDesc, version, target, stage) })
+}
+
+func b2f(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

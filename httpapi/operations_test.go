@@ -1,0 +1,296 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+// held is a pause that lasts until its context ends or it is let go.
+func held(release <-chan struct{}) func(context.Context, hooks.PauseOptions) hooks.Report {
+	return func(ctx context.Context, _ hooks.PauseOptions) hooks.Report {
+		select {
+		case <-ctx.Done():
+			return hooks.Report{Result: hooks.Result{Code: hooks.Failed, Decision: "everybody is resumed: context canceled"}}
+		case <-release:
+			return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) paused and drained"}}
+		}
+	}
+}
+
+func TestOperation(t *testing.T) {
+	a := start(t, &fake{}, nil)
+	got := a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`), 202, "")
+	o := got.operation(t)
+	if got.header.Get("Location") != "/v1/operations/"+o.ID || o.Request.Lease != "20s" || o.Request.Timeout != "15s" || o.Caller != "operator" {
+		t.Errorf("%v %+v", got.header, o)
+	}
+	o = a.until(o.ID, stateSucceeded)
+	if o.Result == nil || o.Result.Decision != "1 pooler(s) paused and drained" || o.Ended.IsZero() || len(o.Steps) != 3 {
+		t.Errorf("%+v", o)
+	}
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", ""), 202, "") // a body is not needed
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20"}`), 422, "invalid-request")
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"48h"}`), 422, "invalid-request")
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"leese":"20s"}`), 422, "invalid-request")
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":`), 400, "malformed-request")
+	a.expect(a.do("GET", "/v1/operations/nosuch", ""), 404, "operation-not-found")
+}
+
+// TestOneAtATime: a second one is told where the first is. Resume is not refused; it ends a pause that is under way.
+func TestOneAtATime(t *testing.T) {
+	a := start(t, &fake{pause: held(nil)}, nil)
+	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
+	a.until(o.ID, stateRunning)
+	got := a.expect(a.do("POST", "/v1/postgres/reload", ""), 409, "operation-running")
+	if got.header.Get("Location") != o.path() || got.problem(t).Operation != o.path() {
+		t.Errorf("%v %s", got.header, got.body)
+	}
+	resumed := a.expect(a.do("POST", "/v1/pgbouncer/resume", ""), 200, "").operation(t)
+	if resumed.State != stateSucceeded || resumed.Kind != kindResume {
+		t.Errorf("%+v", resumed)
+	}
+	o = a.until(o.ID, stateFailed)
+	if o.Problem == nil || o.Problem.Type != interrupted.uri() || !strings.Contains(o.Problem.Detail, "a resume was asked for") {
+		t.Errorf("%+v", o.Problem)
+	}
+	a.expect(a.do("POST", "/v1/postgres/reload", ""), 202, "")
+}
+
+func TestFailures(t *testing.T) {
+	f := &fake{}
+	a := start(t, f, nil)
+	for _, test := range []struct {
+		report hooks.Report
+		want   kind
+		pooler string
+	}{
+		{hooks.Report{Result: hooks.Result{Code: hooks.BudgetSpent, Decision: "not drained within 1s"}}, notDrained, ""},
+		{hooks.Report{Result: hooks.Result{Code: hooks.Invalid, Decision: "no poolers are configured"}}, invalidConfiguration, ""},
+		{hooks.Report{Result: hooks.Result{Code: hooks.Failed, Decision: "b:1: refused"}, Poolers: []hooks.PoolerReport{{Pooler: "a:1", Done: "resumed"}, {Pooler: "b:1", Done: "failed", Error: "refused"}}}, poolerFailed, "b:1"},
+	} {
+		f.pause = func(context.Context, hooks.PauseOptions) hooks.Report { return test.report }
+		f.resume = func(context.Context) hooks.Report { return test.report }
+		o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, stateFailed)
+		if o.Problem.Type != test.want.uri() || o.Problem.Pooler != test.pooler || o.Result.Code != test.report.Code {
+			t.Errorf("%+v", o.Problem)
+		}
+		// Resume answers with the problem itself: curl --fail must see it.
+		got := a.expect(a.do("POST", "/v1/pgbouncer/resume", ""), test.want.status, test.want.name)
+		if !strings.HasPrefix(got.header.Get("Location"), "/v1/operations/") || got.problem(t).Pooler != test.pooler {
+			t.Errorf("%v %s", got.header, got.body)
+		}
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	a := start(t, &fake{}, nil)
+	first := a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`, "Idempotency-Key: k1").operation(t)
+	a.until(first.ID, stateSucceeded)
+	again := a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`, "Idempotency-Key: k1"), 202, "").operation(t)
+	if again.ID != first.ID || again.State != stateSucceeded {
+		t.Errorf("%+v", again)
+	}
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"21s"}`, "Idempotency-Key: k1"), 422, "idempotency-key-reused")
+	a.expect(a.do("POST", "/v1/pgbouncer/resume", "", "Idempotency-Key: k1"), 422, "idempotency-key-reused")
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", "", "Idempotency-Key: "+strings.Repeat("k", 300)), 422, "invalid-request")
+	if err := a.end(); err != nil {
+		t.Fatal(err)
+	}
+	// Another server knows it, and another caller's key of the same name is another one.
+	b := startWith(t, a.config, &fake{}, func(c *config.Config, _ *Options) {
+		writeText(t, c.Serve.TokensFile, "operator operate "+operateToken+"\nother operate "+readToken+"\n")
+	})
+	again = b.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`, "Idempotency-Key: k1").operation(t)
+	if again.ID != first.ID {
+		t.Errorf("%+v", again)
+	}
+	b.token = readToken
+	if o := b.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`, "Idempotency-Key: k1").operation(t); o.ID == first.ID {
+		t.Error("the key of another caller")
+	}
+}
+
+// TestBounds: of more than are kept the newest stay, and a key whose operation is gone is not used for a new one.
+func TestBounds(t *testing.T) {
+	a := start(t, &fake{}, nil)
+	for i := range maxOperations + 3 {
+		a.expect(a.do("POST", "/v1/pgbouncer/resume", "", fmt.Sprintf("Idempotency-Key: k%d", i)), 200, "")
+	}
+	if n := len(a.server.store.list()); n != maxOperations {
+		t.Errorf("%d are kept", n)
+	}
+	a.expect(a.do("POST", "/v1/pgbouncer/resume", "", "Idempotency-Key: k0"), 409, "operation-forgotten")
+	a.server.store.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
+	if n := len(a.server.store.list()); n != 0 {
+		t.Errorf("%d are kept after a day", n)
+	}
+	a.expect(a.do("POST", "/v1/pgbouncer/resume", "", "Idempotency-Key: k0"), 200, "")
+}
+
+// TestUnwritable: what cannot be written down is not begun.
+func TestUnwritable(t *testing.T) {
+	paused := false
+	a := start(t, &fake{pause: func(context.Context, hooks.PauseOptions) hooks.Report { paused = true; return hooks.Report{} }}, nil)
+	if err := os.Rename(a.config.StateDir, a.config.StateDir+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	a.expect(a.do("POST", "/v1/pgbouncer/pause", ""), 503, "state-not-kept")
+	if err := os.Rename(a.config.StateDir+"-gone", a.config.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	if paused || len(a.server.store.list()) != 0 {
+		t.Error("it was begun")
+	}
+}
+
+// TestBrokenState: what cannot be used of an earlier server's file is left out, and no server fails for it.
+func TestBrokenState(t *testing.T) {
+	good := `{"id":"0123456789abcdef","kind":"pgbouncer/pause","state":"succeeded","caller":"x","request":{},"created":"` + time.Now().UTC().Format(time.RFC3339) +
+		`","ended":"` + time.Now().UTC().Format(time.RFC3339) + `","steps":[]}`
+	for text, want := range map[string]int{
+		"":                                 0,
+		"{":                                0,
+		`{"operations":[` + good + `]}`:    1,
+		`{"operations":[` + good + `]} {}`: 0,
+		`{"operations":[` + strings.Replace(good, "succeeded", "won", 1) + `,` + good + `]}`:                        1,
+		`{"operations":[` + strings.Replace(good, "0123456789abcdef", "../../etc/passwd", 1) + `]}`:                 0,
+		`{"operations":[` + strings.Replace(good, `"steps":[]`, `"steps":[{"id":2},{"id":1}]`, 1) + `]}`:            0,
+		`{"operations":[` + strings.Replace(good, `"state":"succeeded"`, `"state":"running"`, 1) + `]}`:             0,
+		`{"operations":[` + strings.Replace(good, `"kind":"pgbouncer/pause"`, `"kind":"cluster/explode"`, 1) + `]}`: 0,
+	} {
+		dir := t.TempDir()
+		writeText(t, filepath.Join(dir, operationsFile), text)
+		s := openStore(dir, testLog(t))
+		if got := len(s.list()); got != want {
+			t.Errorf("%s: %d operations, want %d", text, got, want)
+		}
+	}
+}
+
+// readEvents reads a stream to its end: ids and states.
+func readEvents(t *testing.T, a *api, path string, headers ...string) (ids []string, text string) {
+	t.Helper()
+	got := a.do("GET", path, "", headers...)
+	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%d %v %s", got.status, got.header, got.body)
+	}
+	for line := range strings.Lines(string(got.body)) {
+		if id, ok := strings.CutPrefix(line, "id: "); ok {
+			ids = append(ids, strings.TrimSpace(id))
+		}
+	}
+	return ids, string(got.body)
+}
+
+func TestEvents(t *testing.T) {
+	release := make(chan struct{})
+	a := start(t, &fake{pause: held(release)}, nil)
+	a.server.heartbeat = 20 * time.Millisecond
+	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
+	path := o.path() + "/events"
+	// One reader is there from the beginning.
+	r, err := http.NewRequest("GET", a.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+readToken)
+	response, err := a.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	seen := ""
+	for lines.Scan() {
+		seen += lines.Text() + "\n"
+		if strings.Contains(seen, `"state":"running"`) && strings.Contains(seen, ": still here") && release != nil {
+			close(release)
+			release = nil
+		}
+	}
+	if !strings.Contains(seen, `"state":"succeeded"`) {
+		t.Errorf("%s", seen)
+	}
+	ids, _ := readEvents(t, a, path)
+	if fmt.Sprint(ids) != "[1 2 3]" {
+		t.Errorf("%v", ids)
+	}
+	ids, text := readEvents(t, a, path, "Last-Event-ID: 2")
+	if fmt.Sprint(ids) != "[3]" {
+		t.Errorf("%v %s", ids, text)
+	}
+	a.expect(a.do("GET", path, "", "Last-Event-ID: 3"), 204, "")
+	a.expect(a.do("GET", path, "", "Last-Event-ID: x"), 422, "invalid-request")
+	a.expect(a.do("GET", "/v1/operations/x/events", ""), 404, "operation-not-found")
+	a.expect(a.do("HEAD", path, ""), 200, "")
+}
+
+// TestManyReaders: streams are bounded, and a reader that goes away makes room.
+func TestManyReaders(t *testing.T) {
+	a := start(t, &fake{pause: held(nil)}, nil)
+	path := a.do("POST", "/v1/pgbouncer/pause", "").operation(t).path() + "/events"
+	ctx, cancel := context.WithCancel(t.Context())
+	for range maxStreams {
+		r, err := http.NewRequestWithContext(ctx, "GET", a.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+readToken)
+		response, err := a.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+	}
+	a.expect(a.do("GET", path, ""), 503, "overloaded")
+	cancel()
+	eventually(t, "streams are given up", func() bool { return len(a.server.streams) == 0 })
+}
+
+// TestGraceful: at the end nothing is begun any more, what runs is given its time, streams end.
+func TestGraceful(t *testing.T) {
+	release := make(chan struct{})
+	a := start(t, &fake{pause: held(release)}, nil)
+	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
+	ended := make(chan error, 1)
+	go func() { ended <- a.end() }()
+	eventually(t, "nothing is begun any more", func() bool { return a.do("POST", "/v1/pgbouncer/resume", "").status == 503 })
+	a.expect(a.do("POST", "/v1/pgbouncer/resume", ""), 503, "shutting-down")
+	a.expect(a.do("GET", "/readyz", ""), 503, "not-ready")
+	a.expect(a.do("GET", "/healthz", ""), 200, "")
+	close(release)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(a.config.StateDir, testLog(t))
+	if got, _, _ := s.get(o.ID); got.State != stateSucceeded {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestGraceOver: what does not end in the grace time is cancelled, and says so.
+func TestGraceOver(t *testing.T) {
+	a := start(t, &fake{pause: held(nil), reload: func(ctx context.Context, _ hooks.ReloadOptions) hooks.ReloadReport {
+		<-ctx.Done()
+		return hooks.ReloadReport{Result: hooks.Result{Code: hooks.Failed, Decision: "context canceled"}}
+	}}, func(c *config.Config, _ *Options) { c.Serve.Grace = 50 * time.Millisecond })
+	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
+	a.until(o.ID, stateRunning)
+	if err := a.end(); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(a.config.StateDir, testLog(t))
+	if got, _, _ := s.get(o.ID); got.State != stateFailed || got.Problem.Type != interrupted.uri() {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,369 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+const (
+	jsonType    = "application/json"
+	maxLease    = 24 * time.Hour
+	maxPauseFor = time.Hour
+)
+
+type healthOutput struct {
+	Body struct {
+		Status string `json:"status" enum:"ok"`
+	}
+}
+
+type statusOutput struct {
+	Age  int `header:"Age" doc:"Seconds since it was asked"`
+	Body StatusAnswer
+}
+
+// StatusAnswer is what pgbaton status shows, and when that was so: an answer may be a second old, so that many clients are no burden to the poolers.
+type StatusAnswer struct {
+	hooks.Status
+	ObservedAt time.Time `json:"observedAt"`
+}
+
+// PostInput is the header of every POST. (Exported, or huma does not look into it.)
+type PostInput struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body within 24 h is the same operation. Keys of different callers are different"`
+}
+
+type pauseInput struct {
+	PostInput
+	Body *pauseBody
+}
+
+type pauseBody struct {
+	Lease   string `json:"lease,omitempty" example:"30s" maxLength:"40" doc:"The pause ends by itself after this; default pause.lease, 24h at most"`
+	Timeout string `json:"timeout,omitempty" example:"15s" maxLength:"40" doc:"Longest wait until drained; then all are resumed; default pause.budget, 1h at most"`
+}
+
+type reloadInput struct {
+	PostInput
+	Body *reloadBody
+}
+
+type reloadBody struct {
+	ConfigVersion string `json:"configVersion,omitempty" example:"42" maxLength:"40" doc:"Wait until the configuration has this version, or a newer one"`
+	Timeout       string `json:"timeout,omitempty" example:"30s" maxLength:"40" doc:"Longest wait for the version, and for the end of a handover; default 2m, 1h at most"`
+}
+
+type operationOutput struct {
+	Status   int
+	Location string `header:"Location" doc:"Of the operation"`
+	Body     Operation
+}
+
+type operationInput struct {
+	ID string `path:"id" doc:"Of the operation"`
+}
+
+type listOutput struct {
+	Body OperationList
+}
+
+// OperationList is what is kept: the newest 100, those that have ended for 24 h.
+type OperationList struct {
+	Operations []Operation `json:"operations" nullable:"false" doc:"Newest first"`
+}
+
+// register makes the routes and the document.
+func (s *Server) register(version string) error {
+	s.mux = http.NewServeMux()
+	document := &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{Title: "pgbaton", Version: version, Description: "Planned maintenance of Patroni clusters behind PgBouncer. " +
+			"Every error is a problem (RFC 9457); its type leads to an explanation."},
+		Components: &huma.Components{
+			Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				"token":       {Type: "http", Scheme: "bearer", Description: "A line of serve.tokens_file"},
+				"certificate": {Type: "mutualTLS", Description: "Of the authority serve.client_ca_file"},
+			},
+		},
+	}
+	api := humago.New(s.mux, huma.Config{
+		OpenAPI: document, Formats: huma.DefaultFormats, DefaultFormat: jsonType,
+		// huma's own errors become ours here, and nothing global is changed for it.
+		Transformers: []huma.Transformer{func(ctx huma.Context, _ string, v any) (any, error) {
+			p, isOurs := v.(*Problem)
+			if e, ok := v.(*huma.ErrorModel); ok {
+				p, isOurs = fromHuma(e), true
+				if e.Status >= 500 {
+					s.log.Error("a request could not be handled", "instance", instanceOf(ctx.Context()), "detail", e.Detail)
+				}
+			}
+			if !isOurs {
+				return v, nil
+			}
+			u := ctx.URL()
+			told := *p
+			s.told(ctx.Context(), ctx.Method(), u.Path, instanceOf(ctx.Context()), &told)
+			return &told, nil
+		}},
+	})
+	problem := document.Components.Schemas.Schema(typeOf[Problem](), true, "Problem")
+
+	get := []kind{notAcceptable, contentTooLarge, misdirected, internalError, overloaded}
+	read := append([]kind{unauthenticated}, get...)
+	post := append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, requestTimeout, invalidRequest, keyReused, operationForgotten,
+		shuttingDown, stateNotKept}, get...)
+	body := append([]kind{unsupportedMedia, operationRunning}, post...)
+
+	add(s, api, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"}, openToAll, without(get, overloaded),
+		func(context.Context, *struct{}) (*healthOutput, error) {
+			out := &healthOutput{}
+			out.Body.Status = "ok"
+			return out, nil
+		})
+	add(s, api, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"}, openToAll, append([]kind{notReady}, get...), s.ready)
+	add(s, api, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status", Summary: "Member, role, lock, poolers, versions, conditions, last handover",
+		Description: "May be a second old; observedAt tells."}, toRead, read, s.getStatus)
+	add(s, api, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202, Summary: "Pause the poolers, for as long as the lease"},
+		toOperate, body, func(ctx context.Context, in *pauseInput) (*operationOutput, error) {
+			o, request, err := s.pauseRequest(in.Body)
+			if err != nil {
+				return nil, err
+			}
+			return s.accept(ctx, kindPause, in.IdempotencyKey, request, func(ctx context.Context, k *kept) { s.pause(ctx, k, o) })
+		})
+	add(s, api, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200, Summary: "Resume the poolers, whoever paused them",
+		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
+		toOperate, append([]kind{poolerFailed, invalidConfiguration}, post...), s.postResume)
+	for _, x := range []struct{ id, kind, target, summary string }{
+		{"reloadPostgres", kindReloadPostgres, hooks.ReloadPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
+		{"reloadPoolers", kindReloadPgBouncer, hooks.ReloadPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
+	} {
+		add(s, api, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary}, toOperate, body,
+			func(ctx context.Context, in *reloadInput) (*operationOutput, error) {
+				if in.Body == nil {
+					in.Body = &reloadBody{}
+				}
+				o, request, err := reloadRequest(x.target, *in.Body)
+				if err != nil {
+					return nil, err
+				}
+				return s.accept(ctx, x.kind, in.IdempotencyKey, request, func(ctx context.Context, k *kept) { s.reload(ctx, k, o) })
+			})
+	}
+	add(s, api, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations", Summary: "Operations, newest first"}, toRead, read,
+		func(context.Context, *struct{}) (*listOutput, error) {
+			return &listOutput{Body: OperationList{Operations: s.store.list()}}, nil
+		})
+	add(s, api, problem, huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"}, toRead, append([]kind{operationNotFound}, read...),
+		func(_ context.Context, in *operationInput) (*struct{ Body Operation }, error) {
+			o, _, ok := s.store.get(in.ID)
+			if !ok {
+				return nil, s.noOperation()
+			}
+			return &struct{ Body Operation }{o}, nil
+		})
+	stream := huma.Operation{OperationID: "watchOperation", Method: "GET", Path: "/v1/operations/{id}/events", Summary: "Steps of an operation as server-sent events",
+		Description: "Each event is a step, with its id; the stream ends when the operation has. Last-Event-ID goes on behind that one.",
+		Responses: map[string]*huma.Response{
+			"200": {Description: "Events named step, data: a Step", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: "string"}}}},
+			"204": {Description: "The operation has ended, and nothing follows Last-Event-ID"},
+		}}
+	add(s, api, problem, stream, toRead, append([]kind{operationNotFound, invalidRequest}, read...), s.events)
+
+	// What huma has put there for its own errors, which never get out.
+	delete(document.Components.Schemas.Map(), "ErrorModel")
+	delete(document.Components.Schemas.Map(), "ErrorDetail")
+
+	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, get, s.metrics.handler)
+	serve := func(contentType string, text *[]byte) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			_, _ = w.Write(*text) // who asked may have gone
+		})
+	}
+	var asJSON, asYAML []byte
+	s.plain(document, problem, "getDocument", "/openapi.json", "This document", []string{jsonType, "application/openapi+json"}, get, serve(jsonType, &asJSON))
+	s.plain(document, problem, "getDocumentYAML", "/openapi.yaml", "This document", []string{"application/yaml", "application/openapi+yaml"}, get, serve("application/yaml", &asYAML))
+	var err error
+	if asJSON, err = document.MarshalJSON(); err != nil {
+		return err
+	}
+	asYAML, err = document.YAML()
+	return err
+}
+
+func without(kinds []kind, k kind) []kind {
+	return slices.DeleteFunc(slices.Clone(kinds), func(x kind) bool { return x == k })
+}
+
+// responses declares what problems a route has.
+func responses(into map[string]*huma.Response, problem *huma.Schema, kinds []kind) {
+	for _, k := range kinds {
+		status := strconv.Itoa(k.status)
+		if into[status] == nil {
+			into[status] = &huma.Response{Content: map[string]*huma.MediaType{problemType: {Schema: problem}}}
+		} else {
+			into[status].Description += "; "
+		}
+		into[status].Description += k.name
+	}
+}
+
+var security = []map[string][]string{{"token": {}}, {"certificate": {}}}
+
+// add registers a route with everything that is the same for all.
+func add[I, O any](s *Server, api huma.API, problem *huma.Schema, op huma.Operation, a access, problems []kind, handler func(context.Context, *I) (*O, error)) {
+	produces := []string{jsonType}
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	} else {
+		produces = []string{"text/event-stream"}
+	}
+	responses(op.Responses, problem, problems)
+	if a != openToAll {
+		op.Security = security
+	}
+	op.MaxBodyBytes = maxBody + 2 // the body has been read, and is shorter
+	op.BodyReadTimeout = -1
+	s.routes = append(s.routes, route{pattern: op.Method + " " + op.Path, access: a, produces: produces})
+	huma.Register(api, op, handler)
+}
+
+// plain registers a handler that is not huma's.
+func (s *Server) plain(document *huma.OpenAPI, problem *huma.Schema, id, path, summary string, produces []string, problems []kind, handler http.Handler) {
+	content := map[string]*huma.MediaType{}
+	for _, p := range produces {
+		content[p] = &huma.MediaType{}
+	}
+	op := &huma.Operation{OperationID: id, Method: "GET", Path: path, Summary: summary,
+		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: content}}}
+	responses(op.Responses, problem, problems)
+	document.AddOperation(op)
+	s.routes = append(s.routes, route{pattern: "GET " + path, produces: produces})
+	s.mux.Handle("GET "+path, handler)
+}
+
+func (s *Server) ready(context.Context, *struct{}) (*healthOutput, error) {
+	s.life.Lock()
+	ending := s.ending
+	s.life.Unlock()
+	if ending {
+		return nil, notReady.problem("the server is ending").retryAfter(5 * time.Second)
+	}
+	if s.guard.wrong() != "" { // the log says what
+		return nil, notReady.problem("a file with tokens, certificates or keys cannot be used as it is; the log has more").retryAfter(5 * time.Second)
+	}
+	out := &healthOutput{}
+	out.Body.Status = "ok"
+	return out, nil
+}
+
+func (s *Server) getStatus(ctx context.Context, _ *struct{}) (*statusOutput, error) {
+	status, at, err := s.status.get(ctx, s.background, statusAge)
+	switch {
+	case errors.Is(err, errFault):
+		return nil, internalError.problem("the log has more")
+	case err != nil:
+		return nil, shuttingDown.problem("no status any more").retryAfter(5 * time.Second)
+	}
+	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: StatusAnswer{Status: status, ObservedAt: at.UTC()}}, nil
+}
+
+// duration reads one of a body, with the rules and words of the configuration.
+func duration(text, location string, longest time.Duration, errs *[]FieldError) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d, err := config.ParseDuration(location, text)
+	switch {
+	case err != nil:
+		*errs = append(*errs, FieldError{Message: "is not a duration with a unit, longer than nothing: write 500ms, 15s or 1m30s", Location: location})
+	case d > longest:
+		*errs = append(*errs, FieldError{Message: "is longer than " + longest.String(), Location: location})
+	}
+	return d
+}
+
+func (s *Server) pauseRequest(body *pauseBody) (hooks.PauseOptions, OperationRequest, error) {
+	if body == nil {
+		body = &pauseBody{}
+	}
+	var errs []FieldError
+	o := hooks.PauseOptions{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout", maxPauseFor, &errs)}
+	if len(errs) > 0 {
+		p := invalidRequest.problem("validation failed")
+		p.Errors = errs
+		return o, OperationRequest{}, p
+	}
+	c := s.rt.Config.Pause
+	if o.Lease == 0 {
+		o.Lease = c.Lease
+	}
+	if o.Timeout == 0 {
+		o.Timeout = c.Budget
+	}
+	return o, OperationRequest{Lease: o.Lease.String(), Timeout: o.Timeout.String()}, nil
+}
+
+// accept begins an operation and answers where it is.
+func (s *Server) accept(ctx context.Context, kind, key string, request OperationRequest, do func(context.Context, *kept)) (*operationOutput, error) {
+	k, err := s.launch(demand{kind: kind, request: request, caller: callerOf(ctx).name, key: key, body: bodyOf(ctx)}, do)
+	if err != nil {
+		return nil, err
+	}
+	return s.located(k, http.StatusAccepted), nil
+}
+
+func (s *Server) located(k *kept, status int) *operationOutput {
+	o, _, ok := s.store.get(k.ID)
+	if !ok { // forgotten in the same moment
+		o = Operation{ID: k.ID, Kind: k.Kind, State: stateUnknown, Created: k.Created, Steps: []Step{}}
+	}
+	return &operationOutput{Status: status, Location: o.path(), Body: o}
+}
+
+func (s *Server) postResume(ctx context.Context, in *PostInput) (*operationOutput, error) {
+	k, err := s.launch(demand{kind: kindResume, caller: callerOf(ctx).name, key: in.IdempotencyKey, anytime: true}, s.resume)
+	if err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(s.resumeWait)
+	defer timer.Stop()
+	select {
+	case <-k.done:
+	case <-timer.C:
+		return s.located(k, http.StatusAccepted), nil
+	case <-ctx.Done():
+		return nil, shuttingDown.problem("the client has gone")
+	}
+	out := s.located(k, http.StatusOK)
+	if out.Body.State == stateSucceeded {
+		return out, nil
+	}
+	if out.Body.Problem == nil {
+		return s.located(k, http.StatusAccepted), nil
+	}
+	p := *out.Body.Problem
+	p.headers = http.Header{"Location": {out.Location}}
+	if p.Class == classTransient {
+		p.retryAfter(time.Second)
+	}
+	return nil, &p
+}
+
+func (s *Server) noOperation() *Problem {
+	return operationNotFound.problem(fmt.Sprintf("the newest %d are kept, those that have ended for %s", maxOperations, keepFor))
+}

@@ -1,0 +1,101 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+const (
+	statusAge  = time.Second     // of what /v1/status may answer
+	metricsAge = 5 * time.Second // of what /metrics may
+	statusWait = 5 * time.Second // GetStatus takes 3 s at most
+)
+
+// statusCache asks the poolers once for all who want to know at about the same time: clients of this server must not be felt by a handover.
+type statusCache struct {
+	ask func(context.Context) hooks.Status
+	log *slog.Logger
+
+	mu     sync.Mutex
+	status hooks.Status
+	at     time.Time
+	fault  error         // the last one did not come to its end
+	flight chan struct{} // closed when the one that is under way is there; nil: none is
+}
+
+// get is a status no older than that, and when it was taken. It blocks until there is one or the context ends.
+func (c *statusCache) get(ctx context.Context, background context.Context, age time.Duration) (hooks.Status, time.Time, error) {
+	for {
+		c.mu.Lock()
+		if !c.at.IsZero() && time.Since(c.at) < age {
+			defer c.mu.Unlock()
+			return c.status, c.at, nil
+		}
+		flight := c.flight
+		if flight == nil {
+			flight = make(chan struct{})
+			c.flight = flight
+			go c.fly(background, flight)
+		}
+		c.mu.Unlock()
+		select {
+		case <-flight:
+			// What was asked for by others while we waited is as fresh as it gets.
+			c.mu.Lock()
+			status, at, fault := c.status, c.at, c.fault
+			c.mu.Unlock()
+			if fault != nil {
+				return hooks.Status{}, time.Time{}, fault
+			}
+			if !at.IsZero() {
+				return status, at, nil
+			}
+		case <-ctx.Done():
+			return hooks.Status{}, time.Time{}, ctx.Err()
+		}
+		if background.Err() != nil {
+			return hooks.Status{}, time.Time{}, background.Err()
+		}
+	}
+}
+
+// fly asks, for nobody's request in particular: one who goes away must not spoil it for the others.
+func (c *statusCache) fly(ctx context.Context, landed chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, statusWait)
+	defer cancel()
+	at := time.Now()
+	fault := errFault
+	defer func() {
+		if told := recover(); told != nil {
+			c.log.Error("asking for the status panicked", "panic", fmt.Sprint(told), "stack", string(debug.Stack()))
+		}
+		c.mu.Lock()
+		c.flight, c.fault = nil, fault
+		c.mu.Unlock()
+		close(landed)
+	}()
+	status := c.ask(ctx)
+	fault = nil
+	c.mu.Lock()
+	c.status, c.at = status, at
+	c.mu.Unlock()
+}
+
+var errFault = errors.New("the status could not be asked for")
+
+// land blocks until nobody asks any more.
+func (c *statusCache) land() {
+	c.mu.Lock()
+	flight := c.flight
+	c.mu.Unlock()
+	if flight != nil {
+		<-flight
+	}
+}
