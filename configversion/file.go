@@ -1,7 +1,6 @@
 package configversion
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -76,83 +76,121 @@ func (l Line) Read(ctx context.Context) (Version, error) {
 		return 0, err
 	}
 	defer file.Close()
-	v, err := scan(io.LimitReader(file, maxLine+1))
-	if err != nil {
-		if _, named := errors.AsType[*fs.PathError](err); named {
-			return 0, err
-		}
-		return 0, fmt.Errorf("%s%w", l.Path, err)
+	v, err := scan(file)
+	if _, named := errors.AsType[*fs.PathError](err); err != nil && !named {
+		err = fmt.Errorf("%s%w", l.Path, err)
 	}
-	return v, nil
+	return v, err
 }
 
-// scan's errors begin with what follows the file's name: ":17: ", or ": ".
+// scan's own errors begin with what follows the file's name: ":17: ", or ": ".
 func scan(r io.Reader) (Version, error) {
-	lines := bufio.NewReaderSize(r, 64<<10)
 	var (
-		found   bool
-		version Version
-		first   string // its digits
-		at      int    // its line
-		size    int
+		s    scanner
+		buf  = make([]byte, bufSize)
+		n    int  // bytes in buf, from a line's beginning or within one that is skipped
+		size int  // of what was read
+		skip bool // the rest of a line that was longer than buf
 	)
-	for n := 1; ; n++ {
-		line, err := lines.ReadSlice('\n')
-		size += len(line)
-		// The rest of a line that is longer than the buffer is no line of its own. What was read of it stays valid only until the next read.
-		if errors.Is(err, bufio.ErrBufferFull) {
-			line = slices.Clone(line[:maxFile])
-			for errors.Is(err, bufio.ErrBufferFull) {
-				var rest []byte
-				rest, err = lines.ReadSlice('\n')
-				size += len(rest)
-			}
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
+	for eof := false; !eof; {
+		got, err := io.ReadFull(r, buf[n:])
+		n, size = n+got, size+got
+		eof = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !eof {
 			return 0, err
 		}
 		if size > maxLine {
 			return 0, fmt.Errorf(": longer than %d MiB: not looked through for %s", maxLine>>20, key)
 		}
-		if n == 1 {
-			line = bytes.TrimPrefix(line, bom)
+		if size == n {
+			n = copy(buf, bytes.TrimPrefix(buf[:n], bom))
 		}
-		if text, ok := lineValue(line); ok {
-			// A line without an end may be one that is being written.
-			unfinished := errors.Is(err, io.EOF) && !bytes.HasSuffix(line, []byte("\n"))
-			switch v, bad := Parse(text); {
-			case unfinished && text == "", unfinished && found && text != first && len(text) < len(first) && first[:len(text)] == text:
-				return 0, fmt.Errorf(":%d: %w: the line is not complete", n, ErrAbsent)
-			case bad != nil:
-				return 0, fmt.Errorf(":%d: %w", n, bad)
-			case found && v != version:
-				return 0, fmt.Errorf(": %w: %d in line %d, %d in line %d", ErrConflict, version, at, v, n)
-			case !found:
-				found, version, first, at = true, v, text, n
+		from, to := 0, bytes.LastIndexByte(buf[:n], '\n')+1
+		if skip {
+			if from = bytes.IndexByte(buf[:n], '\n') + 1; from == 0 {
+				n = 0
+				continue
 			}
+			s.lines++
+			skip = false
 		}
-		if err != nil {
-			break
+		cut := to == 0 && !eof && n == len(buf)
+		if cut || eof {
+			to = n
 		}
+		if err := s.look(buf[from:to], cut); err != nil {
+			return 0, err
+		}
+		skip = cut
+		n = copy(buf, buf[to:n])
 	}
-	if !found {
+	if !s.found {
 		return 0, fmt.Errorf(": %w: no line \"# %s: NUMBER\"", ErrAbsent, key)
 	}
-	return version, nil
+	return s.version, nil
 }
 
-// lineValue returns what follows the colon of a config-version line.
-func lineValue(line []byte) (string, bool) {
-	line = bytes.TrimLeft(line, " \t")
-	if len(line) == 0 || line[0] != ';' && line[0] != '#' {
-		return "", false
+const bufSize = 64 << 10
+
+// scanner is what was found so far.
+type scanner struct {
+	lines   int // that lie behind
+	found   bool
+	version Version
+	digits  string // that say it
+	line    int
+}
+
+// look goes through whole lines; only the last of a file may have no end. cut: text is the beginning of one long line.
+//
+// It looks for the hyphen of the key, not for lines: that is what makes a read each second of a long file cheap.
+func (s *scanner) look(text []byte, cut bool) error {
+	for pos := 0; pos < len(text); {
+		hyphen := bytes.IndexByte(text[pos:], '-')
+		if hyphen < 0 {
+			break
+		}
+		hyphen += pos
+		pos = hyphen + 1
+		begin := hyphen - strings.IndexByte(key, '-')
+		if begin < 0 || len(text)-begin < len(key) || !bytes.EqualFold(text[begin:begin+len(key)], []byte(key)) || !opensComment(text[:begin]) {
+			continue
+		}
+		rest, finished := text[begin+len(key):], cut
+		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
+			rest, finished = rest[:end], true
+		}
+		pos = begin + len(key) + len(rest)
+		value, ok := bytes.CutPrefix(bytes.TrimLeft(rest, " \t"), []byte(":"))
+		if !ok {
+			continue
+		}
+		value = bytes.Trim(value, asciiSpace)
+		digits := string(value[:min(len(value), 2*shownBytes)])
+		if cut {
+			digits += "…" // whatever follows, this is no version
+		}
+		line := s.lines + 1 + bytes.Count(text[:begin], []byte("\n"))
+		switch v, err := Parse(digits); {
+		// A line without an end may be one that is being written.
+		case !finished && (digits == "" || s.found && digits != s.digits && strings.HasPrefix(s.digits, digits)):
+			return fmt.Errorf(":%d: %w: the line is not complete", line, ErrAbsent)
+		case err != nil:
+			return fmt.Errorf(":%d: %w", line, err)
+		case s.found && v != s.version:
+			return fmt.Errorf(": %w: %d in line %d, %d in line %d", ErrConflict, s.version, s.line, v, line)
+		case !s.found:
+			s.found, s.version, s.digits, s.line = true, v, digits, line
+		}
 	}
-	line = bytes.TrimLeft(line, ";# \t")
-	if len(line) < len(key) || !bytes.EqualFold(line[:len(key)], []byte(key)) {
-		return "", false
-	}
-	value, ok := bytes.CutPrefix(bytes.TrimLeft(line[len(key):], " \t"), []byte(":"))
-	return string(bytes.Trim(value, asciiSpace)), ok
+	s.lines += bytes.Count(text, []byte("\n"))
+	return nil
+}
+
+// opensComment says whether before ends with the beginning of a line that is nothing but a comment's.
+func opensComment(before []byte) bool {
+	line := bytes.TrimRight(before, ";# \t")
+	return (len(line) == 0 || line[len(line)-1] == '\n') && bytes.ContainsAny(before[len(line):], ";#")
 }
 
 // open returns a regular file, or an error that names the path.

@@ -19,8 +19,8 @@ const (
 	// rest is the least time from one read to the next that events ask for: a writer that never stops costs 50 reads a second. The first event
 	// after a quiet time does not wait.
 	rest = 20 * time.Millisecond
-	// grace is how long the system may refuse a file before that is final: the kubelet of Kubernetes before 1.28 sets owner and mode of
-	// a volume only after it has been swapped.
+	// grace is how long the system may refuse a file before that is final: kubelets whose AtomicWriter.Write takes no setPerms set a
+	// volume's owner only after they have swapped it (source).
 	grace = 2 * time.Second
 	// settle is how often the watches follow links that move on meanwhile; the next event is then already there.
 	settle = 3
