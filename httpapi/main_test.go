@@ -231,7 +231,10 @@ func (a *api) do(method, path, body string, headers ...string) answer {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
+		name, value, ok := strings.Cut(h, ": ")
+		if !ok {
+			continue
+		}
 		if name == "Host" {
 			r.Host = value
 		}

@@ -346,9 +346,7 @@ func (s *Server) postResume(ctx context.Context, in *PostInput) (*operationOutpu
 	case <-k.done:
 	case <-timer.C:
 		return s.located(k, http.StatusAccepted), nil
-	case <-ctx.Done():
-		return nil, shuttingDown.problem("the client has gone")
-	}
+	} // not for the client's end: one that has closed its half of the connection still reads
 	out := s.located(k, http.StatusOK)
 	if out.Body.State == stateSucceeded {
 		return out, nil
