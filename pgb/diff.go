@@ -372,10 +372,10 @@ func (d *differ) settings() {
 			continue
 		}
 		if _, ok := d.running.byKey[e.name]; !ok {
-			d.add(Difference{File: e.file, Line: e.line, Key: e.name, Want: e.value, Problem: d.running.problem(e)})
+			d.add(Difference{File: e.file, Line: e.line, Key: e.label(), Want: e.value, Problem: d.running.problem(e)})
 		} else if inFile[e.name] != e && d.running.problem(e) != "" && d.running.byKey[e.name].Changeable {
 			// A later line says it again, but PgBouncer stops at this one.
-			d.add(Difference{File: e.file, Line: e.line, Key: e.name, Want: e.value, Running: d.running.value(e.name), Problem: d.running.problem(e)})
+			d.add(Difference{File: e.file, Line: e.line, Key: e.label(), Want: e.value, Running: d.running.value(e.name), Problem: d.running.problem(e)})
 		}
 	}
 }

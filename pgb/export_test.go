@@ -6,8 +6,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Config is what Resolve made of an entry for one address.
-func (p *Pooler) Config() *pgconn.Config { return p.config }
+// ConsoleConfig is what Resolve made of an entry for one address.
+func (p *Pooler) ConsoleConfig() *pgconn.Config { return p.config }
 
 // SendOn puts PAUSE on its way on a console that is open already, as SendPause does after connecting.
 func (p *Pooler) SendOn(ctx context.Context, c *Console) error {
@@ -16,3 +16,5 @@ func (p *Pooler) SendOn(ctx context.Context, c *Console) error {
 }
 
 const MaxRows = maxRows
+
+var ConfigArgument = configArgument

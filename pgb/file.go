@@ -355,15 +355,19 @@ func (r *fileReader) entry(at place, value string) error {
 
 // label is how an entry is called in errors and differences.
 func (e *entry) label() string {
+	name := e.name
+	if name == "" {
+		name = `""`
+	}
 	switch e.section {
 	case "databases":
-		return "database " + e.name
+		return "database " + name
 	case "users":
-		return "user " + e.name
+		return "user " + name
 	case "peers":
-		return "peer " + e.name
+		return "peer " + name
 	}
-	return e.name
+	return name
 }
 
 // fixedProblem is what every version refuses in a connection string.

@@ -83,7 +83,7 @@ func TestResolveKeepsTLSOnTheHost(t *testing.T) {
 		t.Fatal(poolers, errs)
 	}
 	for i, p := range poolers {
-		cfg := p.Config()
+		cfg := p.ConsoleConfig()
 		want := []string{"10.0.0.1", "10.0.0.2"}[i]
 		if cfg.Host != want || cfg.TLSConfig == nil {
 			t.Errorf("%s: dials %s first, TLS %v", p.Name, cfg.Host, cfg.TLSConfig != nil)
@@ -97,7 +97,7 @@ func TestResolveKeepsTLSOnTheHost(t *testing.T) {
 		t.Fatal(poolers, errs)
 	}
 	for i, p := range poolers {
-		if cfg, want := p.Config(), []string{"a.example", "b.example"}[i]; cfg.TLSConfig.ServerName != want || net.ParseIP(cfg.Host) == nil || len(cfg.Fallbacks) != 0 {
+		if cfg, want := p.ConsoleConfig(), []string{"a.example", "b.example"}[i]; cfg.TLSConfig.ServerName != want || net.ParseIP(cfg.Host) == nil || len(cfg.Fallbacks) != 0 {
 			t.Errorf("%s: dials %s, verifies %s, falls back to %v", p.Name, cfg.Host, cfg.TLSConfig.ServerName, cfg.Fallbacks)
 		}
 	}
@@ -106,7 +106,7 @@ func TestResolveKeepsTLSOnTheHost(t *testing.T) {
 func TestResolvePassword(t *testing.T) {
 	poolers, _ := pgb.Resolve(t.Context(), []pgb.Spec{{DSN: "host=10.0.0.1,10.0.0.2 port=1 password=old", Password: "new"}}, nil)
 	for _, p := range poolers {
-		if p.Config().Password != "new" {
+		if p.ConsoleConfig().Password != "new" {
 			t.Errorf("%s has another password", p.Name)
 		}
 	}

@@ -65,7 +65,9 @@ func TestSignals(t *testing.T) {
 }
 
 // start runs sleep under a name and returns its command.
-func startAs(t *testing.T, name string) *exec.Cmd {
+func startAs(t *testing.T, name string) *exec.Cmd { return startAsUser(t, name, os.Geteuid()) }
+
+func startAsUser(t *testing.T, name string, uid int) *exec.Cmd {
 	t.Helper()
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
@@ -75,17 +77,29 @@ func startAs(t *testing.T, name string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, binary, 0o700); err != nil {
+	dir, err := os.MkdirTemp("/tmp", "pgb-test-") // t.TempDir is closed to other users
+	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "600")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, name)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, binary, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	command := func() *exec.Cmd {
+		cmd := exec.Command(path, "600")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if uid != os.Geteuid() {
+			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+		}
+		return cmd
+	}
+	cmd := command()
 	until(t, "the copy starts", func() bool {
 		// "text file busy" while another test's child, forked meanwhile, still has it open.
 		err = cmd.Start()
 		if errors.Is(err, unix.ETXTBSY) {
-			cmd = exec.Command(path, "600")
+			cmd = command()
 			return false
 		}
 		return true

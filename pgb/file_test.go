@@ -1,0 +1,277 @@
+package pgb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/pgb"
+	"golang.org/x/sys/unix"
+)
+
+func iniFile(t testing.TB, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pgbouncer.ini")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// readAll is ReadFile, which must come back soon.
+func readIn(t testing.TB, path, root string) (*pgb.File, error) {
+	t.Helper()
+	type answer struct {
+		file *pgb.File
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		f, err := pgb.ReadFile(path, root)
+		done <- answer{f, err}
+	}()
+	select {
+	case a := <-done:
+		return a.file, a.err
+	case <-time.After(20 * time.Second):
+		t.Fatal("ReadFile does not come back")
+		return nil, nil
+	}
+}
+
+func TestReadFileIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const good = "[pgbouncer]\n"
+	huge := file("huge", good+strings.Repeat("# comment\n", 1<<20))
+	self := filepath.Join(dir, "self")
+	file("self", good+strings.Repeat("%include "+self+"\n", 100))
+	bomb := file("bomb", good+strings.Repeat("%include "+file("x", "; x\n")+"\n", 3000))
+	for name, path := range map[string]string{
+		"pipe": pipe, "pipe included": file("p", good+"%include "+pipe+"\n"), "endless device": "/dev/zero", "terminal": "/dev/tty",
+		"huge": huge, "huge included": file("h", good+"%include "+huge+"\n"), "itself": self, "thousands": bomb, "folder": dir, "none": filepath.Join(dir, "none"), "no name": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var e *pgb.FileError
+			if _, err := readIn(t, path, ""); !errors.As(err, &e) || e.Problem == "" || len(err.Error()) > 1000 {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	if _, err := readIn(t, "x", filepath.Join(dir, "no such root")); err == nil {
+		t.Error("a root that is not there")
+	}
+}
+
+func TestReadFileStaysInTheRoot(t *testing.T) {
+	outside := iniFile(t, "[pgbouncer]\npool_mode = statement\n")
+	root := t.TempDir()
+	write := func(name, content string) {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(name, to string) {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Symlink(to, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// As Kubernetes mounts a ConfigMap, and as Debian's /var/run.
+	write("etc/pgb/..2026_11_23/pgbouncer.ini", "[pgbouncer]\npool_mode = session\n%include /var/run/more.ini\n%include pgb/rel.ini\n%include beside.ini\n")
+	link("etc/pgb/..data", "..2026_11_23")
+	link("etc/pgb/pgbouncer.ini", "..data/pgbouncer.ini")
+	link("var/run", "/run")
+	write("run/more.ini", "query_timeout = 5\n")
+	write("pgb/rel.ini", "default_pool_size = 5\n")
+	write("etc/pgb/beside.ini", "min_pool_size = 5\n")
+	f, err := pgb.ReadFile("/etc/pgb/pgbouncer.ini", root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/etc/pgb/pgbouncer.ini", "/var/run/more.ini", "pgb/rel.ini", "beside.ini"}
+	if d := cmp.Diff(want, f.Paths()); d != "" {
+		t.Error(d)
+	}
+	link("escape.ini", outside)
+	link("up.ini", strings.Repeat("../", 20)+outside)
+	for _, name := range []string{"/escape.ini", "/up.ini", strings.Repeat("/..", 20) + outside} {
+		if f, err := pgb.ReadFile(name, root); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v %v", name, f, err)
+		}
+	}
+}
+
+func TestSecretsAreNotKept(t *testing.T) {
+	path := iniFile(t, `[databases]
+app = host=h password='`+secret+`' auth_user=`+secret+` connect_query='set x to `+secret+`' `+secret+`=1
+[pgbouncer]
+auth_ldap_options = ldapbindpasswd=`+secret+`
+some_password = `+secret+`
+`)
+	f, err := pgb.ReadFile(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := []pgb.Setting{{Key: "auth_ldap_options", Changeable: true}, {Key: "pool_mode", Value: "session", Default: "session", Changeable: true}}
+	found := f.Diff(settings, []pgb.Database{{Name: "app", Host: "x"}})
+	all := fmt.Sprintf("%+v %+v %v", f, found, f.Check(settings))
+	if strings.Contains(all, secret) || !strings.Contains(all, "auth_ldap_options") {
+		t.Error(strings.ReplaceAll(all, secret, "<SECRET>"))
+	}
+	for _, bad := range []string{
+		"[databases]\napp = password='" + secret, "[databases]\napp = password=a " + secret, "[databases]\n" + secret + " password\n",
+		"[pgbouncer]\n" + secret + "\n", "[databases]\napp = port=" + secret,
+	} {
+		if _, err := pgb.ReadFile(iniFile(t, bad), ""); err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%v", err != nil)
+		}
+	}
+}
+
+// A real one: the option has a password in it.
+func TestSecretSettingsAreCompared(t *testing.T) {
+	eachSuite(t, anyDatabase, func(t *testing.T, r0 *rig) {
+		if r0.Suite != single.SuiteSid {
+			t.Skip("no auth_ldap_options before 1.25")
+		}
+		r := newReloader(t, r0)
+		one, two := r.base+"auth_ldap_options = ldapbindpasswd="+secret+"\n", r.base+"auth_ldap_options = ldapbindpasswd=other\n"
+		r.write(t, one)
+		if d := r.wantOnly(t, "written", "auth_ldap_options", lines(one)); d.Want != "***" || d.Running != "" {
+			t.Errorf("%+v", d)
+		}
+		r.put(t, one)
+		r.wantNoDiff(t, "reloaded")
+		if all := fmt.Sprintf("%+v", r.settings(t)); strings.Contains(all, secret) {
+			t.Error("a secret is in the settings")
+		}
+		r.write(t, two)
+		if d := r.wantOnly(t, "another", "auth_ldap_options", lines(two)); d.Want != "***" || d.Running != "***" {
+			t.Errorf("%+v", d)
+		}
+		r.put(t, two)
+		r.wantNoDiff(t, "reloaded")
+	})
+}
+
+// What Diff makes of a version that is newer than what is known here.
+func TestLaterVersions(t *testing.T) {
+	path := iniFile(t, "[databases]\na = new_parameter=1\n[pgbouncer]\nnew_time = 5.0\nnew_word = Yes\n[new]\nx = 1\n[users]\nu = new=1\n")
+	f, err := pgb.ReadFile(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := []pgb.Setting{{Key: "new_time", Value: "5", Changeable: true}, {Key: "new_word", Value: "yes", Changeable: true}, {Key: "server_lifetime", Value: "3600", Default: "3600"}}
+	if err := f.Check(settings); err != nil {
+		t.Error(err)
+	}
+	a := pgb.Database{Name: "a", Port: 5432, Target: "a", ServerLifetime: 3600}
+	if d := f.Diff(settings, []pgb.Database{a}); len(d) > 0 {
+		t.Error(d)
+	}
+	if err := f.Check(settings[2:]); err == nil || !strings.Contains(err.Error(), `new_parameter`) {
+		t.Errorf("a version that is known: %v", err)
+	}
+	if d := f.Diff(settings[2:], nil); len(d) != 5 {
+		t.Errorf("%d: %v", len(d), d)
+	}
+}
+
+func TestLocal(t *testing.T) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dsn, want := range map[string]bool{
+		"host=/run/postgresql": true, "host=@x": true, "host=127.0.0.1": true, "host=127.9.8.7": true, "host=::1": true,
+		"host=192.0.2.1": false, "host=2001:db8::1": false,
+	} {
+		if p := resolveOne(t, pgb.Spec{DSN: dsn + " user=x"}); p.Local() != want {
+			t.Errorf("%s: %v", dsn, p.Local())
+		}
+	}
+	for _, a := range addresses {
+		ip := a.(*net.IPNet).IP
+		if p := resolveOne(t, pgb.Spec{DSN: "host=" + ip.String() + " user=x"}); !p.Local() {
+			t.Errorf("%s is not local", ip)
+		}
+	}
+	if p := resolveOne(t, pgb.Spec{Pidfile: "/run/x.pid"}); !p.Local() {
+		t.Error("a pidfile is not local")
+	}
+	lookup := func(context.Context, string) ([]string, error) { return []string{"192.0.2.1", "127.0.0.1"}, nil }
+	poolers, _ := pgb.Resolve(t.Context(), []pgb.Spec{{DSN: "host=name user=x"}}, lookup)
+	if len(poolers) != 2 || poolers[0].Local() || !poolers[1].Local() {
+		t.Errorf("%v", poolers)
+	}
+}
+
+func TestConfigArgument(t *testing.T) {
+	for line, want := range map[string]string{
+		"pgbouncer /etc/p.ini": "/etc/p.ini", "pgbouncer -d -v p.ini": "p.ini", "pgbouncer p.ini -d": "p.ini", "pgbouncer -R -q -d p.ini": "p.ini",
+		"pgbouncer -u postgres p.ini": "p.ini", "pgbouncer -upostgres p.ini": "p.ini", "pgbouncer -dqu postgres p.ini": "p.ini", "pgbouncer p.ini -u x": "p.ini",
+		"pgbouncer --user postgres p.ini": "p.ini", "pgbouncer --user=postgres p.ini": "p.ini", "pgbouncer --us x p.ini --daemon": "p.ini",
+		"pgbouncer -d -- -p.ini": "-p.ini", "pgbouncer": "", "pgbouncer -d": "", "pgbouncer a b": "", "pgbouncer -u p.ini": "", "pgbouncer - ": "",
+	} {
+		if got, _ := pgb.ConfigArgument(strings.Split(line, " ")); got != want && line != "pgbouncer - " {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
+
+func FuzzReadFile(f *testing.F) {
+	for _, s := range samples {
+		fill := strings.NewReplacer("{inc}", "/nosuch/inc", "{dir}", "/nosuch").Replace
+		f.Add([]byte(fill(s.head)+"[databases]\napp = host=127.0.0.1 password="+secret+"\n[pgbouncer]\npool_mode = session\n"+fill(s.tail)), "transaction")
+	}
+	f.Add([]byte("[databases]\nx='"), "")
+	dir := f.TempDir()
+	path := filepath.Join(dir, "pgbouncer.ini")
+	f.Fuzz(func(t *testing.T, content []byte, value string) {
+		// An include leads to nothing but this file: the root has no other.
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := pgb.ReadFile("/pgbouncer.ini", dir)
+		if err != nil {
+			var e *pgb.FileError
+			if !errors.As(err, &e) || e.Problem == "" || e.Line < 0 || e.Line > 1+strings.Count(string(content), "\n") || len(err.Error()) > 2000+len(content) {
+				t.Errorf("%#v", err)
+			}
+			if strings.Contains(string(content), secret) && strings.Contains(err.Error(), secret) && strings.Count(string(content), "password="+secret) == strings.Count(string(content), secret) {
+				t.Error("the error tells a password")
+			}
+			return
+		}
+		settings := []pgb.Setting{
+			{Key: "pool_mode", Value: value, Default: "session", Changeable: true}, {Key: "default_pool_size", Value: value, Default: "20", Changeable: true},
+			{Key: "query_timeout", Value: value, Default: "0", Changeable: true}, {Key: "listen_port", Value: value}, {Key: "auth_file", Value: value, Changeable: true},
+		}
+		_ = file.Check(settings)
+		for _, d := range file.Diff(settings, []pgb.Database{{Name: "app", Host: value}, {Name: value}}) {
+			if d.Key == "" || d.File == "" || d.Line < 0 || len(d.Want) > 1100 || strings.ContainsAny(d.Want+d.Running, "\n\x00") {
+				t.Errorf("%+v", d)
+			}
+		}
+	})
+}
