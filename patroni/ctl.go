@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -66,7 +68,7 @@ func CtlReload(ctx context.Context, config, scope, member string, secrets ...str
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = ctlWaitDelay
 	err = cmd.Run()
-	e := &CtlError{Output: sayable(out.text.Bytes(), secrets...)}
+	e := &CtlError{Output: lastWords(out.text.Bytes(), secrets...)}
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -83,6 +85,23 @@ func CtlReload(ctx context.Context, config, scope, member string, secrets ...str
 		return nil
 	}
 	return e
+}
+
+// lastWords leaves out the table of the members, which stands before the message, and the beginning of a trace.
+func lastWords(output []byte, secrets ...string) string {
+	var lines []string
+	left := errorLimit
+	for _, line := range slices.Backward(strings.Split(strings.TrimSpace(string(output)), "\n")) {
+		if line = sayable([]byte(line), secrets...); line == "" || line[0] == '|' || line[0] == '+' {
+			continue
+		}
+		if left -= len(line); left < 0 && lines != nil {
+			break
+		}
+		lines = append(lines, line)
+	}
+	slices.Reverse(lines)
+	return strings.Join(lines, " ")
 }
 
 // ctlDone is what patronictl says of 202 and of 200.

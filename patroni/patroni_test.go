@@ -21,9 +21,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The real Patroni is asked in e2e. Here are its recorded answers, and what it will not do on demand.
+// Patroni's recorded answers, and what the real one (lab_test.go, e2e) will not do on demand.
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if words := os.Getenv(childTask); words != "" {
+		task(strings.Split(words, "\n"))
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const secret = "s3cret-of-the-api"
 

@@ -32,9 +32,10 @@ type Process struct {
 // called patroni (or -m patroni), or a program of that name. One without a handler for SIGHUP does not count: it is just
 // starting, or something else, and the signal would end it. With config, Patroni's configuration file, it must be among the arguments.
 //
-// As process 1 Patroni starts itself once more and passes signals on (source: __main__.py, 4.0.7 and 4.1.5). Then it is
-// process 1 that is returned: a fork's command line is the same for the moment until it runs something else, so of
-// several below one another the uppermost is the only one that surely stays.
+// As process 1 Patroni starts itself once more and passes signals on (source: __main__.py, 4.0.7 and 4.1.5): a fork, or with
+// Python 3.14 a child of a forkserver, which nothing on its command line gives away. It is process 1 that is returned, once the other has its handler: before
+// that, what is passed on ends it, and with it process 1 (seen with 4.1.5). A fork's command line is its parent's for the moment until it runs
+// something else, so of several below one another the uppermost is the one that surely stays.
 //
 // The errors are [ErrNoProcess] and [ErrManyProcesses], with the process ids and what to do. It does not block.
 func FindProcess(config string) (*Process, error) {
@@ -49,6 +50,10 @@ func FindProcess(config string) (*Process, error) {
 			continue
 		}
 		c, why := examine(info.Pid(), config)
+		if c != nil && c.first && !hasPython(all, c) {
+			c.process.Close()
+			c, why = nil, "is just starting: as process 1 it passes signals on, to one that has no handler for SIGHUP yet"
+		}
 		if c != nil {
 			found = append(found, c)
 		} else if why != "" {
@@ -101,6 +106,7 @@ func (p *Process) Close() { p.process.Close() }
 type candidate struct {
 	process *process.Process
 	parents []int // up to the first process
+	first   bool  // process 1 of its pid namespace
 }
 
 // examine opens a process that is a Patroni of ours. Of another that looks like one it says why not; neither for all else.
@@ -139,11 +145,36 @@ func examine(pid int, config string) (c *candidate, why string) {
 	if config != "" && !slices.ContainsFunc(rest, func(arg string) bool { return isConfig(p, arg, config) }) {
 		return nil, "was not started with " + config + ", which is patroni.config"
 	}
+	inner, err := p.InnerPID()
+	if err != nil {
+		return nil, ""
+	}
 	parents := ancestors(pid)
 	if p.Ended() {
 		return nil, ""
 	}
-	return &candidate{process: p, parents: parents}, ""
+	return &candidate{process: p, parents: parents, first: inner == 1}, ""
+}
+
+// hasPython reports whether a Python, or a Patroni that is none, below the process has a handler for SIGHUP. The server has one
+// too, and does not count.
+func hasPython(all []ps.Process, c *candidate) bool {
+	for _, info := range all {
+		if !slices.Contains(ancestors(info.Pid()), c.process.PID) {
+			continue
+		}
+		p, err := process.Open(info.Pid())
+		if err != nil {
+			continue
+		}
+		args, err := p.Args()
+		caught, wrong := p.Catches(unix.SIGHUP)
+		p.Close()
+		if err == nil && wrong == nil && caught && len(args) > 0 && (isPython(args[0]) || isPatroni(args[0])) {
+			return true
+		}
+	}
+	return false
 }
 
 // arguments returns what follows Patroni's name in its command line; ok is false for any other program.
@@ -154,7 +185,7 @@ func arguments(args []string) (rest []string, ok bool) {
 	if isPatroni(args[0]) {
 		return args[1:], true
 	}
-	if name := path.Base(args[0]); !strings.HasPrefix(name, "python") && !strings.HasPrefix(name, "pypy") {
+	if !isPython(args[0]) {
 		return nil, false
 	}
 	for i := 1; i < len(args); i++ {
@@ -174,6 +205,11 @@ func arguments(args []string) (rest []string, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+func isPython(file string) bool {
+	name := path.Base(file)
+	return strings.HasPrefix(name, "python") || strings.HasPrefix(name, "pypy")
 }
 
 func isPatroni(file string) bool {

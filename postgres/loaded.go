@@ -357,8 +357,7 @@ type PendingRestart struct {
 // [PendingRestart.File]. What this user may not see is left out (pg_read_all_settings shows it).
 //
 // A setting on the server's command line, as Patroni gives max_connections and its like, is among them when the files differ from it;
-// before the first reload only for who may read pg_file_settings (17, 18). What Patroni itself holds back it does not
-// write into the files: its REST API has its own list.
+// before the first reload only for who may read pg_file_settings (17, 18). Patroni 4.0.7 and 4.1.5 write those into the file too.
 func (c *Conn) PendingRestart(ctx context.Context) ([]PendingRestart, error) {
 	var grant *GrantError
 	err := c.mayRead(ctx, fileSettings)

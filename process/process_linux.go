@@ -130,6 +130,23 @@ func (p *Process) Catches(s unix.Signal) (bool, error) {
 	return mask>>(uint(s)-1)&1 == 1, nil
 }
 
+// InnerPID is its process id in its own pid namespace, which may be below ours: 1 for a container's first process.
+func (p *Process) InnerPID() (int, error) {
+	v, err := p.status("NSpid")
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(v) // from ours to its own
+	if len(fields) == 0 {
+		return 0, fmt.Errorf("process %d: NSpid is empty", p.PID)
+	}
+	pid, err := strconv.Atoi(fields[len(fields)-1])
+	if err != nil {
+		return 0, fmt.Errorf("process %d: NSpid: %w", p.PID, err)
+	}
+	return pid, nil
+}
+
 // status is one line of /proc/PID/status.
 func (p *Process) status(key string) (string, error) {
 	text, err := p.read("status", statusLimit)

@@ -1,0 +1,136 @@
+package process_test
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pgbaton/pgbaton/process"
+	"golang.org/x/sys/unix"
+)
+
+// start starts a shell that says when it has come to its loop.
+func start(t *testing.T, script string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", script+"\necho ready; read nothing", "a  name", "")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	return cmd
+}
+
+func TestProcess(t *testing.T) {
+	cmd := start(t, "trap 'exit 7' HUP")
+	p, err := process.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	name, err := p.Name()
+	parent, err2 := p.Parent()
+	uid, err3 := p.UID()
+	inner, err4 := p.InnerPID()
+	if err := errors.Join(err, err2, err3, err4); err != nil || !strings.HasSuffix(name, "sh") || parent != os.Getpid() || uid != os.Geteuid() || inner <= 0 || p.PID != cmd.Process.Pid {
+		t.Error(name, parent, uid, inner, err)
+	}
+	args, err := p.Args()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"sh", "-c", "trap 'exit 7' HUP\necho ready; read nothing", "a  name", ""}, args); d != "" {
+		t.Error(d)
+	}
+	for s, want := range map[unix.Signal]bool{unix.SIGHUP: true, unix.SIGUSR1: false, unix.SIGTERM: false} {
+		if got, err := p.Catches(s); got != want || err != nil {
+			t.Errorf("%v: %v, %v", s, got, err)
+		}
+	}
+	ours, err := os.Stat("/etc/passwd")
+	theirs, err2 := os.Stat(p.Path("/etc/passwd"))
+	if errors.Join(err, err2) != nil || !os.SameFile(ours, theirs) {
+		t.Error(err, err2)
+	}
+	here, err := os.Stat("process_test.go")
+	theirs, err2 = os.Stat(p.Path("process_test.go"))
+	if errors.Join(err, err2) != nil || !os.SameFile(here, theirs) {
+		t.Error(err, err2)
+	}
+	if p.Ended() {
+		t.Error("ended")
+	}
+	if err := p.Signal(unix.SIGHUP); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 7 {
+		t.Errorf("exit code %d", code)
+	}
+	gone(t, p)
+	if _, err := process.Open(cmd.Process.Pid); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// A zombie has a name, and takes every signal.
+func TestZombie(t *testing.T) {
+	cmd := start(t, "")
+	p, err := process.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for !p.Ended() {
+		if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil && !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+	}
+	gone(t, p)
+	if _, err := process.Open(cmd.Process.Pid); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func gone(t *testing.T, p *process.Process) {
+	t.Helper()
+	_, name := p.Name()
+	_, args := p.Args()
+	_, uid := p.UID()
+	_, catches := p.Catches(unix.SIGHUP)
+	for _, err := range []error{name, args, uid, catches, p.Signal(unix.SIGHUP)} {
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestNoProcess(t *testing.T) {
+	for _, pid := range []int{0, -1, 1 << 30} {
+		if p, err := process.Open(pid); err == nil {
+			p.Close()
+			t.Error(pid)
+		}
+	}
+}
