@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -39,8 +40,9 @@ type SettingDifference struct {
 	File    string `json:"file,omitempty"`
 	Line    int    `json:"line,omitempty"`
 	Key     string `json:"key"`
-	Want    string `json:"want"`    // in the file; after the reload
-	Running string `json:"running"` // in the pooler; before the reload
+	Want    string `json:"want"`              // in the file; after the reload
+	Running string `json:"running"`           // in the pooler; before the reload
+	Problem string `json:"problem,omitempty"` // why PgBouncer cannot take it
 }
 
 func (d SettingDifference) String() string {
@@ -48,7 +50,11 @@ func (d SettingDifference) String() string {
 	if d.File != "" {
 		at = fmt.Sprintf("%s:%d: ", d.File, d.Line)
 	}
-	return fmt.Sprintf("%s%s is %q in the file and %q in the pooler", at, d.Key, d.Want, d.Running)
+	text := fmt.Sprintf("%s%s is %q in the file and %q in the pooler", at, d.Key, d.Want, d.Running)
+	if d.Problem != "" {
+		text += " (" + d.Problem + ")"
+	}
+	return text
 }
 
 // pgbouncer reloads every pooler at the same time. The error is all of theirs.
@@ -155,7 +161,8 @@ type poolerReload struct {
 	report  *PoolerReload
 	peer    *pgb.Pooler // the process's own socket, where our password is refused
 	process *pgb.Process
-	refused error // of the console; nil: it answers
+	refused error  // of the console; nil: it answers
+	root    string // in front of the paths in its file, when its process is known
 	before  []pgb.Setting
 }
 
@@ -175,6 +182,9 @@ func (x *poolerReload) run(ctx context.Context) error {
 		return err
 	}
 	file, err := x.readFile()
+	if err == nil {
+		err = x.check(waiting, file)
+	}
 	if err != nil {
 		return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("not reloaded: %w", err)}
 	}
@@ -304,12 +314,40 @@ func (x *poolerReload) readFile() (*pgb.File, error) {
 			x.report.NotVerified = fmt.Sprintf("its file is not known: set poolers[].config (%v)", err)
 			return nil, nil
 		}
+		x.root = root
 	default:
 		x.report.NotVerified = "its file cannot be seen from here: set poolers[].config where it can"
 		return nil, nil
 	}
 	x.report.File = path
 	return pgb.ReadFile(path, root)
+}
+
+// check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into
+// force, and the rest of [pgbouncer] goes back to the defaults (1.18 to 1.26). A logfile that cannot be opened ends the process at its next
+// line of log (1.18 to 1.26).
+func (x *poolerReload) check(ctx context.Context, file *pgb.File) error {
+	if file == nil || x.refused != nil {
+		return nil
+	}
+	if err := file.Check(x.before); err != nil || x.process == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	databases, err := x.ShowDatabases(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range file.Diff(x.before, databases) {
+		if d.Key != "logfile" || !filepath.IsAbs(d.Want) {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(x.root, filepath.Dir(d.Want))); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s:%d: logfile = %s: there is no such folder, and PgBouncer would end", d.File, d.Line, d.Want)
+		}
+	}
+	return nil
 }
 
 func (x *poolerReload) ownProcess() (*pgb.Process, error) {
@@ -372,15 +410,7 @@ func (x *poolerReload) verify(ctx context.Context, file *pgb.File) error {
 		if file == nil {
 			return nil
 		}
-		x.report.NotApplied, x.report.NeedsRestart = nil, nil
-		for _, d := range file.Diff(after, databases) {
-			s := SettingDifference{File: d.File, Line: d.Line, Key: d.Key, Want: d.Want, Running: d.Running}
-			if d.NeedsRestart {
-				x.report.NeedsRestart = append(x.report.NeedsRestart, s)
-			} else {
-				x.report.NotApplied = append(x.report.NotApplied, s)
-			}
-		}
+		x.report.NotApplied, x.report.NeedsRestart = sorted(file.Diff(after, databases))
 		if len(x.report.NotApplied) == 0 {
 			x.report.Verified = true
 			return nil
@@ -460,13 +490,19 @@ func (x *poolerReload) wouldReload(ctx context.Context, file *pgb.File) error {
 	if err != nil {
 		return &fault{problem: ProblemUnreachable, err: err}
 	}
-	for _, d := range file.Diff(settings, databases) {
-		s := SettingDifference{File: d.File, Line: d.Line, Key: d.Key, Want: d.Want, Running: d.Running}
-		if d.NeedsRestart {
-			x.report.NeedsRestart = append(x.report.NeedsRestart, s)
+	x.report.Changed, x.report.NeedsRestart = sorted(file.Diff(settings, databases))
+	return nil
+}
+
+// sorted tells what a reload changes from what needs a restart. What the restart would refuse is not left for then.
+func sorted(differences []pgb.Difference) (now, atRestart []SettingDifference) {
+	for _, d := range differences {
+		s := SettingDifference{File: d.File, Line: d.Line, Key: d.Key, Want: d.Want, Running: d.Running, Problem: d.Problem}
+		if d.NeedsRestart && d.Problem == "" {
+			atRestart = append(atRestart, s)
 		} else {
-			x.report.Changed = append(x.report.Changed, s)
+			now = append(now, s)
 		}
 	}
-	return nil
+	return now, atRestart
 }

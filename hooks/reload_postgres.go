@@ -16,6 +16,8 @@ import (
 const (
 	// verifyGrace is what a reload may take beyond loop_wait: Patroni writes the files, the postmaster reads them.
 	verifyGrace = 5 * time.Second
+	// pendingGrace is how old a reload is when Patroni's list of what waits for a restart is taken as it is.
+	pendingGrace = 3 * time.Second
 	// ctlTimeout bounds patronictl: Python takes a second to start, and it asks the DCS.
 	ctlTimeout = 30 * time.Second
 )
@@ -269,9 +271,7 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
 // pendingByPatroni adds what only Patroni knows: it gives some parameters (max_connections and its like) on the command
 // line, and the server does not see the file's differ.
 func (r *reload) pendingByPatroni(ctx context.Context, report *PostgresReload) {
-	ctx, cancel := context.WithTimeout(ctx, restTimeout)
-	defer cancel()
-	health, err := r.patroni.Leader(ctx)
+	health, err := r.healthAfter(ctx, report.Loaded)
 	if err != nil {
 		return
 	}
@@ -284,6 +284,20 @@ func (r *reload) pendingByPatroni(ctx context.Context, report *PostgresReload) {
 		report.PendingRestart = []PendingSetting{{Name: "(Patroni says that a restart is pending, and not why)"}}
 	}
 	slices.SortFunc(report.PendingRestart, func(a, b PendingSetting) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// healthAfter asks Patroni, and again while its list of what waits for a restart is from before the reload: it sleeps for 1 s after each,
+// makes the list, and then looks into the DCS (config.py and __main__.py, 4.0.7 and 4.1.5).
+func (r *reload) healthAfter(ctx context.Context, loaded time.Time) (patroni.Health, error) {
+	for {
+		asking, cancel := context.WithTimeout(ctx, restTimeout)
+		health, err := r.patroni.Leader(asking)
+		cancel()
+		if err != nil || loaded.IsZero() || health.DCSLastSeen.After(loaded) || time.Since(loaded) > pendingGrace || ctx.Err() != nil {
+			return health, err
+		}
+		sleep(ctx, 50*time.Millisecond)
+	}
 }
 
 // text is the version for the journal.

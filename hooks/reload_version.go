@@ -136,6 +136,8 @@ func (r *reload) awaitVersion(ctx context.Context, source configversion.Source, 
 			r.say(report.Target, "", "waiting for configuration version %d: %s has %d", *r.o.Version, source, v)
 		case errors.Is(err, configversion.ErrAbsent):
 			r.say(report.Target, "", "waiting for configuration version %d: %v", *r.o.Version, err)
+		case err != nil: // polling alone, or a file that may not be read yet
+			r.say(report.Target, "", "%v", err)
 		}
 	})
 	var late *configversion.TimeoutError

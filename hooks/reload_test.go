@@ -1,0 +1,187 @@
+package hooks
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// reloadable is a runtime for one pooler whose file can be seen.
+func reloadable(t *testing.T, suite string) (*single.PgBouncer, *Runtime, func(old, new string)) {
+	t.Helper()
+	b := startPooler(t, suite, sharedPostgres(t))
+	rt := newRuntime(t, nil, b)
+	rt.Config.Poolers[0].Config = b.ConfigPath
+	newFakePatroni(t, rt, "running")
+	return b, rt, func(old, new string) {
+		t.Helper()
+		text, err := b.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(text, old) {
+			t.Fatalf("no %q in %s", old, text)
+		}
+		if old == "" {
+			text += new
+		} else {
+			text = strings.Replace(text, old, new, 1)
+		}
+		if err := b.RewriteConfig(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReloadOnePooler(t *testing.T) {
+	t.Parallel()
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			b, rt, change := reloadable(t, suite)
+			reload := func(code int, problem string) PoolerReload {
+				t.Helper()
+				r := Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer, Timeout: 5 * time.Second})
+				if r.Code != code || r.Problem != problem {
+					t.Fatalf("code %d, problem %q, want %d and %q: %s", r.Code, r.Problem, code, problem, r.Decision)
+				}
+				return r.Poolers[0]
+			}
+			if p := reload(Done, ""); !p.Verified || p.How != "RELOAD" || len(p.Changed) > 0 {
+				t.Errorf("nothing was to be done: %+v", p)
+			}
+
+			change("", "query_wait_timeout = 77\nlisten_backlog = 99\n")
+			rt.DryRun = true
+			if p := reload(Done, ""); p.Done != ReloadWould || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" || len(p.NeedsRestart) != 1 {
+				t.Errorf("would: %+v", p)
+			}
+			rt.DryRun = false
+			p := reload(Done, "")
+			if !p.Verified || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" || p.Changed[0].Want != "77" {
+				t.Errorf("changed: %+v", p)
+			}
+			if len(p.NeedsRestart) != 1 || p.NeedsRestart[0].Key != "listen_backlog" || p.NeedsRestart[0].Line == 0 {
+				t.Errorf("needs a restart: %+v", p.NeedsRestart)
+			}
+
+			// A bad file is not sent: half of it would come into force.
+			change("query_wait_timeout = 77\n", "query_wait_timeout = 78\nquery_wait_timeuot = 1\n")
+			p = reload(Failed, ProblemInvalidFile)
+			if p.Done != ReloadNot || !strings.Contains(p.Error, "query_wait_timeuot") || !strings.Contains(p.Error, "pgbouncer.ini:") {
+				t.Errorf("%+v", p)
+			}
+			change("query_wait_timeuot = 1\n", "")
+			if p = reload(Done, ""); len(p.Changed) != 1 || p.Changed[0].Running != "77" {
+				t.Errorf("the bad file had an effect, or the good one has none: %+v", p)
+			}
+
+			// A logfile that cannot be opened would end the process; here its folder can be looked at.
+			if suite == single.SuiteHost {
+				change("", "logfile = /nonexistent/pgbouncer.log\n")
+				rt.Config.Poolers[0].Pidfile, rt.Config.Poolers[0].Config = b.Pidfile, ""
+				if p = reload(Failed, ProblemInvalidFile); !strings.Contains(p.Error, "there is no such folder") {
+					t.Errorf("%+v", p)
+				}
+				if stateOf(t, b).Version == "" {
+					t.Error("gone")
+				}
+			}
+		})
+	}
+}
+
+// Without its file a pooler is reloaded and what it answers counts; nobody calls that verified.
+func TestReloadUnseenFile(t *testing.T) {
+	t.Parallel()
+	b, rt, change := reloadable(t, single.SuiteTrixie)
+	other := startPooler(t, single.SuiteTrixie, sharedPostgres(t))
+	rt.Config.Poolers = append(rt.Config.Poolers, config.Pooler{DSN: other.AdminDSN()})
+	rt.Config.Poolers[0].Config = "" // two on this host: which process is whose cannot be told
+	change("", "query_wait_timeout = 77\n")
+	r := Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer})
+	if r.Code != Done || !strings.Contains(r.Decision, "not verified") {
+		t.Fatalf("%d %s", r.Code, r.Decision)
+	}
+	for _, p := range r.Poolers {
+		if p.Done != ReloadDone || p.Verified || !strings.Contains(p.NotVerified, "poolers[].config") {
+			t.Errorf("%+v", p)
+		}
+	}
+	if len(r.Poolers[0].Changed) != 1 {
+		t.Errorf("%+v", r.Poolers[0])
+	}
+	// One is down: the other is reloaded all the same.
+	b.Kill()
+	r = Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer})
+	if r.Code != Failed || r.Problem != ProblemUnreachable || r.Poolers[0].Done != ReloadNot || r.Poolers[1].Done != ReloadDone {
+		t.Errorf("%d %s: %+v", r.Code, r.Problem, r.Poolers)
+	}
+}
+
+// A pause has set what a RELOAD would undo.
+func TestReloadWaitsForThePause(t *testing.T) {
+	t.Parallel()
+	b, rt, change := reloadable(t, single.SuiteTrixie)
+	abandoned(t, rt, pgb.Guard)
+	change("", "query_wait_timeout = 77\n")
+	r := Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer, Timeout: 300 * time.Millisecond})
+	if r.Code != Failed || r.Problem != ProblemHandover || r.Poolers[0].Done != ReloadNot {
+		t.Errorf("%d %s: %+v", r.Code, r.Problem, r.Poolers)
+	}
+	if s := stateOf(t, b); s.Mark == nil || !s.Paused {
+		t.Errorf("touched: %+v", s)
+	}
+	waits := make(chan struct{}, 100)
+	done := make(chan ReloadReport)
+	go func() {
+		done <- Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer, Timeout: 20 * time.Second, Progress: func(s Step) {
+			if strings.Contains(s.Text, "waiting for the end of a handover") {
+				waits <- struct{}{}
+			}
+		}})
+	}()
+	<-waits
+	letGo(rt, b)
+	if r = <-done; r.Code != Done || len(r.Poolers[0].Changed) != 1 {
+		t.Errorf("%d %s: %+v", r.Code, r.Decision, r.Poolers)
+	}
+	putBack(t, b)
+}
+
+// With all, nothing is reloaded before both versions are there.
+func TestReloadWaitsForBoth(t *testing.T) {
+	t.Parallel()
+	_, rt, change := reloadable(t, single.SuiteTrixie)
+	rt.Config.Postgres = sharedPostgres(t).SocketDSN("postgres", "postgres")
+	dir := t.TempDir()
+	there, late := filepath.Join(dir, "there"), filepath.Join(dir, "late")
+	if err := os.WriteFile(there, []byte("42\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rt.Config.Versions.PgBouncer.File, rt.Config.Versions.Postgres.File = there, late
+	change("", "query_wait_timeout = 77\n")
+	want := configversion.Version(42)
+	r := Reload(t.Context(), rt, ReloadOptions{Version: &want, Timeout: 300 * time.Millisecond})
+	if r.Code != Failed || r.Problem != ProblemVersionTimeout || r.Poolers != nil || r.Postgres != nil {
+		t.Errorf("%d %s: %+v", r.Code, r.Problem, r)
+	}
+	if len(r.Versions) != 2 || r.Versions[0].Seen != nil || *r.Versions[1].Seen != 42 {
+		t.Errorf("%+v", r.Versions)
+	}
+	if s := Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer, Version: &want}); s.Code != Done || len(s.Poolers[0].Changed) != 1 {
+		t.Errorf("reloaded before: %+v", s)
+	}
+	// The journal tells status which version the poolers run.
+	entries, err := ReadJournal(rt.Config.StateDir, 100)
+	if v := lastApplied(entries, ReloadPgBouncer); err != nil || v == nil || *v != 42 {
+		t.Errorf("applied: %v, %v", v, err)
+	}
+}
