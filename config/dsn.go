@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -97,8 +98,15 @@ func checkDSN(dsn string) (problem, hint string, cause error) {
 	} else if strings.Contains(dsn, "://") {
 		return cannot, "the scheme must be postgres:// or postgresql://", nil
 	}
-	_, err := pgconn.ParseConfig(dsn)
+	parsed, err := pgconn.ParseConfig(dsn)
 	if err == nil {
+		// What pgconn does not know it sends to the server as a parameter, in the clear, and the server
+		// writes it into its log: with a password under a misspelt key, that too.
+		for _, key := range slices.Sorted(maps.Keys(parsed.RuntimeParams)) {
+			if meant := misspelt(key); meant != "" {
+				return cannot, fmt.Sprintf("it has a key that is none; %q is the right one", meant), nil
+			}
+		}
 		return "", "", nil
 	}
 	var path *fs.PathError
@@ -118,6 +126,38 @@ func checkDSN(dsn string) (problem, hint string, cause error) {
 		}
 	}
 	return cannot, "write postgres://USER@HOST:PORT/DATABASE, or host=HOST port=PORT user=USER dbname=DATABASE; special characters in a URL percent-encoded, in the other form in single quotes", nil
+}
+
+// connectionKeys are what connection strings have for pgconn and libpq themselves.
+var connectionKeys = []string{"host", "hostaddr", "port", "dbname", "database", "user", "password", "passfile", "connect_timeout", "sslmode", "sslkey", "sslcert",
+	"sslcertmode", "sslrootcert", "sslnegotiation", "sslpassword", "sslsni", "target_session_attrs", "service", "servicefile", "channel_binding", "require_auth"}
+
+// misspelt is the key that a parameter for the server was probably meant to be; "" when it is a parameter for all that
+// anybody can tell. A part of a password can be taken for a key, so the key itself is not shown.
+func misspelt(key string) string {
+	key = strings.ToLower(key)
+	switch key {
+	case "application_name", "options", "client_encoding", "hostaddr", "password_encryption":
+		return ""
+	case "pass", "pwd", "pw", "secret":
+		return "password"
+	case "username", "usr", "login":
+		return "user"
+	case "db", "dbase":
+		return "dbname"
+	case "hostname", "server", "address":
+		return "host"
+	}
+	best, bestDistance := "", 2+1
+	for _, k := range connectionKeys {
+		if d := distance(key, k); d < bestDistance && d <= max(1, len(k)/4) {
+			best, bestDistance = k, d
+		}
+	}
+	if best == "" && (strings.Contains(key, "passw") || strings.HasPrefix(key, "pass")) {
+		return "password"
+	}
+	return best
 }
 
 // describeDSN is a valid connection string without anything secret, for people.

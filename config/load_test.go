@@ -176,6 +176,10 @@ func TestErrors(t *testing.T) {
 		{"poolers:\n- {dsn: postgres://a@b/c, databases: app}", `pgbaton.yaml:2: poolers[0].databases: "app" is none of all, auto: a single name is written as a list, [name]`},
 		{"poolers:\n- {dsn: 'postgres://pgbouncer_admin:hunter2@h:5x/d'}", `pgbaton.yaml:2: poolers[0].dsn: cannot parse "postgres://pgbouncer_admin:***@...": the port is no number; or a : / ? # @ in the password that must be percent-encoded`},
 		{"postgres: 'postgres://a@b:1/c?sslmode=maybe'", `pgbaton.yaml:1: postgres: cannot parse "postgres://a@...": sslmode is disable, allow, prefer, require, verify-ca or verify-full`},
+		{"postgres: 'host=h pasword=hunter2'", `pgbaton.yaml:1: postgres: cannot parse "host=***": it has a key that is none; "password" is the right one`},
+		{"postgres: 'postgres://u@h/d?passwd=hunter2'", `pgbaton.yaml:1: postgres: cannot parse "postgres://u@...": it has a key that is none; "password" is the right one`},
+		{"poolers:\n- dsn: 'host=h user=u pwd=hunter2'", `pgbaton.yaml:2: poolers[0].dsn: cannot parse "host=*** user=***": it has a key that is none; "password" is the right one`},
+		{"resume: {route: 'host=h usr=u'}", `pgbaton.yaml:1: resume.route: cannot parse "host=***": it has a key that is none; "user" is the right one`},
 		{"postgres: ''", `pgbaton.yaml:1: postgres: is empty: write postgres://USER@HOST:PORT/DATABASE`},
 		{"patroni: {url: 'http://u:hunter2@h:8008'}", `pgbaton.yaml:1: patroni.url: has a user in it: use patroni.username and patroni.password_file`},
 		{"patroni: {url: 'h:8008'}", `pgbaton.yaml:1: patroni.url: is not a URL of Patroni's REST API: write http://HOST:8008 or https://HOST:8008`},
@@ -228,6 +232,23 @@ func TestErrors(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, test.want)
 			}
 		})
+	}
+}
+
+func TestMisspelt(t *testing.T) {
+	for key, want := range map[string]string{
+		"pasword": "password", "passwd": "password", "pass": "password", "pwd": "password", "Password": "password", "PASSWORD": "password", "passwort": "password",
+		"passwrod": "password", "passphrase": "password", "pgpassword": "password", "sslpasword": "sslpassword", "passfil": "passfile", "hots": "", "hosst": "host", "prot": "", "ports": "port",
+		"usr": "user", "username": "user", "users": "user", "dbnam": "dbname", "databse": "database", "sslmod": "sslmode", "ssl_mode": "sslmode", "sslrootcrt": "sslrootcert",
+		"connect_timout": "connect_timeout", "conect_timeout": "connect_timeout",
+		// The server's own.
+		"application_name": "", "options": "", "client_encoding": "", "search_path": "", "statement_timeout": "", "lock_timeout": "", "timezone": "", "TimeZone": "", "datestyle": "",
+		"role": "", "work_mem": "", "default_transaction_read_only": "", "pgbaton.x": "", "idle_session_timeout": "", "jit": "", "geqo": "", "ssl": "", "extra_float_digits": "",
+		"session_authorization": "", "password_encryption": "", "replication": "", "hostaddr": "",
+	} {
+		if got := misspelt(key); got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
 	}
 }
 
