@@ -30,6 +30,7 @@ shellcheck:
 # Real servers answer these, so no result is taken from Go's cache. Debian 12's PgBouncer 1.18 is one of them.
 unit: roots
 	@test -x /usr/sbin/pgbouncer || { $(APT) update -q && $(APT) install -qy --no-install-recommends pgbouncer; }
+	@command -v curl >/dev/null || { $(APT) update -q && $(APT) install -qy --no-install-recommends curl; }
 	go test -race -count=1 $(UNIT)
 
 # The file systems that real servers run in: made on first use, needs root.

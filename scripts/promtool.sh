@@ -1,0 +1,37 @@
+#!/bin/sh
+# Fetch Prometheus' promtool from Debian's package, without installing it: no daemon starts, nothing else changes.
+#
+#   scripts/promtool.sh     prints the program's path as its last line
+#
+# PGBATON_LAB_DIR (default /var/lib/pgbaton-lab) is where it is kept.
+set -eu
+
+if command -v promtool; then
+	exit 0
+fi
+lab=${PGBATON_LAB_DIR:-/var/lib/pgbaton-lab}
+tool=$lab/promtool
+
+mkdir -p "$lab"
+# Two tests side by side must not fetch it twice.
+exec 9>"$lab/promtool.lock"
+flock 9
+
+if [ -x "$tool" ]; then
+	echo "$tool"
+	exit 0
+fi
+building=$lab/promtool.building
+rm -rf "$building"
+mkdir -p "$building"
+{
+	cd "$building"
+	# apt's own user, who fetches, must be able to write here.
+	chmod 777 "$building"
+	apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }
+	dpkg -x prometheus_*.deb root
+} >"$lab/promtool.log" 2>&1 || { echo "promtool.sh: failed; the end of $lab/promtool.log:" >&2; tail -n 20 "$lab/promtool.log" >&2; exit 1; }
+
+mv "$building/root/usr/bin/promtool" "$tool"
+rm -rf "$building"
+echo "$tool"
