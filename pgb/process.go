@@ -1,11 +1,9 @@
 package pgb
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path"
@@ -41,7 +39,7 @@ func OnlyProcess(uid int) (*Process, error) {
 		if err != nil {
 			continue // it has ended, or become something else
 		}
-		if owner, err := process.uid(); err != nil || owner != uid {
+		if owner, err := process.UID(); err != nil || owner != uid {
 			process.Close()
 			continue
 		}
@@ -61,93 +59,34 @@ func OnlyProcess(uid int) (*Process, error) {
 	return nil, fmt.Errorf("%w of user %d: %s", ErrSeveralProcesses, uid, strings.Join(ids, ", "))
 }
 
-// proc is a file of the process in /proc. It is the right one only while the process lives: ask ended afterwards.
-func (p *Process) proc(name string) string { return "/proc/" + strconv.Itoa(p.PID) + "/" + name }
-
-func (p *Process) readProc(name string, limit int64) ([]byte, error) {
-	file, err := os.Open(p.proc(name))
-	if err != nil {
-		return nil, p.orGone(err)
-	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, limit))
-	if err != nil {
-		return nil, p.orGone(err)
-	}
-	return content, p.orGone(nil)
-}
-
-// orGone puts the process's end before an error that follows from it.
-func (p *Process) orGone(err error) error {
-	if p.ended() {
-		return fmt.Errorf("process %d: %w", p.PID, os.ErrNotExist)
-	}
-	return err
-}
-
-// status is a line of /proc/PID/status.
-func (p *Process) status(key string) (string, error) {
-	content, err := p.readProc("status", 64<<10)
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(content)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && name == key {
-			return strings.TrimSpace(value), nil
-		}
-	}
-	return "", fmt.Errorf("%s has no %s", p.proc("status"), key)
-}
-
-// uid is the effective user. The owner of /proc/PID would be root for a process that has changed its user.
-func (p *Process) uid() (int, error) {
-	value, err := p.status("Uid")
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(value)
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("process %d: Uid %q", p.PID, value)
-	}
-	return strconv.Atoi(fields[1])
-}
-
-// handles says by SigCgt whether the process has a handler of its own for a signal; the default for those that we send is to die.
-func (p *Process) handles(s unix.Signal) (bool, error) {
-	value, err := p.status("SigCgt")
-	if err != nil {
-		return false, err
-	}
-	mask, err := strconv.ParseUint(value, 16, 64)
-	if err != nil {
-		return false, fmt.Errorf("process %d: SigCgt: %w", p.PID, err)
-	}
-	return mask&(1<<(uint(s)-1)) != 0, nil
-}
-
 // ConfigFile is the file that the process was started with, and the root to read it through, for [ReadFile]: path is
 // absolute inside of root, which is "/proc/PID/root", so that the file of a process in another container is found. It
 // needs the right to look into the process: the same user, and no change of user since its start.
 func (p *Process) ConfigFile() (file, root string, err error) {
-	cmdline, err := p.readProc("cmdline", 128<<10)
+	args, err := p.Args()
 	if err != nil {
 		return "", "", err
 	}
-	file, ok := configArgument(strings.Split(string(bytes.TrimSuffix(cmdline, []byte{0})), "\x00"))
+	file, ok := configArgument(args)
 	if !ok {
 		return "", "", fmt.Errorf("process %d: no configuration file in its command line", p.PID)
 	}
-	root = p.proc("root")
+	root = p.root()
 	cwd, ok := workingDirectory(root)
 	if !ok {
 		_, err := os.Readlink(root)
-		return "", "", p.orGone(fmt.Errorf("process %d: its root and working directory cannot be seen: %w", p.PID, err))
+		return "", "", fmt.Errorf("process %d: its root and working directory cannot be seen: %w", p.PID, err)
 	}
 	if !path.IsAbs(file) {
 		file = path.Join(cwd, file)
 	}
-	return file, root, p.orGone(nil)
+	if p.Ended() { // and what was read may be another process's
+		return "", "", fmt.Errorf("process %d: %w", p.PID, os.ErrNotExist)
+	}
+	return file, root, nil
 }
+
+func (p *Process) root() string { return strings.TrimSuffix(p.Path("/"), "/") }
 
 // configArgument is the argument of pgbouncer that is no option, as getopt_long takes them: anywhere in the line.
 func configArgument(args []string) (string, bool) {
@@ -231,7 +170,7 @@ func (p *Process) PeerConsole(file *File) (*Pooler, error) {
 	socket := ".s.PGSQL." + strconv.FormatUint(port, 10)
 	config.Host, config.Port, config.Password, config.TLSConfig, config.Fallbacks = dir, uint16(port), "", nil, nil
 	// The host only looks like a Unix socket to pgconn, which would ask the environment for a password otherwise.
-	pid, root := p.PID, p.proc("root")
+	pid, root := p.PID, p.root()
 	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return dialPeer(ctx, pid, root, dir, socket)
 	}
