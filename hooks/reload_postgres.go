@@ -268,8 +268,8 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
 	return nil
 }
 
-// pendingByPatroni adds what only Patroni knows: it gives some parameters (max_connections and its like) on the command
-// line, and the server does not see the file's differ.
+// pendingByPatroni adds what Patroni knows: it gives some parameters (max_connections and its like) on the command line, and the
+// server sees the file's differ only once it has reloaded (17 and 18).
 func (r *reload) pendingByPatroni(ctx context.Context, report *PostgresReload) {
 	health, err := r.healthAfter(ctx, report.Loaded)
 	if err != nil {
