@@ -7,7 +7,7 @@ SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run e2e/r
 APT = $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 UNIT = $(shell go list ./... | grep -v /e2e)
 
-.PHONY: all build vet lint shellcheck unit roots manifests e2e e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck unit roots manifests client e2e e2e-full test demo demo-down clean
 
 all: build
 
@@ -42,6 +42,10 @@ roots:
 manifests:
 	cd manifests/check && go vet ./... && go test -count=1 ./...
 
+# So is a client that is generated from the document that a running serve hands out.
+client: roots
+	cd e2e/client && go run ./generate && go vet ./... && go test -count=1 ./...
+
 # One package at a time: what is measured shares two cores with nothing else. -v shows the figures.
 e2e: roots
 	go test -count=1 -p 1 -timeout 20m $$(go list ./e2e/... | grep -v '/e2e$$')
@@ -50,7 +54,7 @@ e2e: roots
 e2e-full: roots
 	go test -count=1 -timeout 240m -v ./e2e -full
 
-test: lint build unit manifests e2e
+test: lint build unit manifests client e2e
 
 demo:
 	go run ./e2e/demo $(if $(SUITE),-suite $(SUITE))
