@@ -214,7 +214,9 @@ func TestJudgePause(t *testing.T) {
 	entry := func(event, pooler, handover string) hooks.Entry {
 		return hooks.Entry{Hook: "pause", Event: event, Pooler: pooler, Handover: handover, Time: began.Add(time.Second)}
 	}
-	paused := func(name string) hooks.PoolerStatus { return hooks.PoolerStatus{Pooler: name, Paused: "yes", PausedBy: "hand"} }
+	paused := func(name string) hooks.PoolerStatus {
+		return hooks.PoolerStatus{Pooler: name, Paused: "yes", PausedBy: "hand"}
+	}
 	free := func(name string) hooks.PoolerStatus { return hooks.PoolerStatus{Pooler: name, Paused: "no"} }
 	dead := func(name string) hooks.PoolerStatus {
 		return hooks.PoolerStatus{Pooler: name, Paused: "unknown", Error: "refused"}

@@ -99,6 +99,7 @@ func (s *Server) register(version string) error {
 			},
 		},
 	}
+	s.document = document
 	api := humago.New(s.mux, huma.Config{
 		OpenAPI: document, Formats: huma.DefaultFormats, DefaultFormat: jsonType,
 		// huma's own errors become ours here, and nothing global is changed for it.

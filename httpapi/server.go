@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/pgbaton/pgbaton/config"
@@ -39,19 +40,20 @@ type Calls struct {
 
 // Server is the HTTP mode of one member.
 type Server struct {
-	rt      *hooks.Runtime
-	log     *slog.Logger
-	calls   Calls
-	guard   *guard
-	store   *store
-	journal *follower
-	metrics *metrics
-	status  *statusCache
-	mux     *http.ServeMux
-	routes  []route
-	origins *http.CrossOriginProtection
-	slots   chan struct{} // one for each request
-	streams chan struct{} // one for each event stream
+	rt       *hooks.Runtime
+	log      *slog.Logger
+	calls    Calls
+	guard    *guard
+	store    *store
+	journal  *follower
+	metrics  *metrics
+	status   *statusCache
+	mux      *http.ServeMux
+	document *huma.OpenAPI
+	routes   []route
+	origins  *http.CrossOriginProtection
+	slots    chan struct{} // one for each request
+	streams  chan struct{} // one for each event stream
 
 	listener  net.Listener
 	lock      *os.File
