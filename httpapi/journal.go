@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -35,14 +36,37 @@ type follower struct {
 
 	mu       sync.Mutex
 	at       position
+	done     position // the file before, which was read to its end
 	watchers map[int]func(hooks.Entry)
 	next     int
 }
 
-// position is how far it has been read: a file, by its inode, and the offset of its first unread line.
+// position is how far it has been read: a file, by its inode and its first bytes (inodes are used again), and the offset of its first unread
+// line.
 type position struct {
 	Inode  uint64 `json:"inode"`
+	Head   string `json:"head"`
 	Offset int64  `json:"offset"`
+}
+
+const headLength = 64 // bytes; an entry begins with its time in nanoseconds
+
+func positionOf(file *os.File, offset int64) (position, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return position{}, err
+	}
+	head := make([]byte, headLength)
+	n, err := file.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return position{}, err
+	}
+	return position{Inode: inode(info), Head: string(head[:n]), Offset: offset}, nil
+}
+
+// is reports whether a file is the one of a position, which may have had fewer bytes then.
+func (p position) is(file position) bool {
+	return p.Inode == file.Inode && strings.HasPrefix(file.Head, p.Head)
 }
 
 func openFollower(dir string, log *slog.Logger, count func(hooks.Entry)) *follower {
@@ -55,8 +79,11 @@ func openFollower(dir string, log *slog.Logger, count func(hooks.Entry)) *follow
 		return f
 	}
 	f.at = position{}
-	if info, err := os.Stat(filepath.Join(dir, journalFile)); err == nil {
-		f.at = position{Inode: inode(info), Offset: info.Size()}
+	if file, err := os.Open(filepath.Join(dir, journalFile)); err == nil {
+		defer file.Close()
+		if end, err := file.Seek(0, io.SeekEnd); err == nil {
+			f.at, _ = positionOf(file, end) // else from the beginning: too many are better than none
+		}
 	}
 	f.keep()
 	return f
@@ -134,39 +161,43 @@ func (f *follower) read() {
 		return
 	}
 	defer file.Close()
-	info, err := file.Stat()
+	now, err := positionOf(file, 0)
 	if err != nil {
 		return
 	}
-	if inode(info) != f.at.Inode {
+	if f.at.is(now) {
+		now.Offset = f.at.Offset
+	} else {
 		f.rotated(path + ".1")
-		f.at = position{Inode: inode(info)}
+		f.done = f.at
 	}
-	if info.Size() < f.at.Offset {
-		f.at.Offset = 0 // somebody has cut it
-	}
+	f.at = now
 	f.readFrom(file)
 }
 
 // rotated reads the rest of the file that we were at, where it is now; or all of another one that has come and gone since.
 func (f *follower) rotated(path string) {
+	if f.at.Inode == 0 {
+		return // nothing has been read ever, and what is old stays so
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return
 	}
 	defer file.Close()
-	info, err := file.Stat()
+	now, err := positionOf(file, 0)
 	if err != nil {
 		return
 	}
 	switch {
-	case inode(info) == f.at.Inode:
-	case f.at.Inode == 0: // nothing has been read ever, and what is old stays so
-		return
+	case f.at.is(now):
+		now.Offset = f.at.Offset
+	case f.done.Inode != 0 && f.done.is(now):
+		return // somebody has cut the file that we were at
 	default:
 		f.log.Warn("the journal was rotated faster than it was read: some entries are not counted")
-		f.at = position{Inode: inode(info)}
 	}
+	f.at = now
 	f.readFrom(file)
 }
 

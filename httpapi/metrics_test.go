@@ -1,0 +1,238 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+// writeEntry appends to a journal, as a hook does.
+func writeEntry(t *testing.T, dir string, e hooks.Entry) {
+	t.Helper()
+	line, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendText(t, filepath.Join(dir, journalFile), string(line)+"\n")
+}
+
+func appendText(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFollower: each entry once, over rotation and restart.
+func TestFollower(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, journalFile)
+	var got []string
+	open := func() *follower {
+		return openFollower(dir, testLog(t), func(e hooks.Entry) { got = append(got, e.Event) })
+	}
+	expect := func(what, want string) {
+		t.Helper()
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%s: %q, want %q", what, text, want)
+		}
+		got = nil
+	}
+	add := func(event string) { writeEntry(t, dir, hooks.Entry{Time: time.Now(), Event: event}) }
+	rotate := func() {
+		t.Helper()
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("old")
+	f := open()
+	f.poll()
+	expect("what was there before the first serve", "")
+	add("a")
+	add("b")
+	appendText(t, path, `{"event":"c`)
+	f.poll()
+	f.poll()
+	expect("a line that is being written", "a b")
+	appendText(t, path, "\"}\nnonsense\n"+strings.Repeat("x", 2*maxJournalLine)+"\n")
+	add("d")
+	f.poll()
+	expect("its end, and what is no entry", "c d")
+	add("e")
+	rotate()
+	f.poll()
+	expect("renamed, nothing new yet", "e")
+	add("f")
+	f.poll()
+	expect("the new file", "f")
+	add("g")
+	rotate()
+	add("h")
+	f.poll()
+	expect("both", "g h")
+	add("i")
+	f = open()
+	f.poll()
+	expect("another serve goes on", "i")
+	rotate()
+	add("j")
+	rotate()
+	add("k")
+	f.poll()
+	expect("rotated twice", "j k")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	add("l")
+	f.poll()
+	expect("cut", "l")
+
+	// Nothing there at all, and then something.
+	dir = t.TempDir()
+	path = filepath.Join(dir, journalFile)
+	f = open()
+	f.poll()
+	add("m")
+	f.poll()
+	expect("the first entry ever", "m")
+}
+
+// value is that of a metric, "" when it is not there.
+func value(text, series string) string {
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\S+)$`).FindStringSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
+func TestMetrics(t *testing.T) {
+	f := &fake{status: fullStatus}
+	a := start(t, f, nil)
+	now := time.Now()
+	entry := func(at time.Duration, e hooks.Entry) {
+		e.Time = now.Add(at)
+		writeEntry(t, a.config.StateDir, e)
+	}
+	entry(0, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventPauseSent, Pooler: "p:6432"})
+	entry(time.Second, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventDrained, Pooler: "p:6432", Took: time.Second})
+	entry(time.Second, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventReleased, Took: 1200 * time.Millisecond})
+	entry(2*time.Second, hooks.Entry{Hook: "on_role_change", Handover: "y", Event: hooks.EventResumed, Pooler: "p:6432"})
+	entry(2*time.Second, hooks.Entry{Hook: "on_role_change", Handover: "y", Event: hooks.EventEnded, Took: time.Second, Code: hooks.Failed})
+	entry(3*time.Second, hooks.Entry{Hook: "reload", Event: hooks.EventReloaded, Target: "pgbouncer", Pooler: "p:6432"})
+	entry(3*time.Second, hooks.Entry{Hook: "reload", Event: hooks.EventNotReloaded, Target: "postgres"})
+	a.do("GET", "/nosuch", "")
+	a.do("BREW", "/v1/status", "")
+	a.do("GET", "/v1/status", "")
+	text := ""
+	eventually(t, "the journal is counted", func() bool {
+		text = string(a.do("GET", "/metrics", "").body)
+		return value(text, `pgbaton_reloads_total{result="failed",target="postgres"}`) == "1"
+	})
+	for series, want := range map[string]string{
+		`pgbaton_handovers_total{part="guard",result="done"}`:                         "1",
+		`pgbaton_handovers_total{part="worker",result="failed"}`:                      "1",
+		`pgbaton_handover_duration_seconds_sum{part="guard"}`:                         "1.2",
+		`pgbaton_pause_seconds_count`:                                                 "1",
+		`pgbaton_pause_seconds_sum`:                                                   "2",
+		`pgbaton_drain_seconds_sum`:                                                   "1",
+		`pgbaton_reloads_total{result="succeeded",target="pgbouncer"}`:                "1",
+		`pgbaton_pooler_paused{pooler="p:6432"}`:                                      "1",
+		`pgbaton_pooler_up{pooler="p:6432"}`:                                          "1",
+		`pgbaton_config_version{stage="applied",target="pgbouncer"}`:                  "42",
+		`pgbaton_errors_total{class="notFound"}`:                                      "1",
+		`pgbaton_http_requests_total{code="404",method="GET",route="other"}`:          "1",
+		`pgbaton_http_requests_total{code="405",method="other",route="other"}`:        "1",
+		`pgbaton_http_requests_total{code="200",method="GET",route="GET /v1/status"}`: "1",
+		`pgbaton_http_requests_in_flight`:                                             "1",
+	} {
+		if got := value(text, series); got != want {
+			t.Errorf("%s is %q, want %s", series, got, want)
+		}
+	}
+	if !strings.Contains(text, `pgbaton_lease_expiry_timestamp_seconds{owner="hand"}`) || !strings.Contains(text, "go_goroutines") || !strings.Contains(text, `pgbaton_build_info{`) {
+		t.Error(text)
+	}
+	// Each of ours has a text, and a name in base units.
+	for _, m := range regexp.MustCompile(`(?m)^# HELP (pgbaton_\S+) ?(.*)$`).FindAllStringSubmatch(text, -1) {
+		if m[2] == "" || strings.Contains(m[1], "milli") {
+			t.Errorf("%v", m)
+		}
+	}
+}
+
+// TestManyClients: however many ask, the poolers are asked once a second; a scrape uses an answer for 5 s.
+func TestManyClients(t *testing.T) {
+	f := &fake{status: func() hooks.Status {
+		time.Sleep(20 * time.Millisecond)
+		return fullStatus()
+	}}
+	a := start(t, f, nil)
+	began := time.Now()
+	var clients sync.WaitGroup
+	errs := make(chan error, 200)
+	for range 200 {
+		clients.Go(func() {
+			for range 5 {
+				r, _ := http.NewRequest("GET", a.url+"/v1/status", nil)
+				r.Header.Set("Authorization", "Bearer "+readToken)
+				response, err := a.client.Do(r)
+				if err != nil {
+					errs <- err
+					return
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+				if response.StatusCode != 200 {
+					errs <- fmt.Errorf("%d", response.StatusCode)
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+	if most := int(time.Since(began)/statusAge) + 2; f.times() > most {
+		t.Errorf("the status was asked for %d times in %s", f.times(), time.Since(began))
+	}
+	before := f.times()
+	for range 20 {
+		a.do("GET", "/metrics", "")
+	}
+	if f.times() > before+1 {
+		t.Errorf("%d times for 20 scrapes", f.times()-before)
+	}
+}
+
+// TestStatusAge: the answer says how old it is.
+func TestStatusAge(t *testing.T) {
+	a := start(t, &fake{status: fullStatus}, nil)
+	got := a.expect(a.do("GET", "/v1/status", ""), 200, "")
+	var s struct {
+		Member     string
+		ObservedAt time.Time
+		Conditions []hooks.Condition
+	}
+	if err := json.Unmarshal(got.body, &s); err != nil || s.Member != "m1" || time.Since(s.ObservedAt) > 10*time.Second || len(s.Conditions) != 1 || got.header.Get("Age") == "" {
+		t.Errorf("%v %v %s", err, got.header, got.body)
+	}
+}
