@@ -93,18 +93,27 @@ func (m *Member) create() error {
 	return m.Start()
 }
 
-// writeConfig writes patroni.yml; JSON is YAML.
-func (m *Member) writeConfig() error {
-	content, err := json.MarshalIndent(m.config(), "", "  ")
+// WriteConfig writes the member's patroni.yml anew (/etc/lab/patroni.yml inside): as the lab made it, changed by change if that is not nil,
+// with lines behind it. Patroni reads it at its next reload.
+func (m *Member) WriteConfig(change func(config map[string]any), lines string) error {
+	config := m.config()
+	if change != nil {
+		change(config)
+	}
+	// JSON is YAML.
+	content, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
 		return err
 	}
+	content = append(content, "\n"+lines...)
 	path := filepath.Join(m.etc, "patroni.yml")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return err
 	}
 	return os.Chown(path, m.lab.uid, m.lab.gid)
 }
+
+func (m *Member) writeConfig() error { return m.WriteConfig(nil, "") }
 
 func (m *Member) config() map[string]any {
 	l := m.lab

@@ -52,6 +52,9 @@ func (p *Pooler) PIDFile() string {
 // LogFile is the host path of PgBouncer's log.
 func (p *Pooler) LogFile() string { return filepath.Join(p.lab.logDir, p.Name, "pgbouncer.log") }
 
+// ConfigFile is the host path of pgbouncer.ini (/etc/pgbouncer/pgbouncer.ini inside), see [Pooler.WriteConfig].
+func (p *Pooler) ConfigFile() string { return filepath.Join(p.etc, "pgbouncer.ini") }
+
 // PID is the process id on this machine, 0 if it does not run.
 func (p *Pooler) PID() int {
 	if c := p.container(); c.running() {
@@ -85,6 +88,11 @@ func (p *Pooler) create() error {
 // WriteConfig writes pgbouncer.ini: the [databases] section, and settings over the lab's own (an empty
 // value leaves a setting out). PgBouncer reads it at RELOAD.
 func (p *Pooler) WriteConfig(databases string, settings map[string]string) error {
+	return os.WriteFile(p.ConfigFile(), []byte(p.ConfigText(databases, settings)), 0o644)
+}
+
+// ConfigText is what WriteConfig writes.
+func (p *Pooler) ConfigText(databases string, settings map[string]string) string {
 	all := map[string]string{
 		"listen_addr": p.Address, "listen_port": "6432", "unix_socket_dir": "/run/pgbouncer",
 		"pidfile": "/run/pgbouncer/pgbouncer.pid", "logfile": "/var/log/lab/pgbouncer.log",
@@ -101,7 +109,7 @@ func (p *Pooler) WriteConfig(databases string, settings map[string]string) error
 			fmt.Fprintf(&b, "%s = %s\n", k, all[k])
 		}
 	}
-	return os.WriteFile(filepath.Join(p.etc, "pgbouncer.ini"), []byte(b.String()), 0o644)
+	return b.String()
 }
 
 // Reload writes the configuration and has PgBouncer read it.

@@ -1,0 +1,465 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgbaton/pgbaton/e2e/lab"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+// poolersYAML is the section of one pooler, or of a name of several.
+func poolersYAML(host string, port int, passwordFile string, more ...string) string {
+	entry := append([]string{fmt.Sprintf("dsn: postgres://pgbouncer_admin@%s:%d/pgbouncer?sslmode=disable", host, port), "password_file: /callbacks/" + passwordFile}, more...)
+	return "poolers:\n  - " + strings.Join(entry, "\n    ")
+}
+
+// pooler finds the report of the only pooler, or of the one at an address.
+func (c *cluster) pooler(r reloaded, address string) hooks.PoolerReload {
+	c.t.Helper()
+	i := slices.IndexFunc(r.Poolers, func(p hooks.PoolerReload) bool { return strings.Contains(p.Pooler, address) })
+	if i < 0 {
+		c.t.Fatalf("no result for a pooler at %q: %s", address, r)
+	}
+	return r.Poolers[i]
+}
+
+// isReloaded checks a pooler whose reload went well and was seen.
+func (c *cluster) isReloaded(r reloaded, address, how string) hooks.PoolerReload {
+	c.t.Helper()
+	p := c.pooler(r, address)
+	if p.Done != hooks.ReloadDone || !p.Verified || !strings.HasPrefix(p.How, how) || len(p.NotApplied) > 0 || p.Error != "" {
+		c.t.Errorf("want %s reloaded by %s and verified: %s", address, how, r)
+	}
+	return p
+}
+
+func keys(list []hooks.SettingDifference) []string {
+	var out []string
+	for _, d := range list {
+		out = append(out, d.Key)
+	}
+	return out
+}
+
+func (c *cluster) setting(p *lab.Pooler, key string) string {
+	c.t.Helper()
+	config, err := p.Config(c.ctx)
+	c.must(err)
+	return config[key]
+}
+
+// TestReloadPgBouncer: done means that SHOW CONFIG is what the file says, also where PgBouncer answers RELOAD for any file.
+func TestReloadPgBouncer(t *testing.T) {
+	eachSuite(t, func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite, Members: 1, Poolers: 2}.Quick())
+		m, p1, p2 := c.leader(), c.Poolers()[0], c.Poolers()[1]
+		databases := c.Options().PgBouncerDatabases
+		const copied = "pgbouncer.ini"
+		// p1's file, and the copy of it that the member sees, as the same ConfigMap would be.
+		write := func(c *cluster, settings map[string]string) {
+			c.t.Helper()
+			c.must(p1.WriteConfig(databases, settings))
+			c.must(c.write(copied, p1.ConfigText(databases, settings)))
+		}
+		copyVersion := func(c *cluster, version int) {
+			c.t.Helper()
+			text, err := os.ReadFile(p1.ConfigFile())
+			c.must(err)
+			c.must(c.write(copied, fmt.Sprintf("; config-version: %d\n%s", version, text)))
+		}
+		original := func(c *cluster) {
+			c.t.Helper()
+			write(c, nil)
+			_, _, err := p1.Admin(c.ctx, "RELOAD")
+			c.must(err)
+			c.asBefore()
+		}
+		one := poolersYAML("p1", 6432, "pooler-password", "config: /callbacks/"+copied)
+		blind := poolersYAML("p1", 6432, "pooler-password")
+		byLine := "versions: {pgbouncer: {line: /callbacks/" + copied + "}}"
+		c.must(c.write("wrong-password", wrongPassword+"\n"))
+
+		c.in("dry run", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "91"})
+			r := c.reload(m, c.yaml(one), "pgbouncer", "--dry-run")
+			c.ends(r, 0, "")
+			if p := c.pooler(r, p1.Address); p.Done != hooks.ReloadWould || p.How != "RELOAD" || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
+				c.t.Errorf("%s", r)
+			}
+			c.asBefore()
+		})
+		c.in("a changed setting", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "91"})
+			defer original(c)
+			r := c.reload(m, c.yaml(one), "pgbouncer")
+			c.ends(r, 0, "")
+			if p := c.isReloaded(r, p1.Address, "RELOAD"); !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) || p.Changed[0].Running != "100" || p.Changed[0].Want != "91" {
+				c.t.Errorf("default_pool_size 100 → 91: %s", r)
+			}
+			if size := c.setting(p1, "default_pool_size"); size != "91" {
+				c.t.Errorf("default_pool_size is %s", size)
+			}
+		})
+		c.in("version arrives late", func(c *cluster) {
+			write(c, nil)
+			defer original(c)
+			u := c.begin(m, c.yaml(one, byLine), "pgbouncer", "--config-version", "7", "--timeout", "30s")
+			u.says("waiting for configuration version 7")
+			// Ours first. The pooler's own comes later: it is reloaded until it has it.
+			c.must(c.write(copied, "; config-version: 7\n"+p1.ConfigText(databases, map[string]string{"default_pool_size": "92"})))
+			u.says("may not have arrived yet")
+			c.must(p1.WriteConfig(databases, map[string]string{"default_pool_size": "92"}))
+			r := u.end()
+			c.ends(r, 0, "")
+			c.isReloaded(r, p1.Address, "RELOAD")
+			if v := c.version(r, hooks.ReloadPgBouncer); v.Seen == nil || *v.Seen != 7 || v.Applied == nil || *v.Applied != 7 {
+				c.t.Errorf("version 7 is applied: %s", r)
+			}
+			if size := c.setting(p1, "default_pool_size"); size != "92" {
+				c.t.Errorf("default_pool_size is %s", size)
+			}
+		})
+		c.in("version never arrives", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "93"})
+			defer original(c)
+			copyVersion(c, 7)
+			r := c.reload(m, c.yaml(one, byLine), "pgbouncer", "--config-version", "8", "--timeout", "1s")
+			c.ends(r, 1, hooks.ProblemVersionTimeout)
+			if v := c.version(r, hooks.ReloadPgBouncer); v.Seen == nil || *v.Seen != 7 || len(r.Poolers) > 0 {
+				c.t.Errorf("version 7 was seen last: %s", r)
+			}
+			c.asBefore()
+		})
+		c.in("its file is not seen", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "94"})
+			defer original(c)
+			r := c.reload(m, c.yaml(blind), "pgbouncer")
+			c.ends(r, 0, "", "not verified")
+			if p := c.pooler(r, p1.Address); p.Done != hooks.ReloadDone || p.Verified || p.NotVerified == "" || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
+				c.t.Errorf("%s", r)
+			}
+		})
+		c.in("syntax error", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "95"})
+			defer original(c)
+			text, err := os.ReadFile(p1.ConfigFile())
+			c.must(err)
+			line := strings.Count(string(text), "\n") + 1
+			c.must(os.WriteFile(p1.ConfigFile(), append(text, "verbose\n"...), 0o644))
+			copyVersion(c, 9) // one line more
+			r := c.reload(m, c.yaml(one), "pgbouncer")
+			c.ends(r, 1, hooks.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line+1))
+			if p := c.pooler(r, p1.Address); p.Done != hooks.ReloadNot || p.Verified || p.Error == "" {
+				c.t.Errorf("%s", r)
+			}
+			c.asBefore() // nothing of it has taken effect
+		})
+		for _, bad := range []struct{ name, key, value string }{
+			{"bad value", "default_pool_size", "many"},
+			{"unknown key", "default_pool_sise", "5"},
+		} {
+			c.in(bad.name, func(c *cluster) {
+				write(c, map[string]string{bad.key: bad.value})
+				defer original(c)
+				text, err := os.ReadFile(p1.ConfigFile())
+				c.must(err)
+				line := slices.IndexFunc(strings.Split(string(text), "\n"), func(s string) bool { return strings.HasPrefix(s, bad.key) }) + 1
+				r := c.reload(m, c.yaml(one), "pgbouncer")
+				c.ends(r, 1, hooks.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line), bad.key)
+				if p := c.pooler(r, p1.Address); p.Verified || p.Error == "" {
+					c.t.Errorf("%s", r)
+				}
+				// 1.24 answers RELOAD for such a file too. Where the file is not seen, that cannot be told.
+				_, tag, err := p1.Admin(c.ctx, "RELOAD")
+				c.t.Logf("RELOAD in the console: %s, %v", tag, err)
+				told := c.reload(m, c.yaml(blind), "pgbouncer")
+				switch p := c.pooler(told, p1.Address); {
+				case err != nil && (told.Code != 1 || told.Problem != hooks.ProblemInvalidFile):
+					c.t.Errorf("PgBouncer has said %v: %s", err, told)
+				case err == nil && (told.Code != 0 || p.Verified || p.NotVerified == ""):
+					c.t.Errorf("want it not verified: %s", told)
+				}
+			})
+		}
+		c.in("a restart is needed", func(c *cluster) {
+			write(c, map[string]string{"listen_port": "6499", "default_pool_size": "96"})
+			defer original(c)
+			r := c.reload(m, c.yaml(one), "pgbouncer")
+			c.ends(r, 0, "")
+			if p := c.isReloaded(r, p1.Address, "RELOAD"); !slices.Equal(keys(p.NeedsRestart), []string{"listen_port"}) || p.NeedsRestart[0].Want != "6499" || p.NeedsRestart[0].Line == 0 {
+				c.t.Errorf("listen_port needs a restart: %s", r)
+			}
+			if size := c.setting(p1, "default_pool_size"); size != "96" {
+				c.t.Errorf("default_pool_size is %s", size)
+			}
+		})
+		c.in("two poolers, one down", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "97"})
+			p2.Kill()
+			defer func() {
+				c.must(p2.Start())
+				c.healthy()
+				original(c)
+			}()
+			r := c.reload(m, c.yaml(poolersYAML("pgbouncer", 6432, "pooler-password", "config: /callbacks/"+copied)), "pgbouncer")
+			c.ends(r, 1, hooks.ProblemUnreachable)
+			c.isReloaded(r, p1.Address, "RELOAD")
+			if p := c.pooler(r, p2.Address); p.Done != hooks.ReloadNot || p.Error == "" || len(r.Poolers) != 2 {
+				c.t.Errorf("%s is down: %s", p2, r)
+			}
+			if size := c.setting(p1, "default_pool_size"); size != "97" {
+				c.t.Errorf("default_pool_size is %s", size)
+			}
+		})
+		c.colocated(m)
+		c.journalKeepsSecrets(m)
+		c.asBefore()
+	})
+}
+
+// colocated are the cases with a PgBouncer in the member's own container, started by hand as the same user.
+func (c *cluster) colocated(m *lab.Member) {
+	const port, pidfile = 7432, "/tmp/own/pgbouncer.pid"
+	c.must(c.write("own-users", fmt.Sprintf("%q %q\n", "pgbouncer_admin", c.AdminPassword)))
+	write := func(c *cluster, poolSize string) {
+		c.t.Helper()
+		c.must(c.write("own.ini", fmt.Sprintf(`[databases]
+* = host=%s port=5432
+[pgbouncer]
+listen_addr = %s
+listen_port = %d
+unix_socket_dir = /tmp/own
+pidfile = %s
+logfile = /tmp/own/log
+auth_type = scram-sha-256
+auth_file = /callbacks/own-users
+admin_users = pgbouncer_admin
+default_pool_size = %s
+`, m.Address, m.Address, port, pidfile, poolSize)))
+	}
+	// The test's own look, with the right password.
+	poolSize := func(c *cluster) string {
+		c.t.Helper()
+		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
+		defer cancel()
+		conn, err := pgconn.Connect(ctx, fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port))
+		c.must(err)
+		defer conn.Close(ctx)
+		results, err := conn.Exec(ctx, "SHOW CONFIG").ReadAll()
+		c.must(err)
+		for _, row := range results[0].Rows {
+			if string(row[0]) == "default_pool_size" {
+				return string(row[1])
+			}
+		}
+		c.t.Fatal("no default_pool_size")
+		return ""
+	}
+	shell := func(c *cluster, script string) {
+		c.t.Helper()
+		r, err := c.exec(m, "sh", "-c", script)
+		c.must(err)
+		if r.ExitCode != 0 {
+			c.t.Fatalf("%s: exit code %d: %s%s", script, r.ExitCode, r.Stdout, r.Stderr)
+		}
+	}
+	find := func(c *cluster, text string) lab.Process {
+		c.t.Helper()
+		var p lab.Process
+		c.eventually(5*time.Second, text+" runs", func() error {
+			var ok bool
+			if p, ok = m.FindProcess(text); !ok {
+				return errNotYet
+			}
+			return nil
+		})
+		return p
+	}
+	write(c, "20")
+	shell(c, "mkdir -p /tmp/own && pgbouncer -q -d /callbacks/own.ini")
+	process := find(c, "/callbacks/own.ini")
+	defer func() {
+		_ = process.Kill(syscall.SIGKILL)
+	}()
+	c.eventually(5*time.Second, "its console answers", func() error {
+		conn, err := pgconn.Connect(c.ctx, fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port))
+		if err != nil {
+			return err
+		}
+		return conn.Close(c.ctx)
+	})
+
+	signalled := func(c *cluster, size, config string) {
+		c.t.Helper()
+		write(c, size)
+		r := c.reload(m, config, "pgbouncer")
+		c.ends(r, 0, "")
+		c.isReloaded(r, "", fmt.Sprintf("SIGHUP to process %d", c.inside(process)))
+		if got := poolSize(c); got != size {
+			c.t.Errorf("default_pool_size is %s, the file says %s", got, size)
+		}
+	}
+	c.in("same container", func(c *cluster) {
+		write(c, "21")
+		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pooler-password")), "pgbouncer")
+		c.ends(r, 0, "")
+		if p := c.isReloaded(r, "", "RELOAD"); p.File != "/callbacks/own.ini" || poolSize(c) != "21" {
+			c.t.Errorf("its file is the one it was started with: %s", r)
+		}
+	})
+	c.in("console refused, pidfile", func(c *cluster) {
+		signalled(c, "22", c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: "+pidfile)))
+	})
+	c.in("console refused, only process", func(c *cluster) {
+		signalled(c, "23", c.yaml(poolersYAML(m.Name, port, "wrong-password")))
+	})
+	c.in("no console configured", func(c *cluster) {
+		signalled(c, "24", c.yaml("poolers:\n  - pidfile: "+pidfile))
+	})
+	c.in("console refused, bad value", func(c *cluster) {
+		write(c, "plenty")
+		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: "+pidfile)), "pgbouncer")
+		c.ends(r, 1, hooks.ProblemInvalidFile, "/callbacks/own.ini:12: default_pool_size")
+		// A SIGHUP would have put it and all that follows to the defaults.
+		if size := poolSize(c); size != "24" {
+			c.t.Errorf("default_pool_size is %s", size)
+		}
+	})
+	write(c, "25")
+	for _, other := range []struct{ name, command, says string }{
+		{"stale pidfile", "sleep 6001", "not a pgbouncer process"},
+		{"stale pidfile, another program of that name", "/tmp/own/bin/pgbouncer 6002", "no handler"},
+	} {
+		c.in(other.name, func(c *cluster) {
+			shell(c, "mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && "+other.command+" >/dev/null 2>&1 & echo $! >/tmp/own/stale.pid")
+			victim := find(c, other.command)
+			defer func() { _ = victim.Kill(syscall.SIGKILL) }()
+			c.must(c.write("stale.pid", fmt.Sprintln(c.inside(victim))))
+			r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: /callbacks/stale.pid", "config: /callbacks/own.ini")), "pgbouncer")
+			c.ends(r, 1, hooks.ProblemUnreachable, other.says)
+			if p := c.pooler(r, ""); p.Done == hooks.ReloadDone || p.Done == hooks.ReloadSignaled || p.Verified {
+				c.t.Errorf("%s", r)
+			}
+			// It has no handler: one SIGHUP and it would be gone.
+			if !victim.Alive() {
+				c.t.Errorf("the process was signalled: %s", r)
+			}
+			if size := poolSize(c); size != "24" {
+				c.t.Errorf("default_pool_size is %s: another process was signalled in its place", size)
+			}
+		})
+	}
+}
+
+// TestReloadDuringHandover: RELOAD would take away what a pause has set. It waits, and costs no client anything.
+func TestReloadDuringHandover(t *testing.T) {
+	eachSuite(t, func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite, Members: 2}.Quick())
+		p := c.Pooler()
+		databases := c.Options().PgBouncerDatabases
+		// the copy of its file that the members see
+		write := func(settings map[string]string) {
+			c.must(p.WriteConfig(databases, settings))
+			c.must(c.write("pgbouncer.ini", p.ConfigText(databases, settings)))
+		}
+		write(nil)
+		config := c.yaml(poolersYAML("pgbouncer", 6432, "pooler-password", "config: /callbacks/pgbouncer.ini"))
+		before := c.setting(p, "server_login_retry")
+		replicas, err := c.Replicas(c.ctx)
+		c.must(err)
+		leader, other := c.leader(), replicas[0]
+
+		c.in("pause by hand", func(c *cluster) {
+			write(map[string]string{"default_pool_size": "98"})
+			if r := c.run(leader, "pause", "--lease", "5s"); r.ExitCode != 0 {
+				c.t.Fatalf("pause: %s", r.Stderr)
+			}
+			mark := c.setting(p, "server_login_retry")
+			r := c.reload(other, config, "pgbouncer", "--timeout", "1s")
+			c.ends(r, 1, hooks.ProblemHandover)
+			paused, err := p.Paused(c.ctx)
+			c.must(err)
+			if now := c.setting(p, "server_login_retry"); !paused || mark == before || now != mark || c.setting(p, "default_pool_size") != "100" {
+				c.t.Errorf("paused %v, server_login_retry %s, with the pause %s, before %s: %s", paused, now, mark, before, r)
+			}
+			if r.Exec.Took < time.Second || r.Exec.Took > 3*time.Second {
+				c.t.Errorf("%s", r)
+			}
+
+			u := c.begin(other, config, "pgbouncer")
+			u.says("waiting for the end of a handover")
+			looks := 0
+			for u.running() {
+				now := c.setting(p, "server_login_retry")
+				// The pause ends before its mark is taken away.
+				if paused, err := p.Paused(c.ctx); err == nil && paused {
+					looks++
+					if now != mark {
+						c.t.Fatalf("server_login_retry is %s during the pause, it was %s", now, mark)
+					}
+				}
+			}
+			r = u.end()
+			c.ends(r, 0, "")
+			c.isReloaded(r, p.Address, "RELOAD")
+			if size := c.setting(p, "default_pool_size"); size != "98" || looks < 5 {
+				c.t.Errorf("default_pool_size is %s; looked %d times during the pause: %s", size, looks, r)
+			}
+			write(nil)
+			r = c.reload(other, config, "pgbouncer")
+			c.ends(r, 0, "")
+			c.asBefore()
+		})
+
+		c.in("switchover under load", func(c *cluster) {
+			l := c.load()
+			stop := make(chan struct{})
+			done := make(chan []lab.ExecResult)
+			go func() {
+				var results []lab.ExecResult
+				for {
+					r, err := other.Exec(c.ctx, nil, reloadCommand(config, []string{"pgbouncer"})...)
+					if err != nil {
+						r.ExitCode, r.Stderr = -1, err.Error()
+					}
+					results = append(results, r)
+					select {
+					case <-stop:
+						done <- results
+						return
+					default:
+					}
+				}
+			}()
+			for range rounds(2, 5) {
+				c.switchover()
+				l.flowing(20)
+				c.healthy()
+			}
+			close(stop)
+			results := <-done
+			c.noErrors(l.stop())
+			c.asBefore()
+			waited := 0
+			for _, exec := range results {
+				r := c.parse(exec)
+				c.ends(r, 0, "")
+				c.isReloaded(r, p.Address, "RELOAD")
+				if strings.Contains(exec.Stderr, "waiting for the end of a handover") {
+					waited++
+				}
+			}
+			c.t.Logf("%d reloads, %d of them waited for the end of a handover", len(results), waited)
+		})
+		c.journalKeepsSecrets(other)
+	})
+}
