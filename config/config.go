@@ -100,4 +100,12 @@ type Serve struct {
 	ClientKeyPins []string // base64 of the SHA-256 of a client's public key (SPKI); nil: any certificate of the CA
 	ClientScope   string   // what a client certificate may do: one of the Scope constants
 	Grace         time.Duration
+	Reconcile     string // off, or whose pauses are ended that have outlived their lease: one of the Reconcile constants
 }
+
+// Whose pauses a serve ends.
+const (
+	ReconcileOff = "off"
+	ReconcileOwn = "own" // pgbaton's
+	ReconcileAll = "all" // also those that somebody else has made
+)

@@ -136,6 +136,7 @@ func (l *loader) bindings() []binding {
 		{"serve.client_key_pins", setPins(&c.Serve.ClientKeyPins)},
 		{"serve.client_scope", setEnum(&c.Serve.ClientScope, ScopeRead, ScopeOperate)},
 		{"serve.grace", setDuration(&c.Serve.Grace)},
+		{"serve.reconcile", setEnum(&c.Serve.Reconcile, ReconcileOff, ReconcileOwn, ReconcileAll)},
 		{"state_dir", setPath(&c.StateDir)},
 	}
 }
@@ -682,6 +683,7 @@ func (l *loader) fillDefaults() {
 	wait(&c.Resume.Timeout, 60*time.Second)
 	def(&c.Serve.Listen, "127.0.0.1:8009")
 	def(&c.Serve.ClientScope, ScopeOperate)
+	def(&c.Serve.Reconcile, ReconcileOff)
 	wait(&c.Serve.Grace, 20*time.Second)
 }
 

@@ -65,7 +65,7 @@ func TestDefaults(t *testing.T) {
 		Postgres: "host=/var/run/postgresql user=postgres dbname=postgres",
 		Pause:    Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second, OnTimeout: OnTimeoutHold, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second, StopServer: true},
 		Resume:   Resume{Timeout: time.Minute},
-		Serve:    Serve{Listen: "127.0.0.1:8009", ClientScope: ScopeOperate, Grace: 20 * time.Second},
+		Serve:    Serve{Listen: "127.0.0.1:8009", ClientScope: ScopeOperate, Grace: 20 * time.Second, Reconcile: ReconcileOff},
 	}
 	if d := cmp.Diff(want, c); d != "" {
 		t.Error(d)
@@ -102,6 +102,7 @@ serve:
   client_key_pins: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=, LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
   client_scope: read
   grace: 5s
+  reconcile: all
 state_dir: `+dir+`/state
 `, nil, "HOSTNAME=db-0", "CLUSTER=cluster", "PGBATON_POOLER_PASSWORD=other")
 	if err != nil {
@@ -120,7 +121,7 @@ state_dir: `+dir+`/state
 		Resume:   Resume{Route: "postgres://postgres@cluster:5432/postgres", Timeout: 30 * time.Second},
 		Versions: Versions{Postgres: VersionSource{Setting: "pgbaton.config_version"}, PgBouncer: VersionSource{Line: "/etc/pgbouncer/pgbouncer.ini"}},
 		Serve: Serve{Listen: "[::]:8009", TokensFile: beside + "/tokens", CertFile: beside + "/tls.crt", KeyFile: beside + "/tls.key",
-			ClientCAFile: beside + "/ca.crt", ClientScope: ScopeRead, Grace: 5 * time.Second,
+			ClientCAFile: beside + "/ca.crt", ClientScope: ScopeRead, Grace: 5 * time.Second, Reconcile: ReconcileAll,
 			ClientKeyPins: []string{"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="}},
 		StateDir: dir + "/state",
 		File:     c.File,

@@ -188,7 +188,7 @@ func TestNames(t *testing.T) {
 	targets, tests := makeTargets(t), testFunctions(t)
 	help := ""
 	binary := build(t)
-	for _, command := range []string{"status", "pause", "install", "reload"} {
+	for _, command := range []string{"status", "pause", "install", "reload", "serve"} {
 		out, err := exec.Command(binary, command, "--help").Output()
 		if err != nil {
 			t.Fatal(err)
@@ -344,7 +344,7 @@ func TestConfigurationKeys(t *testing.T) {
 		"pause.lease": c.Pause.Lease.String(), "pause.shutdown_budget": c.Pause.ShutdownBudget.String(),
 		"pause.stop_server": map[bool]string{true: "auto", false: "off"}[c.Pause.StopServer],
 		"resume.timeout":    c.Resume.Timeout.String(),
-		"serve.listen":      c.Serve.Listen, "serve.client_scope": c.Serve.ClientScope, "serve.grace": c.Serve.Grace.String(),
+		"serve.listen":      c.Serve.Listen, "serve.client_scope": c.Serve.ClientScope, "serve.grace": c.Serve.Grace.String(), "serve.reconcile": c.Serve.Reconcile,
 		"state_dir": "/run/pgbaton",
 	}
 	help, err := exec.Command(build(t), "status", "--help").Output()

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"net/http"
 	"runtime"
 	"slices"
@@ -20,21 +19,22 @@ type metrics struct {
 	registry *prometheus.Registry
 	handler  http.Handler
 
-	handovers *prometheus.CounterVec
-	handover  *prometheus.HistogramVec
-	pause     prometheus.Histogram
-	drain     prometheus.Histogram
-	reloads   *prometheus.CounterVec
-	leases    prometheus.Counter
-	errors    *prometheus.CounterVec
-	requests  *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	inFlight  prometheus.Gauge
+	handovers  *prometheus.CounterVec
+	handover   *prometheus.HistogramVec
+	pause      prometheus.Histogram
+	drain      prometheus.Histogram
+	reloads    *prometheus.CounterVec
+	leases     prometheus.Counter
+	reconciled *prometheus.CounterVec
+	errors     *prometheus.CounterVec
+	requests   *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	inFlight   prometheus.Gauge
 
 	paused map[string]time.Time // by handover and pooler: when PAUSE was sent
 }
 
-func newMetrics(version string, status func(context.Context) (hooks.Status, error)) *metrics {
+func newMetrics(version string, status func() (hooks.Status, error)) *metrics {
 	short := []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -47,11 +47,12 @@ func newMetrics(version string, status func(context.Context) (hooks.Status, erro
 		handovers: counter("pgbaton_handovers_total", "Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.", "part", "result"),
 		handover: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_handover_duration_seconds",
 			Help: "How long this member's part of a handover took.", Buckets: short}, []string{"part"}),
-		pause:   histogram("pgbaton_pause_seconds", "From PAUSE to the end of the pause, for each pooler that was paused and resumed from this member.", short),
-		drain:   histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
-		reloads: counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
-		leases:  prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total", Help: "Pauses that were ended by their lease because nobody else did."}),
-		errors:  counter("pgbaton_errors_total", "Problems that were answered, or with which an operation ended, by class.", "class"),
+		pause:      histogram("pgbaton_pause_seconds", "From PAUSE to the end of the pause, for each pooler that was paused and resumed from this member.", short),
+		drain:      histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
+		reloads:    counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
+		leases:     prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total", Help: "Pauses that were ended by their lease because nobody else did."}),
+		reconciled: counter("pgbaton_reconciled_total", "What was done about pauses that had outlived their lease, or were not pgbaton's: resumed, put back, reported.", "done"),
+		errors:     counter("pgbaton_errors_total", "Problems that were answered, or with which an operation ended, by class.", "class"),
 		requests: counter("pgbaton_http_requests_total", "Requests, by method, route and status. Those that net/http refuses before it knows the method are not among them.",
 			"method", "route", "code"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds", Help: "How long requests took. Event streams are not among them.",
@@ -62,7 +63,7 @@ func newMetrics(version string, status func(context.Context) (hooks.Status, erro
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_build_info", Help: "1, with the version of pgbaton and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	info.Set(1)
-	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.errors, m.requests, m.duration, m.inFlight, info,
+	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.reconciled, m.errors, m.requests, m.duration, m.inFlight, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &statusCollector{ask: status})
 	// There from the start, so that an increase from nothing is seen as one.
 	for _, class := range []string{classTransient, classValidation, classNotFound, classPermanent} {
@@ -165,7 +166,7 @@ func resultOf(code int) string {
 
 // statusCollector asks when Prometheus does.
 type statusCollector struct {
-	ask func(context.Context) (hooks.Status, error)
+	ask func() (hooks.Status, error)
 }
 
 var (
@@ -183,9 +184,7 @@ func (c *statusCollector) Describe(out chan<- *prometheus.Desc) {
 }
 
 func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
-	defer cancel()
-	s, err := c.ask(ctx)
+	s, err := c.ask()
 	if err != nil {
 		return // the server is ending
 	}

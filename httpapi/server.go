@@ -26,8 +26,8 @@ type Options struct {
 	Version string         // of pgbaton, for the document and the metrics
 	Calls   Calls          // for tests; the zero value is package hooks
 
-	// Reconcile, when set, runs beside the server until its context ends.
-	Reconcile func(context.Context)
+	// Reconciler, when set, has a round every 5 s for as long as the server runs.
+	Reconciler Reconciler
 }
 
 // Calls are what this server does for its callers: the same functions as the command line's.
@@ -55,9 +55,9 @@ type Server struct {
 	slots    chan struct{} // one for each request
 	streams  chan struct{} // one for each event stream
 
-	listener  net.Listener
-	lock      *os.File
-	reconcile func(context.Context)
+	listener   net.Listener
+	lock       *os.File
+	reconciler Reconciler
 
 	work       context.Context // of operations; ends with the grace time
 	endWork    context.CancelFunc
@@ -86,7 +86,7 @@ func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }
 func New(o Options) (_ *Server, err error) {
 	rt := o.Runtime
 	c := rt.Config.Serve
-	s := &Server{rt: rt, log: rt.Log.With("hook", "serve"), calls: o.Calls, reconcile: o.Reconcile,
+	s := &Server{rt: rt, log: rt.Log.With("hook", "serve"), calls: o.Calls, reconciler: o.Reconciler,
 		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
 		bodyTimeout: bodyTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
 	if rt.Config.StateDir == "" {
@@ -129,8 +129,8 @@ func New(o Options) (_ *Server, err error) {
 	}
 	s.store = openStore(rt.Config.StateDir, s.log)
 	s.status = &statusCache{ask: func(ctx context.Context) hooks.Status { return s.calls.Status(ctx, rt) }, log: s.log}
-	s.metrics = newMetrics(o.Version, func(ctx context.Context) (hooks.Status, error) {
-		status, _, err := s.status.get(ctx, s.background, metricsAge)
+	s.metrics = newMetrics(o.Version, func() (hooks.Status, error) {
+		status, _, err := s.status.get(s.background, metricsAge)
 		return status, err
 	})
 	s.journal = openFollower(rt.Config.StateDir, s.log, s.metrics.journal)
@@ -210,7 +210,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.others.Go(func() { s.guard.watch(s.background) })
 	s.others.Go(func() { s.store.saveOften(s.background) })
 	s.others.Go(func() { s.journal.run(s.background) })
-	if s.reconcile != nil {
+	if s.reconciler != nil {
 		s.others.Go(func() { s.reconcile(s.background) })
 	}
 	s.recover(s.background)

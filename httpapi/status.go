@@ -30,8 +30,9 @@ type statusCache struct {
 	flight chan struct{} // closed when the one that is under way is there; nil: none is
 }
 
-// get is a status no older than that, and when it was taken. It blocks until there is one or the context ends.
-func (c *statusCache) get(ctx context.Context, background context.Context, age time.Duration) (hooks.Status, time.Time, error) {
+// get is a status no older than that, and when it was taken. It blocks until there is one, statusWait at most, or the context ends, which must be
+// that of all who ask.
+func (c *statusCache) get(ctx context.Context, age time.Duration) (hooks.Status, time.Time, error) {
 	for {
 		c.mu.Lock()
 		if !c.at.IsZero() && time.Since(c.at) < age {
@@ -42,7 +43,7 @@ func (c *statusCache) get(ctx context.Context, background context.Context, age t
 		if flight == nil {
 			flight = make(chan struct{})
 			c.flight = flight
-			go c.fly(background, flight)
+			go c.fly(ctx, flight)
 		}
 		c.mu.Unlock()
 		select {
@@ -59,9 +60,6 @@ func (c *statusCache) get(ctx context.Context, background context.Context, age t
 			}
 		case <-ctx.Done():
 			return hooks.Status{}, time.Time{}, ctx.Err()
-		}
-		if background.Err() != nil {
-			return hooks.Status{}, time.Time{}, background.Err()
 		}
 	}
 }

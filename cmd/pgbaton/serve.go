@@ -2,15 +2,22 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
+	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/httpapi"
 )
 
+// memoryLimit is where the collector begins to work harder: a sidecar is given little.
+const memoryLimit = 32 << 20
+
 type serveCmd struct {
-	Listen string `help:"Where to listen; default serve.listen. Beyond loopback only with TLS and authentication." placeholder:"127.0.0.1:8009"`
+	Listen    string `help:"Where to listen; default serve.listen. Beyond loopback only with TLS and authentication." placeholder:"127.0.0.1:8009"`
+	Reconcile bool   `help:"On the writable primary, end pauses of pgbaton that have outlived their lease."`
 }
 
 func (c *serveCmd) Run(p *program) error {
@@ -21,9 +28,19 @@ func (c *serveCmd) Run(p *program) error {
 	if c.Listen != "" {
 		rt.Config.Serve.Listen = c.Listen
 	}
+	if c.Reconcile && rt.Config.Serve.Reconcile == config.ReconcileOff {
+		rt.Config.Serve.Reconcile = config.ReconcileOwn
+	}
+	o := httpapi.Options{Runtime: rt, Version: buildVersion()}
+	if mode := rt.Config.Serve.Reconcile; mode != config.ReconcileOff {
+		o.Reconciler = hooks.NewReconciler(rt, mode == config.ReconcileAll)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	// A log that nobody reads any more is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
-	server, err := httpapi.New(httpapi.Options{Runtime: rt, Version: buildVersion()})
+	server, err := httpapi.New(o)
 	if errors.Is(err, httpapi.ErrBusy) {
 		p.code = hooks.Refused
 		p.log().Error("serve ends", "hook", "serve", "error", err)

@@ -1,0 +1,61 @@
+package httpapi
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+// Reconciler ends pauses that have outlived their lease: [hooks.Reconciler].
+type Reconciler interface {
+	Round(context.Context) ([]hooks.Reconciled, error)
+}
+
+const (
+	reconcileInterval = 5 * time.Second
+	reconcileLongest  = 300 * time.Second // between rounds that fail
+	reconcileTimeout  = 30 * time.Second  // of one round
+)
+
+// reconcile has one round after the other until the context ends. What fails is tried again later and later.
+func (s *Server) reconcile(ctx context.Context) {
+	wait, last := reconcileInterval, ""
+	for {
+		round, cancel := context.WithTimeout(ctx, reconcileTimeout)
+		done, err := s.reconciler.Round(round)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		for _, r := range done { // the reconciler has logged it
+			s.metrics.reconciled.WithLabelValues(r.Done).Inc()
+		}
+		wait, last = s.reconciled(wait, last, err)
+		timer := time.NewTimer(jitter(wait))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// reconciled is how long to wait for the next round, and what was wrong with this one, which is logged once.
+func (s *Server) reconciled(wait time.Duration, last string, err error) (time.Duration, string) {
+	if err == nil {
+		return reconcileInterval, ""
+	}
+	s.metrics.errors.WithLabelValues(classTransient).Inc()
+	if text := err.Error(); text != last {
+		s.log.Warn("cannot reconcile at the moment", "error", err)
+		last = text
+	}
+	return min(2*wait, reconcileLongest), last
+}
+
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}

@@ -1,0 +1,44 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+type rounds chan []hooks.Reconciled
+
+func (r rounds) Round(ctx context.Context) ([]hooks.Reconciled, error) {
+	select {
+	case done := <-r:
+		return done, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func TestReconcile(t *testing.T) {
+	r := make(rounds, 1)
+	r <- []hooks.Reconciled{{Pooler: "p:6432", Done: "resumed"}}
+	a := start(t, &fake{}, func(_ *config.Config, o *Options) { o.Reconciler = r })
+	eventually(t, "it is counted", func() bool {
+		return value(string(a.do("GET", "/metrics", "").body), `pgbaton_reconciled_total{done="resumed"}`) == "1"
+	})
+	wait, last := reconcileInterval, ""
+	for range 10 {
+		wait, last = a.server.reconciled(wait, last, errors.New("no answer"))
+	}
+	if wait != reconcileLongest || last != "no answer" {
+		t.Errorf("%s %s", wait, last)
+	}
+	if wait, _ = a.server.reconciled(wait, last, nil); wait != reconcileInterval {
+		t.Errorf("%s", wait)
+	}
+	if d := jitter(time.Second); d < 900*time.Millisecond || d > 1100*time.Millisecond {
+		t.Errorf("%s", d)
+	}
+}
