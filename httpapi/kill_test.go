@@ -167,7 +167,7 @@ state_dir: %s/state
 
 	// A reload that waits for a version.
 	reload := c.do("POST", "/v1/pgbouncer/reload", `{"configVersion":"2","timeout":"1m"}`).operation(t)
-	c.until(reload.ID, stateRunning)
+	eventually(t, "the reload has begun to wait", func() bool { return len(c.do("GET", reload.path(), "").operation(t).Steps) > 2 })
 	c.kill(syscall.SIGKILL)
 	c = serveChild(t, program, dir+"/pgbaton.yaml", log)
 	eventually(t, "the reload is settled", func() bool {

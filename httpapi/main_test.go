@@ -127,7 +127,7 @@ func start(t *testing.T, f *fake, change func(*config.Config, *Options)) *api {
 	dir := t.TempDir()
 	c := &config.Config{StateDir: filepath.Join(dir, "state"), Pause: config.Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second,
 		OnTimeout: config.OnTimeoutHold, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second}}
-	c.Serve = config.Serve{Listen: "127.0.0.1:0", TokensFile: filepath.Join(dir, "tokens"), ClientScope: config.ScopeOperate, Grace: 5 * time.Second}
+	c.Serve = config.Serve{Listen: "127.0.0.1:0", TokensFile: filepath.Join(dir, "tokens"), ClientScope: config.ScopeOperate, Grace: 500 * time.Millisecond}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}

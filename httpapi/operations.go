@@ -41,7 +41,7 @@ const (
 	operationsFile    = "operations.json"
 	maxOperations     = 100
 	maxKeys           = 1000
-	maxSteps          = 200
+	maxSteps          = 100
 	maxStepText       = 300
 	maxOperationsFile = 16 << 20
 	keepFor           = 24 * time.Hour // an operation that has ended, and an Idempotency-Key
@@ -60,7 +60,7 @@ type Operation struct {
 	Ended   time.Time        `json:"ended,omitzero" doc:"The state does not change any more"`
 	Result  *Outcome         `json:"result,omitempty"`
 	Problem *Problem         `json:"problem,omitempty" doc:"Why it failed, or is unknown"`
-	Steps   []Step           `json:"steps" nullable:"false"`
+	Steps   []Step           `json:"steps" nullable:"false" doc:"The newest 100; in a list only the last one"`
 }
 
 // OperationRequest is what was asked for, defaults filled in where the server knows them.
@@ -308,14 +308,16 @@ func (k *kept) copy() Operation {
 	return o
 }
 
-// list is every operation, newest first.
+// list is every operation, newest first, each with its last step only: a hundred with all of theirs are megabytes.
 func (s *store) list() []Operation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget()
 	list := make([]Operation, 0, len(s.operations))
 	for _, k := range slices.Backward(s.operations) {
-		list = append(list, k.copy())
+		o := k.Operation
+		o.Steps = slices.Clone(o.Steps[max(0, len(o.Steps)-1):])
+		list = append(list, o)
 	}
 	return list
 }

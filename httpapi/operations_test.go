@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -44,6 +45,30 @@ func TestOperation(t *testing.T) {
 	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"leese":"20s"}`), 422, "invalid-request")
 	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":`), 400, "malformed-request")
 	a.expect(a.do("GET", "/v1/operations/nosuch", ""), 404, "operation-not-found")
+	var list OperationList
+	if err := json.Unmarshal(a.do("GET", "/v1/operations", "").body, &list); err != nil || len(list.Operations) != 2 || list.Operations[1].ID != o.ID || len(list.Operations[1].Steps) != 1 {
+		t.Errorf("%v %+v", err, list)
+	}
+}
+
+// TestManySteps: of more than are kept the first and the newest stay, and their ids still go up.
+func TestManySteps(t *testing.T) {
+	a := start(t, &fake{reload: func(_ context.Context, o hooks.ReloadOptions) hooks.ReloadReport {
+		for i := range 3 * maxSteps {
+			o.Progress(hooks.Step{Text: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 1000))})
+		}
+		return hooks.ReloadReport{}
+	}}, nil)
+	o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, stateSucceeded)
+	if len(o.Steps) != maxSteps || o.Steps[0].ID != 1 || o.Steps[maxSteps-1].ID != 3*maxSteps+3 {
+		t.Errorf("%d steps, the first %d, the last %d", len(o.Steps), o.Steps[0].ID, o.Steps[len(o.Steps)-1].ID)
+	}
+	if err := a.end(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, ok := openStore(a.config.StateDir, testLog(t)).get(o.ID); !ok || len(got.Steps) != maxSteps {
+		t.Errorf("%v %d", ok, len(got.Steps))
+	}
 }
 
 // TestOneAtATime: a second one is told where the first is. Resume is not refused; it ends a pause that is under way.
@@ -260,7 +285,7 @@ func TestManyReaders(t *testing.T) {
 // TestGraceful: at the end nothing is begun any more, what runs is given its time, streams end.
 func TestGraceful(t *testing.T) {
 	release := make(chan struct{})
-	a := start(t, &fake{pause: held(release)}, nil)
+	a := start(t, &fake{pause: held(release)}, func(c *config.Config, _ *Options) { c.Serve.Grace = 20 * time.Second })
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
 	ended := make(chan error, 1)
 	go func() { ended <- a.end() }()
