@@ -67,7 +67,6 @@ func bodyOf(ctx context.Context) []byte {
 type response struct {
 	http.ResponseWriter
 	status int
-	head   bool
 }
 
 func (w *response) WriteHeader(status int) {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -173,14 +172,6 @@ func fromHuma(e *huma.ErrorModel) *Problem {
 		p.Detail, p.Errors = "the log has more", nil
 	}
 	return p
-}
-
-// asProblem is the problem in an error, or the one of a fault of ours.
-func asProblem(err error) *Problem {
-	if p, ok := errors.AsType[*Problem](err); ok {
-		return p
-	}
-	return internalError.problem("the log has more")
 }
 
 // clip shortens a text for an answer or the log, and leaves no half of a letter.

@@ -20,7 +20,6 @@ const (
 	pauseEndsWithin = 5 * time.Second // a pause that is cancelled takes itself back
 	followFirst     = time.Second     // between looks at what an operation of before has come to
 	followLongest   = time.Minute
-	insists         = 10 * time.Minute // how long a lease's keeper goes on after its end (hooks)
 )
 
 // launch begins an operation, or finds the one of the Idempotency-Key. What runs outlives the request.
