@@ -7,7 +7,7 @@ SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run e2e/r
 APT = $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 UNIT = $(shell go list ./... | grep -v /e2e)
 
-.PHONY: all build vet lint shellcheck unit roots manifests client e2e e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck unit roots manifests client fuzz e2e e2e-full test demo demo-down clean
 
 all: build
 
@@ -46,6 +46,14 @@ manifests:
 client: roots
 	cd e2e/client && go run ./generate && go vet ./... && go test -count=1 ./...
 
+# What reads what others write, fed with what nobody would write: a minute for requests, less for files.
+FUZZTIME ?= 60s
+fuzz:
+	go test -run '^$$' -fuzz '^FuzzRequests$$' -fuzztime $(FUZZTIME) ./httpapi
+	go test -run '^$$' -fuzz '^FuzzReadFile$$' -fuzztime 10s ./pgb
+	go test -run '^$$' -fuzz '^FuzzLine$$' -fuzztime 10s ./configversion
+	go test -run '^$$' -fuzz '^FuzzParseTokens$$' -fuzztime 10s ./httpapi
+
 # One package at a time: what is measured shares two cores with nothing else. -v shows the figures.
 e2e: roots
 	go test -count=1 -p 1 -timeout 20m $$(go list ./e2e/... | grep -v '/e2e$$')
@@ -54,7 +62,7 @@ e2e: roots
 e2e-full: roots
 	go test -count=1 -timeout 240m -v ./e2e -full
 
-test: lint build unit manifests client e2e
+test: lint build unit manifests client fuzz e2e
 
 demo:
 	go run ./e2e/demo $(if $(SUITE),-suite $(SUITE))
