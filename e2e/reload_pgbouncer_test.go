@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -106,6 +107,16 @@ func TestReloadPgBouncer(t *testing.T) {
 				c.t.Errorf("default_pool_size 100 → 91: %s", r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "91" {
+				c.t.Errorf("default_pool_size is %s", size)
+			}
+		})
+		c.in("server and pooler", func(c *cluster) {
+			write(c, map[string]string{"default_pool_size": "90"})
+			defer original(c)
+			r := c.reload(m, c.yaml(one))
+			c.applied(r, "POST /reload")
+			c.isReloaded(r, p1.Address, "RELOAD")
+			if size := c.setting(p1, "default_pool_size"); size != "90" {
 				c.t.Errorf("default_pool_size is %s", size)
 			}
 		})
@@ -286,16 +297,25 @@ default_pool_size = %s
 	}
 	write(c, "20")
 	shell(c, "mkdir -p /tmp/own && pgbouncer -q -d /callbacks/own.ini")
-	process := find(c, "/callbacks/own.ini")
-	defer func() {
-		_ = process.Kill(syscall.SIGKILL)
-	}()
+	var process lab.Process
+	defer func() { _ = process.Kill(syscall.SIGKILL) }()
+	// It forks to become a daemon: the one that stays is the one in its pidfile.
 	c.eventually(5*time.Second, "its console answers", func() error {
 		conn, err := pgconn.Connect(c.ctx, fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port))
 		if err != nil {
 			return err
 		}
-		return conn.Close(c.ctx)
+		conn.Close(c.ctx)
+		r, err := c.exec(m, "cat", pidfile)
+		if err != nil {
+			return err
+		}
+		p, ok := m.FindProcess("/callbacks/own.ini")
+		if pid, err := inside(p); !ok || err != nil || fmt.Sprint(pid) != strings.TrimSpace(r.Stdout) {
+			return fmt.Errorf("%s says %q, found is %d: %v", pidfile, r.Stdout, pid, err)
+		}
+		process = p
+		return nil
 	})
 
 	signalled := func(c *cluster, size, config string) {
@@ -358,6 +378,26 @@ default_pool_size = %s
 			}
 		})
 	}
+}
+
+// reloadsDuringPauses counts by a pooler's log.
+func (c *cluster) reloadsDuringPauses(p *lab.Pooler) (pauses, reloads int) {
+	c.t.Helper()
+	log, err := os.ReadFile(p.LogFile())
+	c.must(err)
+	paused := false
+	for line := range strings.Lines(string(log)) {
+		switch {
+		case strings.Contains(line, "PAUSE command issued"):
+			paused = true
+			pauses++
+		case strings.Contains(line, "RESUME command issued"):
+			paused = false
+		case strings.Contains(line, "RELOAD command issued") && paused:
+			reloads++
+		}
+	}
+	return pauses, reloads
 }
 
 // TestReloadDuringHandover: RELOAD would take away what a pause has set. It waits, and costs no client anything.
@@ -423,34 +463,35 @@ func TestReloadDuringHandover(t *testing.T) {
 		c.in("switchover under load", func(c *cluster) {
 			l := c.load()
 			stop := make(chan struct{})
-			done := make(chan []lab.ExecResult)
-			go func() {
-				var results []lab.ExecResult
-				for {
-					r, err := other.Exec(c.ctx, nil, reloadCommand(config, []string{"pgbouncer"})...)
-					if err != nil {
-						r.ExitCode, r.Stderr = -1, err.Error()
+			var loops sync.WaitGroup
+			var results [3][]lab.ExecResult
+			for i := range results {
+				loops.Go(func() {
+					for {
+						r, err := other.Exec(c.ctx, nil, reloadCommand(config, []string{"pgbouncer"})...)
+						if err != nil {
+							r.ExitCode, r.Stderr = -1, err.Error()
+						}
+						results[i] = append(results[i], r)
+						select {
+						case <-stop:
+							return
+						default:
+						}
 					}
-					results = append(results, r)
-					select {
-					case <-stop:
-						done <- results
-						return
-					default:
-					}
-				}
-			}()
+				})
+			}
 			for range rounds(2, 5) {
 				c.switchover()
 				l.flowing(20)
 				c.healthy()
 			}
 			close(stop)
-			results := <-done
+			loops.Wait()
 			c.noErrors(l.stop())
 			c.asBefore()
-			waited := 0
-			for _, exec := range results {
+			all, waited := slices.Concat(results[:]...), 0
+			for _, exec := range all {
 				r := c.parse(exec)
 				c.ends(r, 0, "")
 				c.isReloaded(r, p.Address, "RELOAD")
@@ -458,7 +499,12 @@ func TestReloadDuringHandover(t *testing.T) {
 					waited++
 				}
 			}
-			c.t.Logf("%d reloads, %d of them waited for the end of a handover", len(results), waited)
+			// By PgBouncer's own log. A PAUSE may come between the last look and the RELOAD; then nothing may follow that one.
+			pauses, during := c.reloadsDuringPauses(p)
+			if pauses < rounds(2, 5) || waited == 0 || during > pauses {
+				c.t.Errorf("%d reloads of %d waited for the end of a handover; in %d pauses PgBouncer has reloaded %d times", waited, len(all), pauses, during)
+			}
+			c.t.Logf("%d reloads, %d of them waited for the end of a handover", len(all), waited)
 		})
 		c.journalKeepsSecrets(other)
 	})

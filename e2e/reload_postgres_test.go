@@ -349,17 +349,22 @@ func TestReloadPostgres(t *testing.T) {
 // inside is a process's id as its container counts.
 func (c *cluster) inside(p lab.Process) int {
 	c.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	pid, err := inside(p)
 	c.must(err)
+	return pid
+}
+
+func inside(p lab.Process) (pid int, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil {
+		return 0, err
+	}
 	for line := range strings.Lines(string(status)) {
 		if ids, ok := strings.CutPrefix(line, "NSpid:"); ok {
 			fields := strings.Fields(ids)
-			var pid int
 			_, err := fmt.Sscan(fields[len(fields)-1], &pid)
-			c.must(err)
-			return pid
+			return pid, err
 		}
 	}
-	c.t.Fatal("no NSpid")
-	return 0
+	return 0, fmt.Errorf("process %d has no NSpid", p.PID)
 }
