@@ -178,12 +178,12 @@ func (x *poolerReload) close() {
 func (x *poolerReload) run(ctx context.Context) error {
 	waiting, cancel := context.WithDeadline(ctx, x.deadline)
 	defer cancel()
-	if err := x.look(waiting); err != nil {
+	if err := x.look(ctx, waiting); err != nil {
 		return err
 	}
 	file, err := x.readFile()
 	if err == nil {
-		err = x.check(waiting, file)
+		err = x.check(ctx, file)
 	}
 	if err != nil {
 		return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("not reloaded: %w", err)}
@@ -193,21 +193,40 @@ func (x *poolerReload) run(ctx context.Context) error {
 	}
 	x.report.Done = ReloadFailed
 	for {
-		if err := x.reloadNow(ctx); err != nil {
+		err := x.reloadNow(ctx)
+		if errors.Is(err, errHeld) {
+			x.report.Done = ReloadNot
+			if err := x.look(ctx, waiting); err != nil {
+				return err
+			}
+			x.report.Done = ReloadFailed
+			continue
+		}
+		if err != nil {
 			return err
 		}
-		err := x.verify(ctx, file)
-		// A pooler elsewhere has its own copy of the file, which may arrive later than ours.
-		if err == nil || x.o.Version == nil || x.refused != nil || x.Local() || waiting.Err() != nil {
+		err = x.verify(ctx, file)
+		// A pooler may have its own copy of the file, which arrives later than ours. That its address is a loopback one says nothing
+		// about it: so is a sidecar's.
+		if err == nil || x.o.Version == nil || x.refused != nil || x.root != "" || waiting.Err() != nil {
 			return err
 		}
 		x.say(ReloadPgBouncer, x.Name, "its own file may not have arrived yet, reloading it again: %v", err)
 		sleep(waiting, arrivalPoll)
+		before := x.before
+		if err := x.look(ctx, waiting); err != nil {
+			return err
+		}
+		x.before = before
 	}
 }
 
+// errHeld: a handover has begun since the last look.
+var errHeld = errors.New("held")
+
 // look finds a way to the pooler and waits until no handover holds it: RELOAD would put back the settings that a pause has changed.
-func (x *poolerReload) look(ctx context.Context) error {
+// What it asks has time of its own beside the wait's: an answer that the wait's end cuts off is not a console that refuses us.
+func (x *poolerReload) look(ctx, waiting context.Context) error {
 	told := false
 	for {
 		holder, err := x.heldBy(ctx)
@@ -228,8 +247,8 @@ func (x *poolerReload) look(ctx context.Context) error {
 			told = true
 			x.say(ReloadPgBouncer, x.Name, "waiting for the end of a handover: it is paused (%s)", holder)
 		}
-		sleep(ctx, handoverPoll)
-		if ctx.Err() != nil {
+		sleep(waiting, handoverPoll)
+		if waiting.Err() != nil {
 			return &fault{problem: ProblemHandover, err: fmt.Errorf("not reloaded: still paused (%s) after %s, and RELOAD would undo what the pause has set", holder, x.o.Timeout)}
 		}
 	}
@@ -242,16 +261,34 @@ func (x *poolerReload) heldBy(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
-	state, err := x.State(ctx)
+	holder, err := x.holder(ctx)
 	if err != nil {
 		return "", err
 	}
 	x.refused = nil
-	if state.Mark == nil {
+	if holder == "" {
 		x.before, err = x.Settings(ctx)
+	}
+	return holder, err
+}
+
+func (x *poolerReload) holder(ctx context.Context) (string, error) {
+	state, err := x.State(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case state.Mark != nil:
+		return "by " + state.Mark.Owner.String(), nil
+	case state.Paused:
+		// By hand, or a RELOAD came between mark and PAUSE: then each further one would do harm again.
+		return "without a mark", nil
+	}
+	// The mark was asked for first: once more, last.
+	mark, err := x.Holder(ctx)
+	if err != nil || mark == nil {
 		return "", err
 	}
-	return "by " + state.Mark.Owner.String(), nil
+	return "by " + mark.Owner.String(), nil
 }
 
 // leaseHolder says by this member's own leases who holds a pooler that cannot be asked.
@@ -327,15 +364,25 @@ func (x *poolerReload) readFile() (*pgb.File, error) {
 // force, and the rest of [pgbouncer] goes back to the defaults (1.18 to 1.26). A logfile that cannot be opened ends the process at its next
 // line of log (1.18 to 1.26).
 func (x *poolerReload) check(ctx context.Context, file *pgb.File) error {
-	if file == nil || x.refused != nil {
+	if file == nil {
 		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	console := x.Pooler
+	if x.refused != nil {
+		if console = x.peerConsole(ctx, file); console == nil {
+			return nil
+		}
+		var err error
+		if x.before, err = console.Settings(ctx); err != nil {
+			return err
+		}
 	}
 	if err := file.Check(x.before); err != nil || x.process == nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
-	defer cancel()
-	databases, err := x.ShowDatabases(ctx)
+	databases, err := console.ShowDatabases(ctx)
 	if err != nil {
 		return err
 	}
@@ -364,6 +411,10 @@ func (x *poolerReload) reloadNow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
 	if x.refused == nil {
+		// Once more, right before: reading and checking the file took a while.
+		if holder, err := x.holder(ctx); err == nil && holder != "" {
+			return errHeld
+		}
 		err := x.Reload(ctx)
 		var answered *pgb.ServerError
 		switch {
@@ -399,7 +450,7 @@ func (x *poolerReload) verify(ctx context.Context, file *pgb.File) error {
 		}
 	}
 	x.report.Done = ReloadDone
-	ctx, cancel := context.WithTimeout(ctx, effectTimeout)
+	showing, cancel := context.WithTimeout(ctx, effectTimeout)
 	defer cancel()
 	for {
 		after, databases, err := x.running(ctx, console)
@@ -416,7 +467,7 @@ func (x *poolerReload) verify(ctx context.Context, file *pgb.File) error {
 			return nil
 		}
 		// An answer is the end of the matter; a signal's effect may be on its way.
-		if x.refused == nil || ctx.Err() != nil {
+		if x.refused == nil || showing.Err() != nil {
 			x.report.Done = ReloadFailed
 			texts := make([]string, len(x.report.NotApplied))
 			for i, d := range x.report.NotApplied {
@@ -424,7 +475,7 @@ func (x *poolerReload) verify(ctx context.Context, file *pgb.File) error {
 			}
 			return &fault{problem: ProblemNotApplied, err: fmt.Errorf("after %s: %s", x.report.How, strings.Join(texts, ", "))}
 		}
-		sleep(ctx, 50*time.Millisecond)
+		sleep(showing, 50*time.Millisecond)
 	}
 }
 
@@ -434,6 +485,9 @@ func (x *poolerReload) peerConsole(ctx context.Context, file *pgb.File) *pgb.Poo
 	defer cancel()
 	if x.HasConsole() && x.Open(ctx) == nil {
 		return x.Pooler // the reload has mended what was wrong with the password
+	}
+	if x.peer != nil {
+		return x.peer
 	}
 	if file == nil {
 		return nil
@@ -451,6 +505,8 @@ func (x *poolerReload) peerConsole(ctx context.Context, file *pgb.File) *pgb.Poo
 }
 
 func (x *poolerReload) running(ctx context.Context, console *pgb.Pooler) ([]pgb.Setting, []pgb.Database, error) {
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
 	settings, err := console.Settings(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +18,8 @@ import (
 const (
 	// verifyGrace is what a reload may take beyond loop_wait: Patroni writes the files, the postmaster reads them.
 	verifyGrace = 5 * time.Second
+	// writeGrace is what Patroni may take beyond loop_wait to write into the files what stands in the DCS.
+	writeGrace = 2 * time.Second
 	// pendingGrace is how old a reload is when Patroni's list of what waits for a restart is taken as it is.
 	pendingGrace = 3 * time.Second
 	// ctlTimeout bounds patronictl: Python takes a second to start, and it asks the DCS.
@@ -109,7 +113,11 @@ func (r *reload) reloadPostgres(ctx context.Context, report *PostgresReload) err
 	report.Done = ReloadFailed
 	err = r.awaitLoaded(ctx, report, loopWait+verifyGrace)
 	// What the files say is told in both cases: it is why they were not loaded, or what of them was not.
-	if judged := r.judgeFiles(ctx, report); judged != nil {
+	wait := loopWait + writeGrace
+	if err != nil {
+		wait = 0
+	}
+	if judged := r.judgeFiles(ctx, report, wait); judged != nil {
 		return judged
 	}
 	if err != nil {
@@ -137,7 +145,7 @@ func (r *reload) wouldReloadPostgres(ctx context.Context, report *PostgresReload
 	} else {
 		report.How = "POST /reload"
 	}
-	return r.judgeFiles(ctx, report)
+	return r.judgeFiles(ctx, report, 0)
 }
 
 // loopWait is how long Patroni may take to begin; its default where it does not tell.
@@ -229,8 +237,8 @@ func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, limit 
 	return nil
 }
 
-// judgeFiles lists what the server found wrong in its files, and what waits for a restart.
-func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
+// judgeFiles lists what the server found wrong in its files, what Patroni has not written there within wait, and what waits for a restart.
+func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload, wait time.Duration) error {
 	version := r.versions[ReloadPostgres]
 	setting := r.rt.Config.Versions.Postgres.Setting
 	err := r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
@@ -258,6 +266,12 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
 		return &fault{problem: ProblemNotVerified, err: fmt.Errorf("whether the files are in order cannot be seen: %w", err)}
 	}
 	r.pendingByPatroni(ctx, report)
+	if len(report.FileErrors) == 0 {
+		for _, name := range r.leftOut(ctx, wait) {
+			report.FileErrors = append(report.FileErrors, FileError{File: "postgresql.parameters in the DCS", Name: name,
+				Problem: "Patroni has not written it into postgresql.conf: its value is not valid, or this version of PostgreSQL has no such setting; Patroni's log says which"})
+		}
+	}
 	if len(report.FileErrors) > 0 {
 		texts := make([]string, len(report.FileErrors))
 		for i, e := range report.FileErrors {
@@ -266,6 +280,54 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
 		return &fault{problem: ProblemInvalidFile, err: errors.New(strings.Join(texts, "; "))}
 	}
 	return nil
+}
+
+// neverWritten are parameters that Patroni never writes into the files as they stand in the DCS: it has better values, or a place of
+// their own for them (config.py, 4.0.7 and 4.1.5).
+var neverWritten = regexp.MustCompile(`(?i)^(synchronous_standby_names|wal_keep_(segments|size)|recovery_.*|restore_command|archive_cleanup_command|` +
+	`primary_conninfo|primary_slot_name|(promote_)?trigger_file|standby_mode|pause_at_recovery_target)$`)
+
+// leftOut are the parameters that stand in the DCS and, after wait, in none of the server's files. Patroni leaves out what it knows to be
+// wrong, and the rest, a configuration version too, comes into force (validator.py, 4.0.7 and 4.1.5). It may also see a change
+// in the DCS only in the loop after the one in which it reloaded.
+func (r *reload) leftOut(ctx context.Context, wait time.Duration) []string {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		names, err := r.notInFiles(ctx)
+		if err != nil {
+			r.log.Debug("what Patroni has left out is not known", "error", err)
+		}
+		if len(names) == 0 || waiting.Err() != nil {
+			return names
+		}
+		sleep(waiting, 200*time.Millisecond)
+	}
+}
+
+func (r *reload) notInFiles(ctx context.Context) (names []string, err error) {
+	asking, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	dynamic, err := r.patroni.Dynamic(asking)
+	if err != nil {
+		return nil, err
+	}
+	server, _ := dynamic.Raw["postgresql"].(map[string]any)
+	parameters, _ := server["parameters"].(map[string]any)
+	err = r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
+		for _, name := range slices.Sorted(maps.Keys(parameters)) {
+			if _, set := dynamic.Setting(name); !set || neverWritten.MatchString(name) {
+				continue
+			}
+			if _, ok, err := conn.FileSetting(ctx, name); err != nil {
+				return err
+			} else if !ok {
+				names = append(names, name)
+			}
+		}
+		return nil
+	})
+	return names, err
 }
 
 // pendingByPatroni adds what Patroni knows: it gives some parameters (max_connections and its like) on the command line, and the

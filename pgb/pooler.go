@@ -133,6 +133,12 @@ func (p *Pooler) Unmark(ctx context.Context) error {
 	return p.set(ctx, formatSeconds(mark.Original))
 }
 
+// Holder is the mark that is on the pooler, nil for none: what State tells with it takes more statements.
+func (p *Pooler) Holder(ctx context.Context) (*Mark, error) {
+	_, mark, err := p.loginRetry(ctx)
+	return mark, err
+}
+
 func (p *Pooler) set(ctx context.Context, seconds string) error {
 	// The quotes are needed: without them 1.18 to 1.26 do not read a fraction.
 	_, err := p.exec(ctx, "SET server_login_retry = '"+seconds+"'")
