@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/hooks"
 )
@@ -288,4 +289,40 @@ func TestPendingAtTheEnd(t *testing.T) {
 		t.Errorf("%+v", o.Problem)
 	}
 	b.until(saved.Operations[1].ID, stateSucceeded)
+}
+
+// TestJudgeReload: what an interrupted reload has come to.
+func TestJudgeReload(t *testing.T) {
+	began := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	version := func(target, applied string) []hooks.VersionReport {
+		report := hooks.VersionReport{Target: target}
+		if v, err := configversion.Parse(applied); err == nil {
+			report.Applied = &v
+		}
+		return []hooks.VersionReport{report}
+	}
+	for name, test := range map[string]struct {
+		kind, asked, timeout string
+		versions             []hooks.VersionReport
+		after                time.Duration
+		state                string
+		final                bool
+	}{
+		"applied":                          {kindReloadPostgres, "42", "30s", version("postgres", "42"), time.Second, stateSucceeded, true},
+		"a newer one is applied":           {kindReloadPgBouncer, "42", "30s", version("pgbouncer", "43"), time.Second, stateSucceeded, true},
+		"the other target's":               {kindReloadPgBouncer, "42", "30s", version("postgres", "42"), time.Second, stateUnknown, true},
+		"an older one":                     {kindReloadPostgres, "42", "30s", version("postgres", "41"), time.Second, stateUnknown, false},
+		"cannot be seen":                   {kindReloadPostgres, "42", "30s", version("postgres", ""), time.Second, stateUnknown, false},
+		"Patroni has not had its time":     {kindReloadPostgres, "42", "30s", version("postgres", "41"), 36 * time.Second, stateUnknown, false},
+		"its time is over":                 {kindReloadPostgres, "42", "30s", version("postgres", "41"), 38 * time.Second, stateUnknown, true},
+		"the usual time-out":               {kindReloadPostgres, "42", "", version("postgres", "41"), 2 * time.Minute, stateUnknown, false},
+		"nobody goes on with a pooler":     {kindReloadPgBouncer, "42", "30s", version("pgbouncer", "41"), time.Second, stateUnknown, true},
+		"without a version nothing can be": {kindReloadPostgres, "", "30s", version("postgres", "42"), time.Second, stateUnknown, true},
+	} {
+		o := Operation{Kind: test.kind, Started: began, Request: OperationRequest{ConfigVersion: test.asked, Timeout: test.timeout}}
+		s := hooks.Status{Versions: test.versions, Patroni: hooks.PatroniStatus{LoopWaitSeconds: 2}}
+		if got := judgeReload(o, s, began.Add(test.after)); got.state != test.state || got.final != test.final || got.text == "" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
 }

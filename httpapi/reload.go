@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/hooks"
 )
@@ -37,6 +38,7 @@ func (s *Server) reload(ctx context.Context, k *kept, o hooks.ReloadOptions) {
 		s.store.progress(k, Step{Time: step.Time, Target: step.Target, Pooler: step.Pooler, Text: step.Text})
 	}
 	report := s.calls.Reload(ctx, s.rt, o)
+	s.status.spoil()
 	outcome := &Outcome{Code: report.Code, Decision: report.Decision, Reload: &report}
 	if report.Code == hooks.Done {
 		s.store.settle(k, stateSucceeded, outcome, nil, report.Decision, true)
@@ -111,9 +113,17 @@ func reloadRequest(target string, body reloadBody) (hooks.ReloadOptions, Operati
 	return o, OperationRequest{Timeout: body.Timeout, ConfigVersion: body.ConfigVersion}, nil
 }
 
-// judgeReload: a reload with a version has succeeded when this version is applied. Without one nothing tells a reload of before from one of
-// after; to reload again does no harm.
-func judgeReload(o Operation, s hooks.Status) finding {
+// What a reload of PostgreSQL may take beyond its own time-out: Patroni does it within loop_wait, and the postmaster reads files.
+const (
+	defaultReloadTimeout = 2 * time.Minute // of package hooks
+	defaultLoopWait      = 10 * time.Second
+	reloadGrace          = 5 * time.Second
+)
+
+// judgeReload: a reload with a version has succeeded when this version is applied. With PostgreSQL that may be after the restart of this server:
+// Patroni goes on with what it was told, and applies its dynamic configuration by itself. A pooler that was not reloaded by then is not. Without a
+// version nothing tells a reload of before from one of after; to reload again does no harm.
+func judgeReload(o Operation, s hooks.Status, now time.Time) finding {
 	target := strings.TrimSuffix(o.Kind, "/reload")
 	for _, v := range s.Versions {
 		if v.Target != target {
@@ -124,11 +134,26 @@ func judgeReload(o Operation, s hooks.Status) finding {
 				text: fmt.Sprintf("version %s is applied", versionText(v.Applied))}
 		}
 	}
-	if o.Request.ConfigVersion != "" {
-		return finding{state: stateUnknown, final: true, text: "version " + o.Request.ConfigVersion +
-			" cannot be seen applied: look at versions in /v1/status, and ask for the reload again, it does no harm"}
+	if o.Request.ConfigVersion == "" {
+		return finding{state: stateUnknown, final: true, text: "whether it was reloaded cannot be seen: ask for the reload again, it does no harm"}
 	}
-	return finding{state: stateUnknown, final: true, text: "whether it was reloaded cannot be seen: ask for the reload again, it does no harm"}
+	if until := appliedUntil(o, s); target == hooks.ReloadPostgres && now.Before(until) {
+		return finding{state: stateUnknown, text: fmt.Sprintf("version %s is not applied; looking until %s", o.Request.ConfigVersion, until.UTC().Format(time.RFC3339))}
+	}
+	return finding{state: stateUnknown, final: true, text: "version " + o.Request.ConfigVersion +
+		" cannot be seen applied: look at versions in /v1/status, and ask for the reload again, it does no harm"}
+}
+
+// appliedUntil is when a version that is not applied will not be any more by what the operation has done.
+func appliedUntil(o Operation, s hooks.Status) time.Time {
+	timeout, loopWait := defaultReloadTimeout, defaultLoopWait
+	if d, err := config.ParseDuration("timeout", o.Request.Timeout); err == nil {
+		timeout = d
+	}
+	if s.Patroni.LoopWaitSeconds > 0 {
+		loopWait = time.Duration(s.Patroni.LoopWaitSeconds * float64(time.Second))
+	}
+	return o.Started.Add(timeout + loopWait + reloadGrace)
 }
 
 // gauges are the versions of a status, for the metrics.

@@ -135,6 +135,7 @@ func joinText(a, b string) string {
 
 // conclude writes down how a pause or resume ended.
 func (s *Server) conclude(ctx context.Context, k *kept, report hooks.Report) {
+	s.status.spoil()
 	outcome := &Outcome{Code: report.Code, Decision: report.Decision, Poolers: report.Poolers, Until: report.Until}
 	if report.Code == hooks.Done {
 		s.store.settle(k, stateSucceeded, outcome, nil, report.Decision, true)
@@ -214,7 +215,7 @@ func (s *Server) follow(ctx context.Context, k *kept) {
 		case kindResume:
 			f = judgeResume(status)
 		default:
-			f = judgeReload(k.Operation, status)
+			f = judgeReload(k.Operation, status, time.Now())
 		}
 		if f.final {
 			var p *Problem

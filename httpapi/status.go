@@ -25,7 +25,8 @@ type statusCache struct {
 
 	mu     sync.Mutex
 	status hooks.Status
-	at     time.Time
+	at     time.Time     // it was asked for then
+	spoilt time.Time     // what was asked for before is not true any more
 	fault  error         // the last one did not come to its end
 	flight chan struct{} // closed when the one that is under way is there; nil: none is
 }
@@ -35,7 +36,7 @@ type statusCache struct {
 func (c *statusCache) get(ctx context.Context, age time.Duration) (hooks.Status, time.Time, error) {
 	for {
 		c.mu.Lock()
-		if !c.at.IsZero() && time.Since(c.at) < age {
+		if c.good() && time.Since(c.at) < age {
 			defer c.mu.Unlock()
 			return c.status, c.at, nil
 		}
@@ -50,18 +51,28 @@ func (c *statusCache) get(ctx context.Context, age time.Duration) (hooks.Status,
 		case <-flight:
 			// What was asked for by others while we waited is as fresh as it gets.
 			c.mu.Lock()
-			status, at, fault := c.status, c.at, c.fault
+			status, at, fault, good := c.status, c.at, c.fault, c.good()
 			c.mu.Unlock()
 			if fault != nil {
 				return hooks.Status{}, time.Time{}, fault
 			}
-			if !at.IsZero() {
+			if good {
 				return status, at, nil
 			}
 		case <-ctx.Done():
 			return hooks.Status{}, time.Time{}, ctx.Err()
 		}
 	}
+}
+
+// good reports that there is one that may be shown; with the lock held.
+func (c *statusCache) good() bool { return !c.at.IsZero() && !c.at.Before(c.spoilt) }
+
+// spoil has the next one asked for anew: who has waited for an operation's end sees what it has done.
+func (c *statusCache) spoil() {
+	c.mu.Lock()
+	c.spoilt = time.Now()
+	c.mu.Unlock()
 }
 
 // fly asks, for nobody's request in particular: one who goes away must not spoil it for the others.

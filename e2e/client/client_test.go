@@ -90,6 +90,14 @@ state_dir: %q
 	if o := wait(ctx, t, client, paused.JSON202.Id); o.State != api.OperationStateSucceeded || o.Result == nil || o.Result.Until == nil || len(*o.Result.Poolers) != 1 {
 		t.Fatalf("pause: %+v", o)
 	}
+	shows := func(paused string) {
+		t.Helper()
+		status, err := client.GetStatusWithResponse(ctx)
+		if err != nil || status.JSON200 == nil || (*status.JSON200.Poolers)[0].Paused != paused {
+			t.Errorf("who has waited for the end of an operation sees what it has done: want paused %s: %v %s", paused, err, status.Body)
+		}
+	}
+	shows("yes")
 	if list, err := client.ListOperationsWithResponse(ctx); err != nil || list.JSON200 == nil || len(list.JSON200.Operations) != 1 {
 		t.Errorf("operations: %v %s", err, list.Body)
 	}
@@ -100,6 +108,7 @@ state_dir: %q
 	if resumed.JSON200 == nil || resumed.JSON200.State != api.OperationStateSucceeded || (*resumed.JSON200.Result.Poolers)[0].Done != "resumed" {
 		t.Fatalf("resume: %s %s", resumed.Status(), resumed.Body)
 	}
+	shows("no")
 
 	// Problems are typed.
 	stranger, err := api.NewClientWithResponses(server.URL, bearer("nobody-knows-0123456789"))
