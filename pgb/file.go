@@ -77,6 +77,24 @@ type entry struct {
 // Paths are the files that were read: the file itself, then what it includes.
 func (f *File) Paths() []string { return f.paths }
 
+// Setting is a key of [pgbouncer] as the file has it, with where it stands; ok is false where it does not.
+func (f *File) Setting(key string) (value, file string, line int, ok bool) {
+	e := f.inFile()[key]
+	if e == nil {
+		return "", "", 0, false
+	}
+	return e.value, e.place.file, e.place.line, true
+}
+
+// CheckAny is [File.Check] where the version cannot be asked: what no version from 1.18 to 1.26 takes.
+func (f *File) CheckAny() error {
+	settings := make([]Setting, 0, len(kinds))
+	for key := range kinds {
+		settings = append(settings, Setting{Key: key, Changeable: true})
+	}
+	return f.Check(settings)
+}
+
 // ReadFile reads a pgbouncer.ini and what it includes. root is put before the file's path and those of %include, for the
 // file of a process in another container: "/proc/PID/root" (see [Process.ConfigFile]), or "" for this one's own root; symbolic
 // links are followed inside of it. A relative %include starts, as in PgBouncer, at the working directory of the process, which is

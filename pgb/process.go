@@ -142,6 +142,41 @@ func workingDirectory(root string) (string, bool) {
 	return cwd, true
 }
 
+// Opens reports whether the process can open a file, as far as we can tell: for reading, or for appending to it, or making it where it is not.
+// It opens it itself, in the process's own root, which is proof where the process has our uid; where it has not, it is enough that the
+// file, or the folder to make it in, is there. Nothing is made or changed. A path that is not absolute cannot be judged and is no error.
+func (p *Process) Opens(file string, appending bool) error {
+	if !path.IsAbs(file) {
+		return nil
+	}
+	root, err := unix.Open(p.root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil // what cannot be seen cannot be judged
+	}
+	defer unix.Close(root)
+	flags := unix.O_RDONLY
+	if appending {
+		flags = unix.O_WRONLY | unix.O_APPEND
+	}
+	fd, err := openIn(root, file, flags|unix.O_NONBLOCK)
+	if err == nil {
+		_ = unix.Close(fd)
+		return nil
+	}
+	if appending && errors.Is(err, unix.ENOENT) {
+		folder, missing := openIn(root, path.Dir(file), unix.O_PATH|unix.O_DIRECTORY)
+		if missing != nil {
+			return &os.PathError{Op: "open", Path: path.Dir(file), Err: missing}
+		}
+		defer unix.Close(folder)
+		err = unix.Faccessat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", folder), unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	}
+	if uid, unknown := p.UID(); err == nil || (unknown != nil || uid != os.Geteuid()) && !errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return &os.PathError{Op: "open", Path: file, Err: err}
+}
+
 // PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it
 // lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). The socket is the one that the file names, in the process's
 // own root. Nothing is connected yet; connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.

@@ -116,3 +116,11 @@ func digestOf(secret string) digest {
 	mac.Write([]byte(secret))
 	return digest(mac.Sum(nil))
 }
+
+// Port is the port of the console's address, 0 for a pooler without a console. A Unix socket has one in its name.
+func (p *Pooler) Port() uint16 {
+	if p.config == nil {
+		return 0
+	}
+	return p.config.Port
+}

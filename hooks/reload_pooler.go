@@ -1,0 +1,580 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// poolerReload is the reload of one pooler.
+type poolerReload struct {
+	*reload
+	*pgb.Pooler
+	alone   bool // no other configured pooler can be on this host
+	report  *PoolerReload
+	console *pgb.Pooler  // that answers: the pooler's, or its process's own socket; nil: none does
+	version string       // of PgBouncer, where a console answers
+	refused error        // why it is the process that is told, by a signal; nil: the console is
+	process *pgb.Process // the pooler's, where it is known to be
+	peer    *pgb.Pooler  // its own socket, where our password does not count
+	path    string       // of its file; "" when that is not known
+	root    string       // in front of path
+	before  []pgb.Setting
+}
+
+func (x *poolerReload) close() {
+	if x.peer != nil {
+		x.peer.Close()
+	}
+	x.letGo()
+}
+
+func (x *poolerReload) letGo() {
+	if x.process != nil {
+		x.process.Close()
+		x.process = nil
+	}
+}
+
+// errHeld: a handover has begun since the last look.
+var errHeld = errors.New("held")
+
+// errInterrupted: the caller has gone.
+var errInterrupted = errors.New("interrupted")
+
+func (x *poolerReload) run(ctx context.Context) error {
+	waiting, cancel := context.WithDeadline(ctx, x.deadline)
+	defer cancel()
+	if err := x.connect(ctx); err != nil {
+		return err
+	}
+	if err := x.look(ctx, waiting); err != nil {
+		return err
+	}
+	delay := firstArrival
+	for attempt := 1; ; attempt++ {
+		err := x.once(ctx)
+		if errors.Is(err, errHeld) {
+			if err := x.look(ctx, waiting); err != nil {
+				return err
+			}
+			if waiting.Err() != nil {
+				return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded within %s: its console comes and goes", x.o.Timeout)}
+			}
+			attempt--
+			continue
+		}
+		var f *fault
+		if err == nil || x.rt.DryRun || !errors.As(err, &f) || f.problem != ProblemNotApplied || ctx.Err() != nil {
+			return err
+		}
+		// The file may have changed between the look at it and the RELOAD: once more, with the file as it is now. And the pooler may have a
+		// copy of its own, which arrives later than ours. (That its address is a loopback one says nothing about that: so is a sidecar's.)
+		if attempt > 1 {
+			if x.o.Version == nil || x.process != nil || waiting.Err() != nil {
+				return err
+			}
+			x.say(ReloadPgBouncer, x.Name, "its own file may not have arrived yet, reloading it again in %s: %v", delay, err)
+			sleep(waiting, delay)
+			delay = min(2*delay, lastArrival)
+		}
+		if err := x.look(ctx, waiting); err != nil {
+			return err
+		}
+	}
+}
+
+// once reads and checks the file, reloads, and verifies.
+func (x *poolerReload) once(ctx context.Context) error {
+	file, err := x.readFile()
+	if err == nil {
+		err = x.check(file)
+	}
+	if err != nil {
+		x.report.Done = ReloadNot
+		return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("not reloaded: %w", err)}
+	}
+	if x.rt.DryRun {
+		return x.wouldReload(ctx, file)
+	}
+	if err := x.reloadNow(ctx); err != nil {
+		return err
+	}
+	return x.verify(ctx)
+}
+
+// connect finds who can be asked, which process it is, and where its file is. The error says that nobody can be told to reload.
+func (x *poolerReload) connect(ctx context.Context) error {
+	err := pgb.ErrNoConsole
+	if x.HasConsole() {
+		asking, cancel := context.WithTimeout(ctx, consoleTimeout)
+		x.before, err = x.Settings(asking)
+		cancel()
+	}
+	if ctx.Err() != nil {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w", errInterrupted)}
+	}
+	if x.refused = err; err == nil {
+		x.console = x.Pooler
+		x.findFile()
+		return nil
+	}
+	x.console = nil
+	if err := x.findProcess(err); err != nil {
+		return err
+	}
+	if x.path = x.Config; x.path == "" {
+		if x.path, x.root, err = x.process.ConfigFile(); err != nil {
+			x.path = x.rt.Config.Versions.PgBouncer.Line
+		}
+	}
+	return x.connectPeer(ctx)
+}
+
+// findFile finds the file of a pooler whose console answers. A process of this machine is the pooler's when it was started with the file
+// that the console names, and listens where the console does.
+func (x *poolerReload) findFile() {
+	theirs := setting(x.before, "conffile")
+	why := "its file cannot be seen from here"
+	if x.Local() && x.process == nil {
+		path, root, err := x.tie(theirs)
+		if err == nil {
+			x.path, x.root = path, root
+		} else {
+			x.letGo()
+			why = "its file is not known: " + err.Error()
+		}
+	}
+	switch line := x.rt.Config.Versions.PgBouncer.Line; {
+	case x.Config != "":
+		x.path, x.root = x.Config, ""
+	case x.path == "" && line != "" && line == theirs:
+		x.path = line
+	}
+	if x.path == "" {
+		x.report.NotVerified = fmt.Sprintf("%s; set poolers[].config (there it is %s)", why, theirs)
+	}
+}
+
+func (x *poolerReload) tie(theirs string) (path, root string, err error) {
+	switch {
+	case x.Pidfile != "":
+		x.process, err = pgb.OpenPidfile(x.Pidfile)
+	case x.alone:
+		x.process, err = pgb.OnlyProcess(os.Geteuid())
+	default:
+		err = errors.New("several poolers of this host are configured")
+	}
+	if err != nil {
+		return "", "", err
+	}
+	if path, root, err = x.process.ConfigFile(); err != nil {
+		return "", "", err
+	}
+	if path != theirs && (filepath.IsAbs(theirs) || !strings.HasSuffix(path, "/"+filepath.Clean(theirs))) {
+		return "", "", fmt.Errorf("process %d was started with %s", x.process.PID, path)
+	}
+	// What is wrong with the file is told when it is read.
+	if file, err := pgb.ReadFile(path, root); err == nil && x.Pidfile == "" && portOf(file) != setting(x.before, "listen_port") {
+		return "", "", fmt.Errorf("the file of process %d says port %s", x.process.PID, portOf(file))
+	}
+	return path, root, nil
+}
+
+// portOf is where the file says that the pooler listens.
+func portOf(file *pgb.File) string {
+	if value, _, _, ok := file.Setting("listen_port"); ok {
+		return value
+	}
+	return "6432" // PgBouncer's own, 1.18 to 1.26
+}
+
+func setting(settings []pgb.Setting, key string) string {
+	for _, s := range settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// findProcess is the way round a console that does not answer: the pidfile's process, else the only pgbouncer here.
+func (x *poolerReload) findProcess(console error) error {
+	if x.process != nil {
+		return nil
+	}
+	unreachable := func(format string, args ...any) error {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: "+format, args...)}
+	}
+	var err error
+	switch {
+	case x.Pidfile != "":
+		x.process, err = pgb.OpenPidfile(x.Pidfile)
+	case gone(console):
+		// Whatever pgbouncer runs here, it is not the one at that address.
+		return unreachable("%w", console)
+	case x.Local() && x.alone:
+		x.process, err = pgb.OnlyProcess(os.Geteuid())
+	case x.Local():
+		err = errors.New("several poolers of this host are configured: each needs its pidfile to be signalled")
+	default:
+		return unreachable("%w", console)
+	}
+	if err != nil {
+		return unreachable("%w; and no signal was sent: %w", console, err)
+	}
+	return nil
+}
+
+// connectPeer opens the process's own socket, where our password does not count, and makes sure that the process is the pooler: the
+// running port, or else the file's, is the one of the console's address.
+func (x *poolerReload) connectPeer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	port := ""
+	if x.path != "" {
+		if file, err := pgb.ReadFile(x.path, x.root); err == nil {
+			port = portOf(file)
+			if x.peer == nil {
+				x.peer, err = x.process.PeerConsole(file)
+			}
+			if err == nil {
+				x.before, err = x.peer.Settings(ctx)
+			}
+			if err == nil {
+				x.console, port = x.peer, setting(x.before, "listen_port")
+			} else {
+				x.log.Debug("the process's own socket does not answer either", "pooler", x.Name, "error", err)
+			}
+		}
+	}
+	if want := strconv.Itoa(int(x.Port())); x.HasConsole() && port != "" && port != want {
+		pid := x.process.PID
+		x.letGo()
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w; and process %d listens on port %s, not %s: it was not signalled", x.refused, pid, port, want)}
+	}
+	return nil
+}
+
+// look waits until no handover holds the pooler: RELOAD would put back the settings that a pause has changed. What it asks has time of its own
+// beside the wait's: an answer that the wait's end cuts off is not a console that refuses us.
+func (x *poolerReload) look(ctx, waiting context.Context) error {
+	told := false
+	for {
+		holder, err := x.holder(ctx)
+		if ctx.Err() != nil {
+			return &fault{problem: ProblemHandover, err: fmt.Errorf("not reloaded: %w", errInterrupted)}
+		}
+		if err != nil {
+			// It answered a moment ago.
+			if err := x.connect(ctx); err != nil {
+				return err
+			}
+			if holder, err = x.holder(ctx); err != nil {
+				return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w", err)}
+			}
+		}
+		if holder == "" && told && x.console != nil {
+			x.before, _, err = x.running(ctx) // and not as the pause had set it
+			return unless(err, ProblemUnreachable, "not reloaded: %w")
+		}
+		if holder == "" {
+			return nil
+		}
+		if x.rt.DryRun {
+			x.say(ReloadPgBouncer, x.Name, "would wait: it is %s", holder)
+			return nil
+		}
+		if !told {
+			told = true
+			x.say(ReloadPgBouncer, x.Name, "waiting for the end of a handover: it is %s", holder)
+		}
+		sleep(waiting, handoverPoll)
+		if waiting.Err() != nil && ctx.Err() == nil {
+			return &fault{problem: ProblemHandover, err: fmt.Errorf("not reloaded: still %s after %s, and RELOAD would undo what the pause has set; pgbaton status says more, pgbaton resume ends it", holder, x.o.Timeout)}
+		}
+	}
+}
+
+// unless is nil without an error, and else a fault.
+func unless(err error, problem, format string) error {
+	if err == nil {
+		return nil
+	}
+	return &fault{problem: problem, err: fmt.Errorf(format, err)}
+}
+
+// holder says who holds the pooler, "" for nobody: by its mark, or by this member's own leases where no console answers.
+func (x *poolerReload) holder(ctx context.Context) (string, error) {
+	if x.console == nil {
+		return x.leaseHolder(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	state, err := x.console.State(ctx)
+	if err != nil {
+		return "", err
+	}
+	x.version = state.Version
+	paused := "paused"
+	if state.PausedKnown && !state.Paused {
+		paused = "marked"
+	}
+	switch {
+	case state.Mark != nil:
+		return paused + " by " + state.Mark.Owner.String(), nil
+	case state.Paused:
+		// By hand, or a RELOAD came between mark and PAUSE: a further one would undo the next mark.
+		return "paused, not by pgbaton", nil
+	}
+	// The mark was asked for first: once more, last.
+	mark, err := x.console.Holder(ctx)
+	if err != nil || mark == nil {
+		return "", err
+	}
+	return "marked by " + mark.Owner.String(), nil
+}
+
+func (x *poolerReload) leaseHolder() string {
+	var s Status
+	s.leases(x.rt)
+	for _, l := range s.Leases {
+		if time.Now().Before(l.Until) {
+			return "paused by " + l.Owner + ", as this member's lease says"
+		}
+	}
+	return ""
+}
+
+// readFile is the pooler's file as it is now; nil when it cannot be seen.
+func (x *poolerReload) readFile() (*pgb.File, error) {
+	if x.path == "" {
+		return nil, nil
+	}
+	x.report.File = x.path
+	return pgb.ReadFile(x.path, x.root)
+}
+
+// check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into
+// force, and the rest of [pgbouncer] goes back to the defaults. A logfile that cannot be opened ends the process at its next line of log; without
+// its hba file nobody can log in, and without its certificates TLS is what it was (all 1.18 to 1.26).
+func (x *poolerReload) check(file *pgb.File) error {
+	if file == nil {
+		return nil
+	}
+	check := file.CheckAny
+	if x.console != nil {
+		check = func() error { return file.Check(x.before) }
+	}
+	if err := check(); err != nil || x.process == nil {
+		return err
+	}
+	is := func(key, value string) bool {
+		v, _, _, _ := file.Setting(key)
+		return strings.EqualFold(v, value)
+	}
+	on := func(key string) bool {
+		v, _, _, ok := file.Setting(key)
+		return ok && v != "" && !strings.EqualFold(v, "disable")
+	}
+	for _, need := range []struct {
+		key       string
+		appending bool
+		counts    bool
+		harm      string
+	}{
+		{"logfile", true, true, "PgBouncer would end at its next line of log"},
+		{"auth_hba_file", false, is("auth_type", "hba"), "nobody could log in"},
+		{"client_tls_key_file", false, on("client_tls_sslmode"), "TLS would stay what it was"},
+		{"client_tls_cert_file", false, on("client_tls_sslmode"), "TLS would stay what it was"},
+		{"client_tls_ca_file", false, on("client_tls_sslmode"), "TLS would stay what it was"},
+		{"server_tls_key_file", false, on("server_tls_sslmode"), "TLS would stay what it was"},
+		{"server_tls_cert_file", false, on("server_tls_sslmode"), "TLS would stay what it was"},
+		{"server_tls_ca_file", false, on("server_tls_sslmode"), "TLS would stay what it was"},
+	} {
+		value, at, line, ok := file.Setting(need.key)
+		if !ok || value == "" || !need.counts {
+			continue
+		}
+		if err := x.process.Opens(value, need.appending); err != nil {
+			return fmt.Errorf("%s:%d: %s: %w; %s", at, line, need.key, err, need.harm)
+		}
+	}
+	return nil
+}
+
+func (x *poolerReload) reloadNow(ctx context.Context) error {
+	// Once more, right before: reading and checking the file took a while.
+	if holder, err := x.holder(ctx); err == nil && holder != "" {
+		x.report.Done = ReloadNot
+		return errHeld
+	}
+	if ctx.Err() != nil {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w", errInterrupted)}
+	}
+	asking, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	if x.refused == nil {
+		err := x.Reload(asking)
+		var answered *pgb.ServerError
+		switch {
+		case err == nil:
+			x.report.How, x.report.Done = "RELOAD", ReloadFailed
+			return nil
+		case errors.As(err, &answered):
+			x.report.How, x.report.Done = "RELOAD", ReloadFailed
+			return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("%w%s", err, x.nevertheless(ctx))}
+		}
+		if err := x.connect(ctx); err != nil {
+			return err
+		}
+		if x.refused == nil {
+			return errHeld // it is back: look and try again
+		}
+	}
+	if err := x.process.Reload(); err != nil {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w; and %w", x.refused, err)}
+	}
+	x.report.How, x.report.Done = fmt.Sprintf("SIGHUP to process %d", x.process.PID), ReloadFailed
+	return nil
+}
+
+// nevertheless tells what a reload that was answered by an error has changed.
+func (x *poolerReload) nevertheless(ctx context.Context) string {
+	after, _, err := x.running(ctx)
+	if err != nil {
+		return ""
+	}
+	if x.report.Changed = changes(x.before, after); len(x.report.Changed) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d setting(s) have changed nevertheless", len(x.report.Changed))
+}
+
+// verify compares what runs with what the file says now, until it is the same or effectTimeout is over.
+func (x *poolerReload) verify(ctx context.Context) error {
+	if x.refused != nil && x.HasConsole() && x.Open(ctx) == nil {
+		x.console = x.Pooler // the reload has mended what was wrong with the password
+	}
+	if x.console == nil {
+		x.report.Done = ReloadSignaled
+		return x.notVerified("no console answers: " + x.refused.Error())
+	}
+	file, err := x.readFile()
+	if err != nil {
+		return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("after %s: %w", x.report.How, err)}
+	}
+	showing, cancel := context.WithTimeout(ctx, effectTimeout)
+	defer cancel()
+	for {
+		after, databases, err := x.running(ctx)
+		if err != nil {
+			return x.notVerified(err.Error())
+		}
+		if x.report.Changed = changes(x.before, after); changed(x.report.Changed, "logfile") {
+			// It opens the file with its next line of log, which a log-in is.
+			x.console.Close()
+			if _, _, err := x.running(ctx); err != nil {
+				return &fault{problem: ProblemNotApplied, err: fmt.Errorf("after %s it does not answer any more; its logfile has changed, and PgBouncer ends where it cannot open it: %w", x.report.How, err)}
+			}
+		}
+		if file == nil {
+			return x.byAnswer(after)
+		}
+		x.report.NotApplied, x.report.NeedsRestart = sorted(file.Diff(after, databases))
+		if len(x.report.NotApplied) == 0 {
+			return x.whollySeen(after)
+		}
+		// An answer is the end of the matter; a signal's effect may be on its way.
+		if x.refused == nil || showing.Err() != nil {
+			texts := make([]string, len(x.report.NotApplied))
+			for i, d := range x.report.NotApplied {
+				texts[i] = d.String()
+			}
+			return &fault{problem: ProblemNotApplied, err: fmt.Errorf("after %s: %s", x.report.How, strings.Join(texts, ", "))}
+		}
+		sleep(showing, 50*time.Millisecond)
+	}
+}
+
+// byAnswer judges a reload by its answer alone, which since 1.25 is an error for a file that could not be read to its end.
+func (x *poolerReload) byAnswer(after []pgb.Setting) error {
+	x.report.Done = ReloadDone
+	why := x.report.NotVerified
+	if x.o.Version != nil || x.refused != nil || !answersForTheFile(x.version) {
+		return x.notVerified(why)
+	}
+	x.report.NotVerified = ""
+	return x.whollySeen(after)
+}
+
+// answersForTheFile reports whether this version's RELOAD answers an error for a bad file.
+func answersForTheFile(version string) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	major, err1 := strconv.Atoi(parts[0])
+	minor, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (major > 1 || major == 1 && minor >= 25)
+}
+
+// whollySeen: with so_reuseport the console is any one of several processes.
+func (x *poolerReload) whollySeen(after []pgb.Setting) error {
+	x.report.Done = ReloadDone
+	if reuse := setting(after, "so_reuseport"); reuse != "" && reuse != "0" && x.console == x.Pooler && !strings.HasPrefix(x.Name, "/") && !strings.HasPrefix(x.Name, "@") {
+		return x.notVerified("so_reuseport is on, and other processes may share this port: give each one's Unix socket as dsn")
+	}
+	x.report.Verified, x.report.NotVerified = true, ""
+	return nil
+}
+
+func (x *poolerReload) notVerified(why string) error {
+	x.report.NotVerified = why
+	return &fault{problem: ProblemNotVerified, err: fmt.Errorf("%s was sent, and whether it took cannot be seen: %s", x.report.How, why)}
+}
+
+// running asks the console for what is in force.
+func (x *poolerReload) running(ctx context.Context) ([]pgb.Setting, []pgb.Database, error) {
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	settings, err := x.console.Settings(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	databases, err := x.console.ShowDatabases(ctx)
+	return settings, databases, err
+}
+
+func changed(differences []SettingDifference, key string) bool {
+	for _, d := range differences {
+		if d.Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// wouldReload says how, and what the file would change.
+func (x *poolerReload) wouldReload(ctx context.Context, file *pgb.File) error {
+	x.report.Done, x.report.How = ReloadWould, "RELOAD"
+	if x.refused != nil {
+		x.report.How = fmt.Sprintf("SIGHUP to process %d", x.process.PID)
+	}
+	if file == nil || x.console == nil {
+		return nil
+	}
+	settings, databases, err := x.running(ctx)
+	if err != nil {
+		return &fault{problem: ProblemUnreachable, err: err}
+	}
+	x.report.Changed, x.report.NeedsRestart = sorted(file.Diff(settings, databases))
+	return nil
+}
