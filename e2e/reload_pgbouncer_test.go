@@ -347,6 +347,26 @@ default_pool_size = %s
 	c.in("console refused, only process", func(c *cluster) {
 		signalled(c, "23", c.yaml(poolersYAML(m.Name, port, "wrong-password")))
 	})
+	c.in("console refused, and the only process is another pooler's", func(c *cluster) {
+		write(c, "77")
+		defer write(c, "23")
+		r := c.reload(m, c.yaml(poolersYAML("p1", 6432, "wrong-password")), "pgbouncer")
+		c.ends(r, 1, hooks.ProblemUnreachable, "listens on port 7432, not 6432: it was not signalled")
+		if size := poolSize(c); size != "23" {
+			c.t.Errorf("default_pool_size is %s: another pooler was reloaded", size)
+		}
+	})
+	c.in("a logfile that cannot be opened", func(c *cluster) {
+		text, err := c.exec(m, "cat", "/callbacks/own.ini")
+		c.must(err)
+		c.must(c.write("own.ini", strings.Replace(text.Stdout, "/tmp/own/log", "/proc/own.log", 1)))
+		defer write(c, "23")
+		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pooler-password", "config: /callbacks/own.ini")), "pgbouncer")
+		c.ends(r, 1, hooks.ProblemInvalidFile, "logfile", "PgBouncer would end")
+		if size := poolSize(c); size != "23" {
+			c.t.Errorf("default_pool_size is %s", size)
+		}
+	})
 	c.in("no console configured", func(c *cluster) {
 		signalled(c, "24", c.yaml("poolers:\n  - pidfile: "+pidfile))
 	})
