@@ -193,6 +193,21 @@ func TestContract(t *testing.T) {
 	c.ended = c.until(c.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, stateSucceeded)
 
 	document := c.server.document
+	// What is declared lets a later version add members; this one must have declared all of its own.
+	for name, schema := range document.Components.Schemas.Map() {
+		if name == "PauseBody" || name == "ReloadBody" {
+			if schema.AdditionalProperties != false {
+				t.Errorf("%s: a request may have any member", name)
+			}
+			continue
+		}
+		if schema.AdditionalProperties != nil {
+			t.Errorf("%s: additionalProperties: %v", name, schema.AdditionalProperties)
+		}
+		if len(schema.Properties) > 0 {
+			schema.AdditionalProperties = false
+		}
+	}
 	answers := 0
 	for path, item := range document.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post} {
@@ -228,6 +243,9 @@ func TestContract(t *testing.T) {
 
 	// What is served is this document, whole in itself.
 	text := string(c.expect(c.do("GET", "/openapi.json", ""), 200, "").body)
+	if strings.Contains(text, `["array","null"]`) {
+		t.Error("a list may be null")
+	}
 	var served struct {
 		OpenAPI    string
 		Paths      map[string]map[string]any
@@ -256,6 +274,28 @@ func TestContract(t *testing.T) {
 	}
 }
 
+// TestResumeIsDeclared: it is the one operation that answers with 200 or 202.
+func TestResumeIsDeclared(t *testing.T) {
+	a := start(t, &fake{}, nil)
+	for _, status := range []string{"200", "202"} {
+		if r := a.server.document.Paths["/v1/pgbouncer/resume"].Post.Responses[status]; r == nil || r.Headers["Location"] == nil || r.Content[jsonType] == nil {
+			t.Errorf("%s: %+v", status, r)
+		}
+	}
+}
+
+// TestListsAreNotNull, also where nothing is in them.
+func TestListsAreNotNull(t *testing.T) {
+	a := start(t, &fake{status: func() hooks.Status { return hooks.Status{} }}, nil)
+	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
+	a.until(o.ID, stateSucceeded)
+	for _, path := range []string{"/v1/status", "/v1/operations", o.path()} {
+		if got := a.expect(a.do("GET", path, ""), 200, ""); strings.Contains(string(got.body), "null") {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+}
+
 // check validates an answer against its schema.
 func (c *contract) check(op *huma.Operation, response *huma.Response, got answer) {
 	c.t.Helper()
@@ -278,6 +318,9 @@ func (c *contract) check(op *huma.Operation, response *huma.Response, got answer
 		if name := strings.TrimPrefix(p.Type, problemBase); !slices.Contains(names, name) {
 			c.t.Errorf("%s: %s is none of %v", at, name, names)
 		}
+	}
+	if got.header.Get("Location") != "" && got.status < 400 && response.Headers["Location"] == nil {
+		c.t.Errorf("%s: Location is not declared", at)
 	}
 	if got.status == 202 && !strings.HasPrefix(got.header.Get("Location"), "/v1/operations/") {
 		c.t.Errorf("%s: Location %q", at, got.header.Get("Location"))

@@ -188,6 +188,10 @@ func (s *Server) register(version string) error {
 	delete(document.Components.Schemas.Map(), "ErrorModel")
 	delete(document.Components.Schemas.Map(), "ErrorDetail")
 
+	resumed := document.Paths["/v1/pgbouncer/resume"].Post.Responses
+	resumed["202"] = &huma.Response{Description: "Accepted: not done within 30 s, and goes on", Headers: resumed["200"].Headers, Content: resumed["200"].Content}
+	relaxAnswers(document)
+
 	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, get, s.metrics.handler)
 	serve := func(contentType string, text *[]byte) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -204,6 +208,41 @@ func (s *Server) register(version string) error {
 	}
 	asYAML, err = document.YAML()
 	return err
+}
+
+// relaxAnswers says of everything that is not the body of a request what huma does not: a list is never null, and a member that a client does
+// not know may be added by a later version.
+func relaxAnswers(document *huma.OpenAPI) {
+	requests := map[*huma.Schema]bool{}
+	for _, item := range document.Paths {
+		if item.Post == nil || item.Post.RequestBody == nil {
+			continue
+		}
+		for _, media := range item.Post.RequestBody.Content {
+			requests[document.Components.Schemas.SchemaFromRef(media.Schema.Ref)] = true
+		}
+	}
+	var relax func(*huma.Schema)
+	relax = func(schema *huma.Schema) {
+		if schema == nil {
+			return
+		}
+		if schema.Type == huma.TypeArray {
+			schema.Nullable = false
+		}
+		if schema.AdditionalProperties == false {
+			schema.AdditionalProperties = nil
+		}
+		for _, property := range schema.Properties {
+			relax(property)
+		}
+		relax(schema.Items)
+	}
+	for _, schema := range document.Components.Schemas.Map() {
+		if !requests[schema] {
+			relax(schema)
+		}
+	}
 }
 
 func without(kinds []kind, k kind) []kind {
@@ -280,6 +319,13 @@ func (s *Server) getStatus(context.Context, *struct{}) (*statusOutput, error) {
 		return nil, internalError.problem("the log has more")
 	case err != nil:
 		return nil, shuttingDown.problem("no status any more").retryAfter(5 * time.Second)
+	}
+	// Declared as lists that are never null; those that may be left out are.
+	if status.Poolers == nil {
+		status.Poolers = []hooks.PoolerStatus{}
+	}
+	if status.Conditions == nil {
+		status.Conditions = []hooks.Condition{}
 	}
 	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: StatusAnswer{Status: status, ObservedAt: at.UTC()}}, nil
 }
