@@ -34,6 +34,14 @@ type PoolerReload struct {
 	Error        string              `json:"error,omitempty"`
 }
 
+// named has the pooler's name in the error once.
+func named(p *pgb.Pooler, err error) error {
+	if strings.Contains(err.Error(), "pooler "+p.Name+":") {
+		return err
+	}
+	return fmt.Errorf("pooler %s: %w", p.Name, err)
+}
+
 // SettingDifference is a setting with two values.
 type SettingDifference struct {
 	File    string `json:"file,omitempty"`
@@ -132,7 +140,7 @@ func (r *reload) onePooler(ctx context.Context, p *pgb.Pooler, alone bool, repor
 		entry.Event, entry.Code, entry.Text = EventNotReloaded, Failed, err.Error()
 		var f *fault
 		if errors.As(err, &f) {
-			err = &fault{problem: f.problem, code: f.code, err: fmt.Errorf("pooler %s: %w", p.Name, f.err)}
+			err = &fault{problem: f.problem, code: f.code, err: named(p, f.err)}
 		}
 	} else if !r.rt.DryRun {
 		entry.Text = report.Done + " by " + report.How + " and verified"
