@@ -12,8 +12,12 @@ import (
 // maxDigits: any such number fits an int64 too, which other programs keep it in.
 const maxDigits = 18
 
-// shownBytes of a text that is no version stand in an error: enough to recognise it, little of a file that was named by mistake.
-const shownBytes = 24
+// shownBytes of a text that looks like a number stand in an error, and shownFirst of one that only begins like one. The rest is not
+// shown: a source that names a file by mistake may name one of secrets.
+const (
+	shownBytes = 24
+	shownFirst = 4
+)
 
 // ErrAbsent means that there is no version yet: no such file, an empty file, a file without the line. It may come. Anything else that
 // [Source.Read] returns is a fault that somebody must see to.
@@ -29,7 +33,7 @@ func (v Version) String() string { return strconv.FormatUint(uint64(v), 10) }
 
 // SyntaxError says that a text is not a version.
 type SyntaxError struct {
-	Text string // quoted, printable, cut
+	Text string // quoted, printable, cut; "9 bytes that are no number" where it may be a secret
 }
 
 func (e *SyntaxError) Error() string {
@@ -57,11 +61,23 @@ func Parse(text string) (Version, error) {
 const asciiSpace = " \t\r\n\v\f"
 
 func shown(text string) string {
-	if len(text) <= shownBytes {
+	limit := shownBytes
+	switch {
+	case strings.Trim(text, "0123456789+-.eE_ ") == "":
+	case text[0] >= '0' && text[0] <= '9':
+		limit = shownFirst
+	case len(text) >= 2*shownBytes: // [Line] hands over no more
+		return fmt.Sprintf("%d bytes or more that are no number", 2*shownBytes)
+	case len(text) == 1:
+		return "a byte that is no number"
+	default:
+		return strconv.Itoa(len(text)) + " bytes that are no number"
+	}
+	if len(text) <= limit {
 		return strconv.QuoteToASCII(text)
 	}
-	cut := shownBytes
-	for cut > shownBytes-utf8.UTFMax && !utf8.RuneStart(text[cut]) {
+	cut := limit
+	for cut > 1 && !utf8.RuneStart(text[cut]) {
 		cut--
 	}
 	return strconv.QuoteToASCII(text[:cut]) + "…"
