@@ -61,7 +61,7 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		renamed := strings.Replace(r.base, "app =", "app2 =", 1)
 		r.write(t, renamed)
 		d := r.diff(t)
-		if len(d) != 2 || d[0].Key != "database app2" || d[0].Line != 2 || d[1].Key != "database app" || d[1].Line != 0 || d[0].Problem == "" || d[1].Problem == "" {
+		if len(d) != 2 || d[0].Key != "database app2" || d[0].Line != 2 || d[1].Key != "database app" || d[1].Line != 0 || d[0].Problem == "" || !d[1].NeedsRestart {
 			t.Errorf("%+v", d)
 		}
 		r.put(t, renamed)
@@ -82,7 +82,7 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		r.wantNoDiff(t, "* changed and reloaded")
 		// Taken away, it stays in force (1.18, 1.24, 1.26).
 		r.put(t, r.base)
-		if d := r.wantOnly(t, "* taken away", "database auto", 0); !strings.Contains(d.Problem, "restart") {
+		if d := r.wantOnly(t, "* taken away", "database auto", 0); !d.NeedsRestart || d.Problem != "" || d.Running == "" {
 			t.Errorf("%+v", d)
 		}
 		r.client(t, "auto3").must("select 1")

@@ -396,8 +396,10 @@ func (d *differ) databases(databases []Database) {
 		}
 		switch {
 		case e == nil:
+			// RELOAD takes out a database whose own line is gone, and leaves one that a "*" line made, also when that is gone
+			// (1.18, 1.24, 1.26).
 			d.add(Difference{File: d.file.Path, Key: "database " + printable(db.Name), Running: db.Host + ":" + strconv.Itoa(int(db.Port)),
-				Problem: `not in the file; one that came from a "*" line stays until a restart`})
+				NeedsRestart: true})
 		case !e.conn.bad:
 			d.database(e, db)
 		}
