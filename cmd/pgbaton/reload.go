@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -12,11 +13,11 @@ import (
 )
 
 type reloadCmd struct {
-	Target        string `arg:"" optional:"" enum:"postgres,pgbouncer,all" default:"all" help:"What to reload: ${enum}."`
-	ConfigVersion string `help:"Wait until the configuration has this version, or a newer one." placeholder:"N"`
-	Timeout       string `help:"Longest wait for the version, and for the end of a handover; default 2m." placeholder:"2m"`
-	Output        string `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
-	DryRun        bool   `help:"Look and say what would be done."`
+	Target        string  `arg:"" optional:"" enum:"postgres,pgbouncer,all" default:"all" help:"What to reload: ${enum}."`
+	ConfigVersion *string `help:"Wait until the configuration has this version, or a newer one." placeholder:"N"`
+	Timeout       string  `help:"Longest wait for the version, and for the end of a handover; default 2m." placeholder:"2m"`
+	Output        string  `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
+	DryRun        bool    `help:"Look and say what would be done."`
 }
 
 func (c *reloadCmd) Run(p *program) error {
@@ -25,12 +26,10 @@ func (c *reloadCmd) Run(p *program) error {
 	if o.Timeout, err = duration("--timeout", c.Timeout); err != nil {
 		return err
 	}
-	if c.ConfigVersion != "" {
-		version, err := configversion.Parse(c.ConfigVersion)
-		if err != nil {
-			return &config.Error{Key: "--config-version", Problem: err.Error(), Err: err}
+	if c.ConfigVersion != nil {
+		if o.Version, err = configVersion(*c.ConfigVersion); err != nil {
+			return err
 		}
-		o.Version = &version
 	}
 	rt, err := p.runtime(c.DryRun)
 	if err != nil {
@@ -48,6 +47,22 @@ func (c *reloadCmd) Run(p *program) error {
 		}{r.Code, r.Decision, r})
 	}
 	return p.reloadTable(r)
+}
+
+// configVersion is the one asked for. What was typed is shown, which the error of a version elsewhere does not do.
+func configVersion(text string) (*configversion.Version, error) {
+	const flag = "--config-version"
+	if strings.TrimSpace(text) == "" { // a variable that is not set: waiting for nothing would look like success
+		return nil, &config.Error{Key: flag, Problem: flag + " is empty"}
+	}
+	version, err := configversion.Parse(text)
+	if _, ok := errors.AsType[*configversion.SyntaxError](err); ok {
+		err = &configversion.SyntaxError{Text: fmt.Sprintf("%+.40q", text)}
+	}
+	if err != nil {
+		return nil, &config.Error{Key: flag, Problem: err.Error(), Err: err}
+	}
+	return &version, nil
 }
 
 func (p *program) reloadTable(r hooks.ReloadReport) error {
