@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -96,28 +98,45 @@ func (r *reload) postgres(ctx context.Context) (*PostgresReload, error) {
 
 func (r *reload) reloadPostgres(ctx context.Context, report *PostgresReload) error {
 	before, err := r.lookAtPostgres(ctx)
+	if ctx.Err() != nil {
+		return interrupted(ctx, "")
+	}
 	if err != nil {
 		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("nothing was reloaded, the local server cannot be asked: %w", err)}
 	}
-	report.LoadedBefore = before
+	report.LoadedBefore = before.loaded
 	if r.rt.DryRun {
 		report.Done = ReloadWould
 		return r.wouldReloadPostgres(ctx, report)
 	}
 	loopWait := r.loopWait(ctx)
-	report.How, err = r.askPatroni(ctx)
+	before, report.How, err = r.askPatroni(ctx, before)
+	report.LoadedBefore = before.loaded
+	if ctx.Err() != nil && err != nil {
+		if f := (*fault)(nil); errors.As(err, &f) && f.problem == ProblemNotVerified {
+			report.Done = ReloadFailed // it may have been sent
+		}
+		return err
+	}
 	if err != nil {
 		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("nothing was reloaded: %w", err)}
 	}
 	r.say(ReloadPostgres, "", "%s is sent; Patroni does it within its loop_wait of %s", report.How, loopWait)
 	report.Done = ReloadFailed
-	err = r.awaitLoaded(ctx, report, loopWait+verifyGrace)
+	err = r.awaitLoaded(ctx, report, before, loopWait+verifyGrace)
+	if ctx.Err() != nil {
+		return interrupted(ctx, report.How+" was sent, and whether it has come to effect was not waited for; Patroni may still do it")
+	}
 	// What the files say is told in both cases: it is why they were not loaded, or what of them was not.
 	wait := loopWait + writeGrace
 	if err != nil {
 		wait = 0
 	}
-	if judged := r.judgeFiles(ctx, report, wait); judged != nil {
+	judged := r.judgeFiles(ctx, report, wait)
+	if ctx.Err() != nil {
+		return interrupted(ctx, report.How+" was sent and done, and whether all of it was taken was not looked for to the end")
+	}
+	if judged != nil {
 		return judged
 	}
 	if err != nil {
@@ -128,12 +147,73 @@ func (r *reload) reloadPostgres(ctx context.Context, report *PostgresReload) err
 	return nil
 }
 
-func (r *reload) lookAtPostgres(ctx context.Context) (loaded time.Time, err error) {
+// interrupted says how far it came; sent is "" where Patroni was not asked.
+func interrupted(ctx context.Context, sent string) error {
+	cause := errInterrupted
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		cause = ctx.Err()
+	}
+	if sent == "" {
+		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("%w: nothing was reloaded", cause)}
+	}
+	return &fault{problem: ProblemNotVerified, err: fmt.Errorf("%w: %s", cause, sent)}
+}
+
+// serverFiles is what the server has loaded, and what stood there.
+type serverFiles struct {
+	loaded time.Time // pg_conf_load_time()
+	// path is the server's postgresql.conf where we can see it, and "" elsewhere. Patroni writes it anew at every reload, changed or not, and
+	// sleeps for 1 s after each (config.py and __main__.py, 4.0.7 and 4.1.5): two of its reloads have different times in every file
+	// system. A load of somebody else's (pg_reload_conf()) leaves it as it is.
+	path     string
+	modified time.Time
+}
+
+// lookAtPostgres asks the server, statusTimeout at most. An error is that nothing is known of it.
+func (r *reload) lookAtPostgres(ctx context.Context) (seen serverFiles, err error) {
 	err = r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
-		loaded, err = conn.LoadTime(ctx)
-		return err
+		if seen.loaded, err = conn.LoadTime(ctx); err != nil {
+			return err
+		}
+		// Its path may be kept from us (pg_read_all_settings), or lie where only the server's container has it.
+		path, ok, err := conn.Setting(ctx, "config_file")
+		data, known, hidden := conn.Setting(ctx, "data_directory")
+		if err != nil || hidden != nil || !ok || !known {
+			return nil
+		}
+		// Another container may have a file of its own at the same place, and no server that runs there.
+		if _, err := os.Stat(filepath.Join(data, "postmaster.pid")); err != nil {
+			return nil
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			seen.path, seen.modified = path, info.ModTime()
+		}
+		return nil
 	})
-	return loaded, err
+	return seen, err
+}
+
+// doneByPatroni returns nil when the load at loaded is Patroni's: it has written its file since before. Where that cannot be seen,
+// it has looked into the DCS in a later second, which it does after a reload; its cycle that was on the way as the request came
+// does so too, and is taken for it.
+func (r *reload) doneByPatroni(ctx context.Context, before serverFiles, loaded time.Time) error {
+	if before.path != "" {
+		// A file that is being replaced may be missing for a moment.
+		if info, err := os.Stat(before.path); err == nil && !info.ModTime().Equal(before.modified) {
+			return nil
+		}
+		return fmt.Errorf("%s is not written anew", before.path)
+	}
+	asking, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	health, err := r.patroni.Leader(asking)
+	switch {
+	case err != nil:
+		return err
+	case !health.DCSLastSeen.After(loaded):
+		return errors.New("it has not looked into the DCS since")
+	}
+	return nil
 }
 
 // wouldReloadPostgres says by whom, and what stands in the files already.
@@ -158,44 +238,68 @@ func (r *reload) loopWait(ctx context.Context) time.Duration {
 	return patroni.DefaultLoopWait
 }
 
-// askPatroni asks for the reload in the first way that is open. Patroni refusing us is an answer, and no reason to go round it.
-func (r *reload) askPatroni(ctx context.Context) (how string, err error) {
+// askPatroni asks for the reload in the first way that is open, and returns what the server had right before it was. Patroni refusing us
+// is an answer, and no reason to go round it; nor is our own caller's end.
+func (r *reload) askPatroni(ctx context.Context, before serverFiles) (_ serverFiles, how string, err error) {
+	// What it cannot be asked now it was asked a moment ago.
+	look := func() {
+		if now, err := r.lookAtPostgres(ctx); err == nil {
+			before = now
+		}
+	}
+	const maybe = " was begun, and Patroni may still do it"
+	look()
+	if ctx.Err() != nil {
+		return before, "", interrupted(ctx, "")
+	}
 	asking, cancel := context.WithTimeout(ctx, restTimeout)
 	defer cancel()
 	err = r.patroni.Reload(asking)
 	if err == nil {
-		return "POST /reload", nil
+		return before, "POST /reload", nil
+	}
+	if ctx.Err() != nil {
+		return before, "", interrupted(ctx, "POST /reload"+maybe)
 	}
 	if !patroni.Unanswered(err) && !patroni.Unreachable(err) {
-		return "", err
+		return before, "", err
 	}
 	r.say(ReloadPostgres, "", "Patroni's REST API does not answer: %v", err)
 	c := r.rt.Config.Patroni
+	look()
 	running, cancelRunning := context.WithTimeout(ctx, ctlTimeout)
 	defer cancelRunning()
 	ctl := patroni.CtlReload(running, c.Config, c.Scope, c.Name, c.Password)
 	if ctl == nil {
-		return "patronictl reload", nil
+		return before, "patronictl reload", nil
+	}
+	if ctx.Err() != nil {
+		return before, "", interrupted(ctx, "patronictl reload"+maybe)
 	}
 	r.say(ReloadPostgres, "", "patronictl: %v", ctl)
 	process, found := patroni.FindProcess(c.Config)
 	if found != nil {
-		return "", errors.Join(err, ctl, found)
+		return before, "", joined([]error{err, ctl, found})
 	}
 	defer process.Close()
-	if sent := process.Reload(); sent != nil {
-		return "", errors.Join(err, ctl, sent)
+	look()
+	if ctx.Err() != nil {
+		return before, "", interrupted(ctx, "patronictl reload"+maybe)
 	}
-	return fmt.Sprintf("SIGHUP to Patroni, process %d", process.PID), nil
+	if sent := process.Reload(); sent != nil {
+		return before, "", joined([]error{err, ctl, sent})
+	}
+	return before, fmt.Sprintf("SIGHUP to Patroni, process %d", process.PID), nil
 }
 
-// awaitLoaded blocks until the server has loaded its files anew and the version is in force.
-func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, limit time.Duration) error {
+// awaitLoaded blocks until the server has loaded its files anew by Patroni and the version is in force, limit at most.
+func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, before serverFiles, limit time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	version := r.versions[ReloadPostgres]
 	setting := r.rt.Config.Versions.Postgres.Setting
 	start, told := time.Now(), false
+	var others error // why the load that was seen is taken for somebody else's
 	err := persistently(waiting, func() error {
 		if time.Since(start) > 2*time.Second && !told {
 			told = true
@@ -210,6 +314,9 @@ func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, limit 
 				return fmt.Errorf("the configuration was last loaded at %s, before the reload was asked for", loaded.Format(time.RFC3339))
 			}
 			report.Loaded = loaded
+			if others = r.doneByPatroni(ctx, before, loaded); others != nil {
+				return others
+			}
 			if setting == "" || version.Seen == nil {
 				return nil
 			}
@@ -217,9 +324,12 @@ func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, limit 
 			if err != nil {
 				return err
 			}
+			if !ok {
+				return fmt.Errorf("the running server has no %s, and should have %d", setting, *version.Seen)
+			}
 			applied, err := configversion.Parse(text)
-			if !ok || err != nil {
-				return fmt.Errorf("%s is %q in the running server, not %d", setting, text, *version.Seen)
+			if err != nil {
+				return fmt.Errorf("%s in the running server: %w", setting, err)
 			}
 			version.Applied = &applied
 			if applied < *version.Seen {
@@ -230,6 +340,10 @@ func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, limit 
 	}, nil)
 	if err == nil && setting == "" && version != nil {
 		version.Applied = version.Seen
+	}
+	if others != nil {
+		return &fault{problem: ProblemNotVerified, err: fmt.Errorf("%s was sent, and the server has loaded its files at %s, but within %s Patroni was not seen to do it: %w; Patroni's log says why",
+			report.How, report.Loaded.Format(time.RFC3339Nano), limit, others)}
 	}
 	if err != nil {
 		return &fault{problem: ProblemNotApplied, err: fmt.Errorf("%s was sent, and within %s it has not come to effect: %w; Patroni's log says why", report.How, limit, err)}

@@ -121,7 +121,7 @@ func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) err
 		})
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	return joined(errs)
 }
 
 // awaitVersion returns the version that was seen last, nil when none was.
@@ -145,6 +145,13 @@ func (r *reload) awaitVersion(ctx context.Context, source configversion.Source, 
 	case err == nil:
 		r.say(report.Target, "", "configuration version %d is there (asked for %d, after %s)", version, *r.o.Version, elapsed(start))
 		return &version, nil
+	case errors.Is(ctx.Err(), context.Canceled): // the deadline of all is another cause
+		fault := &fault{problem: ProblemVersionTimeout, err: fmt.Errorf("%s: %w: nothing was reloaded; waited for configuration version %d", report.Target, errInterrupted, *r.o.Version)}
+		if errors.As(err, &late) && late.Seen {
+			fault.err = fmt.Errorf("%w, %s has %d", fault.err, source, late.Last)
+			return &late.Last, fault
+		}
+		return nil, fault
 	case errors.As(err, &late):
 		fault := &fault{problem: ProblemVersionTimeout, err: fmt.Errorf("%s: nothing was reloaded: %w", report.Target, err)}
 		if late.Seen {
