@@ -41,7 +41,7 @@ func (s *Status) conditions(rt *Runtime) {
 		_ = readState(path, &before) // none yet, or torn by another version: everything is new
 	}
 	if since(s.Conditions, before, time.Now()) && path != "" && !rt.DryRun {
-		if err := writeState(path, s.Conditions); err != nil {
+		if err := WriteState(path, s.Conditions); err != nil {
 			rt.Log.Debug("conditions are not kept", "error", err)
 		}
 	}

@@ -312,7 +312,7 @@ func (k *keeper) path() string {
 
 func (k *keeper) save() {
 	if path := k.path(); path != "" && !k.order.Until.IsZero() {
-		if err := writeState(path, k.order); err != nil {
+		if err := WriteState(path, k.order); err != nil {
 			k.rt.Log.Warn("cannot write the lease; status will not show it", "error", err)
 			return
 		}

@@ -15,8 +15,8 @@ import (
 
 const maxState = 64 << 10 // bytes of one state file
 
-// writeState replaces a file of the state directory: 0600, atomic, on the disk when it returns.
-func writeState(path string, value any) error {
+// WriteState replaces a file of the state directory with a value as JSON: 0600, atomic, on the disk when it returns.
+func WriteState(path string, value any) error {
 	content, err := json.Marshal(value)
 	if err != nil {
 		return err
@@ -39,11 +39,12 @@ func writeState(path string, value any) error {
 		_ = os.Remove(f.Name())
 		return err
 	}
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = dir.Sync()
-		_ = dir.Close()
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
 	}
-	return nil
+	defer dir.Close()
+	return dir.Sync()
 }
 
 func readState(path string, value any) error {

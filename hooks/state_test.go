@@ -129,7 +129,7 @@ func TestWriteStateIsAtomic(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "lease-guard.json")
 	order := leaseOrder{ID: "0", Until: t0, Book: addressBook{"pooler": {"127.0.0.1"}}, Databases: map[string][]string{"p": {strings.Repeat("d", 8000)}}}
-	if err := writeState(path, order); err != nil {
+	if err := WriteState(path, order); err != nil {
 		t.Fatal(err)
 	}
 	stop := make(chan struct{})
@@ -139,7 +139,7 @@ func TestWriteStateIsAtomic(t *testing.T) {
 			for i := range 50 {
 				mine := order
 				mine.ID = fmt.Sprint(w, i)
-				if err := writeState(path, mine); err != nil {
+				if err := WriteState(path, mine); err != nil {
 					t.Error(err)
 				}
 			}
@@ -170,7 +170,7 @@ func TestWriteStateIsAtomic(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if err := writeState(filepath.Join(dir, "no", "such"), order); err == nil {
+	if err := WriteState(filepath.Join(dir, "no", "such"), order); err == nil {
 		t.Error("no error without a directory")
 	}
 	if err := os.WriteFile(path, []byte(`{"id":`), 0o600); err != nil {

@@ -97,7 +97,7 @@ func inode(info os.FileInfo) uint64 {
 }
 
 func (f *follower) keep() {
-	if err := writeFile(filepath.Join(f.dir, positionFile), f.at); err != nil {
+	if err := hooks.WriteState(filepath.Join(f.dir, positionFile), f.at); err != nil {
 		f.log.Debug("cannot keep how far the journal was read", "error", err)
 	}
 }

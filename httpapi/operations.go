@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -231,7 +230,7 @@ func (s *store) save() error {
 	}
 	s.dirty = false
 	s.mu.Unlock()
-	err := writeFile(s.path, saved)
+	err := hooks.WriteState(s.path, saved)
 	if err != nil {
 		s.mu.Lock()
 		s.dirty = true
@@ -263,40 +262,6 @@ func (s *store) saveOften(ctx context.Context) {
 		}
 		failed = err != nil
 	}
-}
-
-// writeFile replaces a file: 0600, atomic, on the disk when it returns.
-func writeFile(path string, value any) error {
-	content, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(append(content, '\n')); err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
 }
 
 func (k *kept) copy() Operation {
