@@ -97,7 +97,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.must(c.write("postgres.version", "v42\n"))
 			untouched(c, m, func() {
 				r := c.reload(m, config, "postgres", "--config-version", "42", "--timeout", "1m")
-				c.ends(r, 1, hooks.ProblemVersionInvalid, "v42", "/callbacks/postgres.version")
+				c.ends(r, 1, hooks.ProblemVersionInvalid, "3 bytes that are no number", "/callbacks/postgres.version")
 				if r.Postgres != nil || r.Exec.Took > 10*time.Second {
 					c.t.Errorf("not at once: %s", r)
 				}
@@ -165,7 +165,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.patchParameters(map[string]any{"pgbaton.config_version": "latest"})
 			defer c.patchParameters(map[string]any{"pgbaton.config_version": "43"})
 			r := c.reload(m, c.yaml(bySetting), "postgres", "--config-version", "43", "--timeout", "1m")
-			c.ends(r, 1, hooks.ProblemVersionInvalid, "latest")
+			c.ends(r, 1, hooks.ProblemVersionInvalid, "6 bytes that are no number")
 			if r.Postgres != nil || r.Exec.Took > 10*time.Second {
 				c.t.Errorf("not at once: %s", r)
 			}
