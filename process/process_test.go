@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// start starts a shell that says when it has come to its loop.
-func start(t *testing.T, script string) *exec.Cmd {
+// start starts a shell that says when it has come to its end, where it waits for the returned function.
+func start(t *testing.T, script string) (*exec.Cmd, func()) {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", script+"\necho ready; read nothing", "a  name", "")
 	in, err := cmd.StdinPipe()
@@ -36,11 +36,12 @@ func start(t *testing.T, script string) *exec.Cmd {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatal(line, err)
 	}
-	return cmd
+	return cmd, func() { _ = in.Close() }
 }
 
 func TestProcess(t *testing.T) {
-	cmd := start(t, "trap 'exit 7' HUP")
+	// Not HUP: a shell cannot catch what was ignored when it began, as under nohup.
+	cmd, goOn := start(t, "trap 'exit 7' USR1")
 	p, err := process.Open(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -57,10 +58,10 @@ func TestProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"sh", "-c", "trap 'exit 7' HUP\necho ready; read nothing", "a  name", ""}, args); d != "" {
+	if d := cmp.Diff([]string{"sh", "-c", "trap 'exit 7' USR1\necho ready; read nothing", "a  name", ""}, args); d != "" {
 		t.Error(d)
 	}
-	for s, want := range map[unix.Signal]bool{unix.SIGHUP: true, unix.SIGUSR1: false, unix.SIGTERM: false} {
+	for s, want := range map[unix.Signal]bool{unix.SIGUSR1: true, unix.SIGUSR2: false, unix.SIGTERM: false} {
 		if got, err := p.Catches(s); got != want || err != nil {
 			t.Errorf("%v: %v, %v", s, got, err)
 		}
@@ -78,9 +79,10 @@ func TestProcess(t *testing.T) {
 	if p.Ended() {
 		t.Error("ended")
 	}
-	if err := p.Signal(unix.SIGHUP); err != nil {
+	if err := p.Signal(unix.SIGUSR1); err != nil {
 		t.Error(err)
 	}
+	goOn() // a shell that was not yet in read would look at the signal after it only
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 7 {
 		t.Errorf("exit code %d", code)
@@ -93,7 +95,7 @@ func TestProcess(t *testing.T) {
 
 // A zombie has a name, and takes every signal.
 func TestZombie(t *testing.T) {
-	cmd := start(t, "")
+	cmd, _ := start(t, "")
 	p, err := process.Open(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
