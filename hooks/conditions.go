@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/pgb"
 )
 
 // Condition is one aspect of a status, in the form of Kubernetes' conditions.
@@ -68,9 +69,9 @@ func judgeConditions(s Status) []Condition {
 		switch {
 		case p.Error != "":
 			unreachable = append(unreachable, p.Pooler+": "+p.Error)
-		case p.PausedBy != "":
+		case p.PausedBy != "" && p.PausedBy != pgb.Foreign.String():
 			paused = append(paused, p.Pooler+" by "+p.PausedBy)
-		case p.Paused == "yes":
+		case p.Paused == "yes", len(p.Databases) > 0:
 			foreign = append(foreign, p.Pooler)
 		}
 	}
@@ -154,7 +155,14 @@ func lastApplied(entries []Entry, target string) *configversion.Version {
 		if e.Hook != "reload" || e.Target != target || run != "" && e.Handover != run {
 			continue
 		}
+		// The last entry is the run's own; without it the run was cut short, or goes on.
+		if run == "" && e.Event != EventAllReloaded {
+			return nil
+		}
 		run = e.Handover
+		if e.Event == EventAllReloaded {
+			continue
+		}
 		v, err := configversion.Parse(e.Version)
 		if err != nil || e.Event != EventReloaded {
 			return nil

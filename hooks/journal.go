@@ -50,6 +50,7 @@ const (
 const (
 	EventReloaded    = "reloaded"
 	EventNotReloaded = "not_reloaded"
+	EventAllReloaded = "all_reloaded" // the end of a run: every pooler, or the server, is verified
 )
 
 const (

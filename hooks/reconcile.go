@@ -67,7 +67,7 @@ const (
 // member's own lease for that owner, zero when it has none.
 func overdue(s pgb.State, seen, lease time.Duration, until, now time.Time, resumeForeign bool) (verdict, string) {
 	ours := s.Mark != nil && s.Mark.Owner != pgb.Foreign
-	paused := s.LooksPaused()
+	paused := s.LooksPaused() || len(s.PausedDBs) > 0
 	foreign := func() (verdict, string) {
 		switch {
 		case !resumeForeign:
@@ -105,12 +105,11 @@ func overdue(s pgb.State, seen, lease time.Duration, until, now time.Time, resum
 // Round looks at every pooler once and does what is due. It blocks until all have answered, consoleTimeout at most for each. Where this
 // member is not the writable primary with the lock it does nothing, and forgets what it has seen. The error is transient.
 func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
-	if err := c.entitled(ctx); err != nil {
+	if err := c.entitled(ctx); errors.Is(err, errNotPrimary) {
 		clear(c.seen)
-		if errors.Is(err, errNotPrimary) {
-			return nil, nil
-		}
-		return nil, err
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoleUnknown, err) // and what was seen is still as old as it was
 	}
 	poolers, _, errs := c.rt.fleet(ctx, nil)
 	defer closeAll(poolers)
@@ -128,10 +127,10 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 			return err
 		}
 		mu.Lock()
-		what, why, told := c.judge(p.Name, state)
+		what, why, told, foreign := c.judge(p.Name, state)
 		mu.Unlock()
 		r := Reconciled{Pooler: p.Name, Text: why}
-		if r.Done, err = c.do(ctx, p, state.Mark == nil || state.Mark.Owner == pgb.Foreign, what, why, told); err != nil {
+		if r.Done, err = c.do(ctx, p, foreign, what, why, told); err != nil {
 			return err
 		}
 		mu.Lock()
@@ -146,6 +145,9 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 	})...)
 	return done, errors.Join(errs...)
 }
+
+// ErrRoleUnknown says that this member could not find out whether it is to reconcile. Other errors of a round are those of single poolers.
+var ErrRoleUnknown = errors.New("not known whether this member is the primary with the lock")
 
 // errNotPrimary: another member reconciles.
 var errNotPrimary = errors.New("not the writable primary with the leader lock")
@@ -175,9 +177,9 @@ func (c *Reconciler) entitled(ctx context.Context) error {
 }
 
 // judge remembers since when a pause has been seen; told says that a person was told of it already.
-func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why string, told bool) {
+func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why string, told, foreign bool) {
 	s, ok := c.seen[pooler]
-	key := pauseKey{paused: state.LooksPaused()}
+	key := pauseKey{paused: state.LooksPaused() || len(state.PausedDBs) > 0}
 	// A RELOAD takes the mark away and leaves the pause. It may be somebody else's that began meanwhile, so it gets its time anew.
 	if state.Mark == nil && key.paused && s.what.marked && s.what.paused {
 		key.lost = true
@@ -190,10 +192,14 @@ func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why st
 	if !ok || s.what != key {
 		s = sighting{what: key, since: now}
 	}
-	what, why = overdue(state, now.Sub(s.since), c.rt.Config.Pause.Lease, c.leaseUntil(state), now, c.resumeForeign)
+	until := c.leaseUntil(state)
+	if until.Before(s.since) {
+		until = time.Time{} // of an earlier pause, whose keeper was killed: one nonce in ten is the same
+	}
+	what, why = overdue(state, now.Sub(s.since), c.rt.Config.Pause.Lease, until, now, c.resumeForeign)
 	told, s.told = s.told, s.told || what == reportIt
 	c.seen[pooler] = s
-	return what, why, told
+	return what, why, told, state.Mark == nil || state.Mark.Owner == pgb.Foreign
 }
 
 // leaseUntil is the end of this member's own lease of the pause, zero when it has none.

@@ -86,6 +86,9 @@ func (r *reload) pgbouncer(ctx context.Context) ([]PoolerReload, error) {
 		return r.onePooler(ctx, p, alone, &reports[index[p]])
 	})...)
 	err := joined(errs)
+	if err == nil {
+		r.journal.add(Entry{Event: EventAllReloaded, Target: ReloadPgBouncer, Version: r.versions[ReloadPgBouncer].text()})
+	}
 	if version := r.versions[ReloadPgBouncer]; version != nil {
 		version.OnDisk = version.Seen
 		if err == nil && !r.rt.DryRun { // every pooler is verified

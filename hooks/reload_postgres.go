@@ -93,6 +93,9 @@ func (r *reload) postgres(ctx context.Context) (*PostgresReload, error) {
 		err = fmt.Errorf("postgres: %w", err)
 	}
 	r.journal.add(entry)
+	if err == nil {
+		r.journal.add(Entry{Event: EventAllReloaded, Target: ReloadPostgres, Version: entry.Version})
+	}
 	return report, err
 }
 

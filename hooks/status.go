@@ -258,7 +258,7 @@ func (s *Status) judge(rt *Runtime, health patroni.Health, dynamic patroni.Dynam
 		switch {
 		case p.Error != "":
 			problem("pooler %s: %s", p.Pooler, p.Error)
-		case p.Paused == "yes" && p.PausedBy == "":
+		case (p.Paused == "yes" || len(p.Databases) > 0) && p.PausedBy == "":
 			problem("pooler %s is paused, and not by pgbaton: RESUME in its admin console, or pgbaton resume", p.Pooler)
 		}
 	}

@@ -205,14 +205,16 @@ func (g *guard) look() {
 			next.cert, changed = &pair, true
 		}
 	}
-	if text, news := g.read(g.c.ClientCAFile, maxTokensFile); news && len(text) > 0 {
+	if text, news := g.read(g.c.ClientCAFile, maxTokensFile); news && text != nil {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(text) {
-			g.note(g.c.ClientCAFile, errors.New("has no certificate in it"))
+			// Emptied is revoked, as for tokens.
+			g.note(g.c.ClientCAFile, errors.New("has no certificate in it: no client certificate is accepted"))
+			pool = x509.NewCertPool()
 		} else {
 			g.note(g.c.ClientCAFile, nil)
-			next.ca, changed = pool, true
 		}
+		next.ca, changed = pool, true
 	}
 	if changed {
 		g.now.Store(&next)

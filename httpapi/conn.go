@@ -81,10 +81,12 @@ func (c *conn) Write(b []byte) (int, error) {
 
 // rewrite is the problem in place of an answer of net/http itself, nil for all others.
 func rewrite(b []byte) []byte {
-	rest, ok := bytes.CutPrefix(b, []byte("HTTP/1.1 "))
-	if !ok || len(rest) < 3 {
+	// The version is the client's: HTTP/1.0 in an answer to such a one.
+	rest, ok := bytes.CutPrefix(b, []byte("HTTP/1."))
+	if !ok || len(rest) < 5 || rest[1] != ' ' {
 		return nil
 	}
+	rest = rest[2:]
 	status, err := strconv.Atoi(string(rest[:3]))
 	if err != nil || status < 400 {
 		return nil

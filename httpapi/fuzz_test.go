@@ -58,6 +58,7 @@ func FuzzRequests(f *testing.F) {
 		"GET /v1/operations/x/events HTTP/1.1\r\n" + auth + "Last-Event-ID: 99999999999999999999\r\n\r\n",
 		"CONNECT /v1/status HTTP/1.1\r\n" + auth + "\r\n",
 		"GET //../v1/./status HTTP/1.1\r\n" + auth + "\r\n",
+		"0 * HTTP/1.0\n0000:\nEXpeCt:000000000000\n\n",
 	} {
 		f.Add([]byte(text))
 	}

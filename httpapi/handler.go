@@ -163,6 +163,11 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 	if len(route.produces) == 1 {
 		r.Header.Set("Accept", route.produces[0]) // what follows need not find out again
 	}
+	// Nobody has to say who he is there, so nobody holds a slot with a body that does not come.
+	if route.access == openToAll && r.ContentLength != 0 {
+		r.Body = http.NoBody
+		h.Set("Connection", "close")
+	}
 	body, p := readBody(r)
 	if p != nil {
 		h.Set("Connection", "close")

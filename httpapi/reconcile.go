@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -15,11 +16,11 @@ type Reconciler interface {
 
 const (
 	reconcileInterval = 5 * time.Second
-	reconcileLongest  = 300 * time.Second // between rounds that fail
-	reconcileTimeout  = 30 * time.Second  // of one round
+	reconcileLongest  = 30 * time.Second // between rounds that fail: waiting clients are disconnected after 120 s
+	reconcileTimeout  = 30 * time.Second // of one round
 )
 
-// reconcile has one round after the other until the context ends. What fails is tried again later and later.
+// reconcile has one round after the other until the context ends. While it is not known whether this member is the one to do it, it asks less and less often.
 func (s *Server) reconcile(ctx context.Context) {
 	wait, last := reconcileInterval, ""
 	for {
@@ -52,6 +53,10 @@ func (s *Server) reconciled(wait time.Duration, last string, err error) (time.Du
 	if text := err.Error(); text != last {
 		s.log.Warn("cannot reconcile at the moment", "error", err)
 		last = text
+	}
+	// One pooler that is down is no reason to leave the others alone for longer.
+	if !errors.Is(err, hooks.ErrRoleUnknown) {
+		return reconcileInterval, last
 	}
 	return min(2*wait, reconcileLongest), last
 }
