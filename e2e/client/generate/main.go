@@ -46,8 +46,15 @@ func generate(ctx context.Context) error {
 	if err := os.MkdirAll("api", 0o755); err != nil {
 		return err
 	}
-	tool := exec.CommandContext(ctx, "go", "tool", "oapi-codegen", "-generate", "types,client", "-package", "api", "-o", "api/api.gen.go", path)
-	if out, err := tool.CombinedOutput(); err != nil || len(out) > 0 {
+	// Made first: what go says on the way, of modules that it has to fetch, is no word of the tool's.
+	tool := filepath.Join(dir, "oapi-codegen")
+	build := exec.CommandContext(ctx, "go", "build", "-o", tool, "github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build oapi-codegen: %w", err)
+	}
+	run := exec.CommandContext(ctx, tool, "-generate", "types,client", "-package", "api", "-o", "api/api.gen.go", path)
+	if out, err := run.CombinedOutput(); err != nil || len(out) > 0 {
 		// What it warns of is a fault of the document.
 		return fmt.Errorf("oapi-codegen: %v\n%s", err, out)
 	}
