@@ -104,9 +104,16 @@ func TestLab(t *testing.T) {
 				if r, err = m1.Exec(ctx, nil, "sh", "-c", "setsid sleep 1234 &"); err != nil || r.Took > 5*time.Second {
 					t.Errorf("%+v %v", r, err)
 				}
+				// Between one program and the next a process has no command line for a moment.
+				deadline := time.After(5 * time.Second)
 				p, ok := m1.FindProcess("sleep 1234")
-				if !ok {
-					t.Fatal("the detached child is not listed")
+				for !ok {
+					select {
+					case <-deadline:
+						t.Fatal("the detached child is not listed")
+					case <-time.After(10 * time.Millisecond):
+						p, ok = m1.FindProcess("sleep 1234")
+					}
 				}
 				must(p.Kill(syscall.SIGKILL))
 			})
