@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,9 +64,15 @@ const (
 	reportIt    // to a person
 )
 
-// overdue decides about a pause that was first seen so long ago. lease is the configured one; until is the end of this
-// member's own lease for that owner, zero when it has none.
-func overdue(s pgb.State, seen, lease time.Duration, until, now time.Time, resumeForeign bool) (verdict, string) {
+// ownLease is this member's own lease for the owner of a pause.
+type ownLease struct {
+	made  bool      // there is one with the pause's nonce: it was made here, all but surely
+	until time.Time // its end; zero where it may be an earlier pause's (one nonce in ten is the same), so that this one gets its time anew
+}
+
+// overdue decides about a pause that was first seen so long ago. lease is the configured one.
+func overdue(s pgb.State, seen, lease time.Duration, own ownLease, now time.Time, resumeForeign bool) (verdict, string) {
+	until := own.until
 	ours := s.Mark != nil && s.Mark.Owner != pgb.Foreign
 	paused := s.LooksPaused() || len(s.PausedDBs) > 0
 	foreign := func() (verdict, string) {
@@ -84,7 +91,7 @@ func overdue(s pgb.State, seen, lease time.Duration, until, now time.Time, resum
 		return foreign()
 	case !until.IsZero() && now.Before(until.Add(reconcileGrace)):
 		return leaveAlone, ""
-	case ours && s.Mark.Owner == pgb.Hand && until.IsZero():
+	case ours && s.Mark.Owner == pgb.Hand && !own.made:
 		// Made on another member, with a lease that only that member knows.
 		if seen < lease+reconcileGrace {
 			return leaveAlone, ""
@@ -92,7 +99,7 @@ func overdue(s pgb.State, seen, lease time.Duration, until, now time.Time, resum
 		return reportIt, "is paused by hand on another member for longer than the usual lease: its keeper ends it, or pgbaton resume"
 	case until.IsZero() && seen < lease+reconcileGrace:
 		return leaveAlone, ""
-	case ours && s.PausedKnown && !s.Paused:
+	case ours && s.PausedKnown && !paused:
 		return putSettings, "settings of a pause that is over were put back"
 	case ours:
 		return resumeIt, "the pause by " + s.Mark.Owner.String() + " had outlived its lease"
@@ -126,13 +133,18 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 		if err != nil {
 			return err
 		}
+		// Where databases: auto could not be found out, what is paused of a pause of ours is what it was found to be then.
+		if p.Databases == nil && state.Mark != nil && !state.Paused && len(state.PausedDBs) > 0 {
+			p.Databases = state.PausedDBs
+			if state, err = p.State(ctx); err != nil {
+				return err
+			}
+		}
 		mu.Lock()
-		what, why, told, foreign := c.judge(p.Name, state)
+		what, why, told, foreign := c.judge(p.Name, &state)
 		mu.Unlock()
 		r := Reconciled{Pooler: p.Name, Text: why}
-		if r.Done, err = c.do(ctx, p, foreign, what, why, told); err != nil {
-			return err
-		}
+		r.Done, err = c.do(ctx, p, foreign, what, why, told)
 		mu.Lock()
 		defer mu.Unlock()
 		if r.Done == "resumed" || r.Done == "put back" {
@@ -141,9 +153,31 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 		if r.Done != "" {
 			done = append(done, r)
 		}
-		return nil
+		return err
 	})...)
-	return done, errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil && !slices.ContainsFunc(poolers, func(p *pgb.Pooler) bool { return !p.HasConsole() }) {
+		c.tidy()
+	}
+	return done, err
+}
+
+// tidy takes away the leases of this member that are over and that no pooler has the mark of: their keepers were killed, and their nonces are to be
+// used again.
+func (c *Reconciler) tidy() {
+	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
+		var order leaseOrder
+		if c.rt.Config.StateDir == "" || readState(filepath.Join(c.rt.Config.StateDir, leaseFile(owner)), &order) != nil || time.Now().Before(order.Until.Add(reconcileGrace)) {
+			continue
+		}
+		stands := false
+		for _, s := range c.seen {
+			stands = stands || s.what.marked && s.what.owner == owner && s.what.nonce == order.Nonce
+		}
+		if !stands {
+			c.rt.endLease(owner)
+		}
+	}
 }
 
 // ErrRoleUnknown says that this member could not find out whether it is to reconcile. Other errors of a round are those of single poolers.
@@ -176,8 +210,9 @@ func (c *Reconciler) entitled(ctx context.Context) error {
 	return nil
 }
 
-// judge remembers since when a pause has been seen; told says that a person was told of it already.
-func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why string, told, foreign bool) {
+// judge remembers since when a pause has been seen, and puts the mark into the state that a RELOAD has taken away; told says that a person was told
+// of it already.
+func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why string, told, foreign bool) {
 	s, ok := c.seen[pooler]
 	key := pauseKey{paused: state.LooksPaused() || len(state.PausedDBs) > 0}
 	// A RELOAD takes the mark away and leaves the pause. It may be somebody else's that began meanwhile, so it gets its time anew.
@@ -192,11 +227,12 @@ func (c *Reconciler) judge(pooler string, state pgb.State) (what verdict, why st
 	if !ok || s.what != key {
 		s = sighting{what: key, since: now}
 	}
-	until := c.leaseUntil(state)
-	if until.Before(s.since) {
-		until = time.Time{} // of an earlier pause, whose keeper was killed: one nonce in ten is the same
+	own := ownLease{until: c.leaseUntil(*state)}
+	own.made = !own.until.IsZero()
+	if own.until.Before(s.since) {
+		own.until = time.Time{}
 	}
-	what, why = overdue(state, now.Sub(s.since), c.rt.Config.Pause.Lease, until, now, c.resumeForeign)
+	what, why = overdue(*state, now.Sub(s.since), c.rt.Config.Pause.Lease, own, now, c.resumeForeign)
 	told, s.told = s.told, s.told || what == reportIt
 	c.seen[pooler] = s
 	return what, why, told, state.Mark == nil || state.Mark.Owner == pgb.Foreign
@@ -214,10 +250,10 @@ func (c *Reconciler) leaseUntil(state pgb.State) time.Time {
 	return order.Until
 }
 
-func (c *Reconciler) do(ctx context.Context, p *pgb.Pooler, foreign bool, what verdict, why string, told bool) (string, error) {
+// do does it, and says what was done also where that could not be done to the end.
+func (c *Reconciler) do(ctx context.Context, p *pgb.Pooler, foreign bool, what verdict, why string, told bool) (done string, err error) {
 	log := c.log.With("pooler", p.Name)
 	event := EventPutBack
-	done := "put back"
 	switch what {
 	case leaveAlone:
 		return "", nil
@@ -228,18 +264,22 @@ func (c *Reconciler) do(ctx context.Context, p *pgb.Pooler, foreign bool, what v
 		return "reported", nil
 	case resumeIt:
 		resume := p.Resume
+		event = EventLeaseExpired
 		if foreign {
-			resume = p.ResumeEverything
+			resume, event = p.ResumeEverything, EventResumed // it had no lease
 		}
 		if _, err := resume(ctx); err != nil {
 			return "", fmt.Errorf("pooler %s is paused for longer than its lease and cannot be resumed: %w", p.Name, err)
 		}
-		event, done = EventLeaseExpired, "resumed"
-	}
-	if err := p.Unmark(ctx); err != nil {
-		return "", err
+		done = "resumed"
+		err = p.Unmark(ctx)
+	case putSettings:
+		if err = p.Unmark(ctx); err != nil {
+			return "", err
+		}
+		done = "put back"
 	}
 	log.Warn(why+": "+done, "done", done)
 	c.rt.openJournal("reconcile", newID()).add(Entry{Event: event, Pooler: p.Name, Text: why})
-	return done, nil
+	return done, err
 }

@@ -1,14 +1,17 @@
 package hooks
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// abandoned leaves a pause on the pooler that no keeper will end.
-func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner) {
+// abandoned leaves a pause, of everything or of single databases, on the pooler that no keeper will end.
+func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner, databases ...string) {
 	t.Helper()
 	poolers, _, errs := rt.fleet(t.Context(), nil)
 	defer closeAll(poolers)
@@ -16,6 +19,7 @@ func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner) {
 		t.Fatal(errs)
 	}
 	for _, p := range poolers {
+		p.Databases = databases
 		if _, _, err := p.Mark(t.Context(), owner, 4); err != nil {
 			t.Fatal(err)
 		}
@@ -93,9 +97,40 @@ func TestReconcile(t *testing.T) {
 				t.Error("a pause by hand was ended")
 			}
 			letGo(rt, b)
+			// Made here, and its keeper ended with the container: seen first when its lease was over.
+			left := leaseOrder{ID: newID(), Owner: pgb.Hand, Nonce: 4, Since: time.Now().Add(-time.Minute), Until: time.Now().Add(-30 * time.Second)}
+			file := filepath.Join(rt.Config.StateDir, leaseFile(pgb.Hand))
+			if err := WriteState(file, left); err != nil {
+				t.Fatal(err)
+			}
+			abandoned(t, rt, pgb.Hand)
+			c.seen = map[string]sighting{}
+			round("")
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("the lease of a pause that stands: %v", err)
+			}
+			later()
+			round("resumed")
+			if !usable(t, b, 5*time.Second) {
+				t.Error("a pause by hand outlived its lease for ever")
+			}
+			putBack(t, b)
+			round("")
+			if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the lease of a pause that is over is left: %v", err)
+			}
 			if suite == "host" {
 				return
 			}
+			// Single databases, of which databases: auto could not find out that they are ours: the mark stays on until they are resumed.
+			abandoned(t, rt, pgb.Guard, "postgres")
+			round("")
+			later()
+			round("resumed")
+			if !usable(t, b, 5*time.Second) {
+				t.Error("single databases stay paused")
+			}
+			putBack(t, b)
 			round("")
 			// psql's.
 			admin(t, b, "PAUSE")
