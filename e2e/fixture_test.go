@@ -75,6 +75,7 @@ type cluster struct {
 	ctx    context.Context
 	dir    string // /callbacks
 	before map[string]map[string]string
+	heard  *heard // of pgbaton serve
 }
 
 // way is which hooks a cluster has.
@@ -89,7 +90,7 @@ var (
 // settings are lines of pgbaton.yaml beyond the addresses, such as "pause: {stop_server: off}".
 func start(t *testing.T, opts lab.Options, settings ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir()}
+	c := &cluster{t: t, dir: t.TempDir(), heard: &heard{}}
 	var cancel context.CancelFunc
 	c.ctx, cancel = context.WithTimeout(context.Background(), 15*time.Minute)
 	t.Cleanup(cancel)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -45,9 +46,24 @@ type server struct {
 	ended   chan struct{}
 	exec    lab.ExecResult
 	err     error
+}
 
-	mu    sync.Mutex
-	heard bytes.Buffer // every answer
+// heard is every answer of every server of a cluster, also of those that were killed.
+type heard struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (h *heard) add(text []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.text.Write(text)
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
 }
 
 // serve starts it, as Patroni's user, and returns when it is ready.
@@ -122,9 +138,7 @@ func (s *server) ask(token, method, path, body string) (int, http.Header, string
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 4<<20))
 	s.c.must(err)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.heard.Write(text)
+	s.c.heard.add(text)
 	return answer.StatusCode, answer.Header, string(text)
 }
 
@@ -259,9 +273,7 @@ func (s *server) keepsSecrets() {
 			arguments.WriteString(p.Cmdline() + "\n")
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for where, text := range map[string]string{"the log": string(log), "a state file": state.Stdout, "an argument": arguments.String(), "an answer": s.heard.String()} {
+	for where, text := range map[string]string{"the log": string(log), "a state file": state.Stdout, "an argument": arguments.String(), "an answer": s.c.heard.String()} {
 		if text == "" {
 			s.c.t.Errorf("%s: %s is empty", s.m.Name, where)
 		}
@@ -296,14 +308,16 @@ type crowd struct {
 	wg              sync.WaitGroup
 }
 
-// askTogether starts n clients, each with a connection of its own and a pause between its questions. It returns when each has had an answer.
-func (s *server) askTogether(n int, pause time.Duration) *crowd {
-	s.c.t.Helper()
-	ctx, stop := context.WithCancel(s.c.ctx)
+// askTogether starts n clients, each with a connection of its own to one of the servers and a pause between its questions. It returns when each has had an
+// answer.
+func (c *cluster) askTogether(servers []*server, n int, pause time.Duration) *crowd {
+	c.t.Helper()
+	ctx, stop := context.WithCancel(c.ctx)
 	w := &crowd{texts: map[string]int{}, began: time.Now(), stop: stop}
 	var first sync.WaitGroup
 	first.Add(n)
 	for i := range n {
+		url := servers[i%len(servers)].url
 		w.wg.Go(func() {
 			transport := &http.Transport{MaxIdleConnsPerHost: 1}
 			defer transport.CloseIdleConnections()
@@ -318,7 +332,7 @@ func (s *server) askTogether(n int, pause time.Duration) *crowd {
 					return
 				}
 				began := time.Now()
-				err := getStatus(ctx, client, s.url)
+				err := getStatus(ctx, client, url)
 				if ctx.Err() != nil {
 					if asked == 0 {
 						first.Done()
@@ -376,6 +390,8 @@ const (
 	crowdSize  = 200
 	crowdPause = 200 * time.Millisecond // of each, so they ask a thousand times a second
 	crowdRatio = 1.25
+	// crowdTime is how long a crowd asks, for the last of each measure; the others are there for the switchover.
+	crowdTime = 30 * time.Second
 )
 
 // TestServeLoad: many who look do not disturb what they look at.
@@ -386,7 +402,7 @@ func TestServeLoad(t *testing.T) {
 		servers := c.serveEverywhere()
 		var loaded, alone []time.Duration // stalls
 		var asked, failed int64
-		var longest, lasted time.Duration
+		var longest, lasted, crowdLongest time.Duration
 		measure := func(n int) {
 			l := c.load()
 			type span struct {
@@ -398,7 +414,8 @@ func TestServeLoad(t *testing.T) {
 				into, crowded := &alone, i%2 == 1
 				var w *crowd
 				if crowded {
-					into, w = &loaded, servers[c.leader().Name].askTogether(crowdSize, crowdPause)
+					// Of the one that stops, the one that becomes primary, and the third.
+					into, w = &loaded, c.askTogether(slices.Collect(maps.Values(servers)), crowdSize, crowdPause)
 				}
 				from := time.Now()
 				c.switchover()
@@ -408,10 +425,11 @@ func TestServeLoad(t *testing.T) {
 				if !crowded {
 					continue
 				}
-				for *full && time.Since(w.began) < 30*time.Second {
+				for (*full || i == 2*n-1) && time.Since(w.began) < crowdTime {
 					l.flowing(100)
 				}
 				w.end()
+				crowdLongest = max(crowdLongest, time.Since(w.began))
 				asked, failed, lasted = asked+w.answers.Load(), failed+w.errors.Load(), lasted+time.Since(w.began)
 				longest = max(longest, time.Duration(w.longest.Load()))
 				if len(w.texts) > 0 {
@@ -436,6 +454,13 @@ func TestServeLoad(t *testing.T) {
 		c.asBefore()
 		t.Logf("%d clients for %s, %d answers, %d errors, slowest %s; stalls %v, without %v; ratio of the medians %.2f (at most %.2f)",
 			crowdSize, lasted.Round(time.Second), asked, failed, longest.Round(time.Millisecond), loaded, alone, ratio(), crowdRatio)
+		if crowdLongest < crowdTime {
+			t.Errorf("no crowd has asked for %s", crowdTime)
+		}
+		// Each waits for its answer before it pauses: who is answered at once asks five times a second.
+		if most := float64(crowdSize) * lasted.Seconds() / crowdPause.Seconds(); float64(asked) < most/2 {
+			t.Errorf("%d answers, less than half of the %.0f that were to be had: the clients were held up", asked, most)
+		}
 		if ratio() > crowdRatio {
 			t.Errorf("the stall is %.2f times as long as without clients", ratio())
 		}
@@ -463,6 +488,13 @@ func TestServeLoad(t *testing.T) {
 				return nil
 			})
 		}
+		// Each pause was ended by another member, and none is taken for one that lasted until this member was primary again.
+		c.eventually(5*time.Second, "the pauses are measured", func() error {
+			if all, short := sum("pgbaton_pause_seconds_count"), sum(`pgbaton_pause_seconds_bucket{le="5"}`); all < n || short != all {
+				return fmt.Errorf("%g pauses, %g of them shorter than 5 s, of %g handovers", all, short, n)
+			}
+			return nil
+		})
 		if got := sum("pgbaton_leases_expired_total"); got != 0 {
 			t.Errorf("%g leases have expired", got)
 		}

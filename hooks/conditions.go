@@ -32,8 +32,9 @@ const (
 
 const conditionsName = "conditions.json"
 
-// conditions judges the status, and keeps since when each one has been so.
-func (s *Status) conditions(rt *Runtime) {
+// conditions judges the status, and keeps since when each one has been so. A status that was cut short is not kept: who did not answer in time may
+// have been about to.
+func (s *Status) conditions(rt *Runtime, whole bool) {
 	s.Conditions = judgeConditions(*s)
 	path := ""
 	var before []Condition
@@ -41,7 +42,7 @@ func (s *Status) conditions(rt *Runtime) {
 		path = filepath.Join(rt.Config.StateDir, conditionsName)
 		_ = readState(path, &before) // none yet, or torn by another version: everything is new
 	}
-	if since(s.Conditions, before, time.Now()) && path != "" && !rt.DryRun {
+	if since(s.Conditions, before, time.Now()) && whole && path != "" && !rt.DryRun {
 		if err := WriteState(path, s.Conditions); err != nil {
 			rt.Log.Debug("conditions are not kept", "error", err)
 		}
@@ -64,7 +65,8 @@ func since(conditions, before []Condition, now time.Time) (changed bool) {
 }
 
 func judgeConditions(s Status) []Condition {
-	var paused, unreachable, foreign []string
+	var paused, foreign []string
+	unreachable := slices.Clone(s.Unresolved)
 	for _, p := range s.Poolers {
 		switch {
 		case p.Error != "":

@@ -1,6 +1,10 @@
 package hooks
 
 import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -27,6 +31,10 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "False PausedByOthers", "Progressing": "False Idle", "Degraded": "True PausedByOthers", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
 		{"one is down", Status{Poolers: []PoolerStatus{ok, {Pooler: "b:6432", Error: "refused"}}},
 			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"one cannot be found", Status{Poolers: []PoolerStatus{ok}, Unresolved: []string{"pooler b: no such host"}},
+			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+		{"none can be found", Status{Unresolved: []string{"pooler b: no such host"}},
+			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
 		{"two writers first", Status{WritableWithoutLock: true, Poolers: []PoolerStatus{{Pooler: "b:6432", Error: "refused"}}},
 			map[string]string{"Ready": "False WritableWithoutLock", "Progressing": "False Idle", "Degraded": "True WritableWithoutLock", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
 		{"behind, and invalid", Status{Invalid: true, Problems: []string{"budget"}, Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}},
@@ -43,6 +51,42 @@ func TestConditions(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestConditionTexts: a person reads the message, and a program which version it is about.
+func TestConditionTexts(t *testing.T) {
+	v := func(n configversion.Version) *configversion.Version { return &n }
+	conditions := judgeConditions(Status{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}, {Pooler: "b:6432", Error: "refused"}}, Unresolved: []string{"pooler c: no such host"},
+		Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer", Seen: v(7), Applied: v(7)}}})
+	down := "pooler c: no such host; b:6432: refused"
+	want := []Condition{
+		{Type: ConditionReady, Status: "False", Reason: "PoolerUnreachable", Message: down},
+		{Type: ConditionProgressing, Status: "True", Reason: "PoolersPaused", Message: "paused: a:6432 by guard"},
+		{Type: ConditionDegraded, Status: "True", Reason: "PoolerUnreachable", Message: down},
+		{Type: ConditionValid, Status: "True", Reason: "Loaded"},
+		{Type: ConditionApplied, Status: "False", Reason: "ReloadNeeded", Message: "postgres runs 42, 43 is wanted", ObservedVersion: "postgres=42,pgbouncer=7"},
+	}
+	if diff := cmp.Diff(want, conditions); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestConditionsOfACutStatus: what was cut short says nothing about a change.
+func TestConditionsOfACutStatus(t *testing.T) {
+	rt := newRuntime(t, nil)
+	path := filepath.Join(rt.Config.StateDir, conditionsName)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s := GetStatus(ctx, rt); len(s.Conditions) != 5 {
+		t.Errorf("%+v", s.Conditions)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a status that nobody waited for was kept: %v", err)
+	}
+	GetStatus(t.Context(), rt)
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
 	}
 }
 

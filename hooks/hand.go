@@ -15,6 +15,7 @@ import (
 type PauseOptions struct {
 	Lease   time.Duration // the pause ends by itself after this
 	Timeout time.Duration // longest to wait until drained; then everybody is resumed
+	ID      string        // of the pause in the journal; "" makes one
 }
 
 // PoolerReport is what was done to one pooler.
@@ -43,6 +44,9 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	refused := func(code int, format string, args ...any) Report {
 		return Report{Result: Result{Code: code, Decision: fmt.Sprintf(format, args...)}}
 	}
+	if o.ID == "" {
+		o.ID = newID()
+	}
 	if len(rt.Config.Poolers) == 0 {
 		return refused(Invalid, "no poolers are configured (set poolers in pgbaton.yaml)")
 	}
@@ -53,7 +57,7 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	}
 	log := rt.Log.With("hook", "pause", "member", member())
 	rt.selectDatabases(ctx, log, poolers)
-	h := &holder{rt: rt, log: log, journal: rt.openJournal("pause", newID()), owner: pgb.Hand, nonce: newNonce(), length: o.Lease}
+	h := &holder{rt: rt, log: log, journal: rt.openJournal("pause", o.ID), owner: pgb.Hand, nonce: newNonce(), length: o.Lease}
 	if err := rt.checkBudget(ctx); err != nil {
 		return refused(Invalid, "%v", err)
 	}
@@ -98,6 +102,9 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 			done = "already paused"
 		}
 		report.Poolers = append(report.Poolers, PoolerReport{Pooler: x.Name, Done: done})
+	}
+	if report.Code == Done {
+		h.journal.add(Entry{Event: EventAllDrained})
 	}
 	return report
 }

@@ -33,6 +33,7 @@ const (
 	EventStarted      = "started"
 	EventPauseSent    = "pause_sent"
 	EventDrained      = "drained"
+	EventAllDrained   = "all_drained" // a pause by hand has succeeded: on every pooler
 	EventNotDrained   = "not_drained"
 	EventUndone       = "undone" // an attempt was taken back
 	EventServerDown   = "server_down"
@@ -41,7 +42,8 @@ const (
 	EventRoute        = "route"
 	EventResumed      = "resumed"
 	EventReconnected  = "reconnected"
-	EventPutBack      = "put_back" // settings are as before
+	EventPutBack      = "put_back"   // settings are as before
+	EventPauseOver    = "pause_over" // the keeper has seen that its pause was ended, by whomever; it looks twice a second
 	EventLeaseExpired = "lease_expired"
 	EventEnded        = "ended"
 )
@@ -86,9 +88,7 @@ func (j *journal) add(e Entry) {
 	if err != nil {
 		return
 	}
-	if info, err := os.Stat(j.path); err == nil && info.Size() > journalMax {
-		_ = os.Rename(j.path, j.path+".1")
-	}
+	rotate(j.path)
 	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return
@@ -101,6 +101,28 @@ func (j *journal) add(e Entry) {
 	}
 	// One write for one line: two processes that append at the same time do not mix.
 	_, _ = f.Write(line)
+}
+
+// rotate puts a full file beside. Several that write at the same time may all find it full; under the lock, only the first finds that the full
+// one still has its name.
+func rotate(path string) {
+	if info, err := os.Stat(path); err != nil || info.Size() <= journalMax {
+		return
+	}
+	full, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer full.Close()
+	// Not waited for, as below: the next entry does it.
+	if unix.Flock(int(full.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return
+	}
+	ours, err := full.Stat()
+	named, gone := os.Stat(path)
+	if err == nil && gone == nil && os.SameFile(ours, named) && ours.Size() > journalMax {
+		_ = os.Rename(path, path+".1")
+	}
 }
 
 // torn reports whether the last line has no end: who wrote it was killed at it.

@@ -95,7 +95,7 @@ func Keep(ctx context.Context, rt *Runtime, in io.Reader, ready io.Writer) Resul
 	k := &keeper{rt: rt, order: order, journal: rt.openJournal("keeper", order.ID)}
 	k.poolers, _, _ = rt.fleet(ctx, order.Book)
 	defer closeAll(k.poolers)
-	k.over = make([]bool, len(k.poolers))
+	k.over, k.told = make([]bool, len(k.poolers)), make([]bool, len(k.poolers))
 	k.save()
 	defer k.forget()
 	if err := sayReady(ready); err != nil {
@@ -155,6 +155,7 @@ type keeper struct {
 	until   time.Time // by the monotonic clock
 	poolers []*pgb.Pooler
 	over    []bool
+	told    []bool // that it is over, in the journal
 	journal *journal
 
 	saved   bool // the file was written
@@ -165,18 +166,25 @@ type keeper struct {
 // watch looks at every pooler and reports whether the pause is over on all of them.
 func (k *keeper) watch(ctx context.Context) bool {
 	k.each(func(i int, p *pgb.Pooler) {
+		resumed := false
 		if !p.HasConsole() {
 			k.over[i] = !k.ours() // signals tell nothing; who resumes on this member takes the file away
-			return
+		} else {
+			ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+			defer cancel()
+			state, err := p.State(ctx)
+			if err != nil {
+				k.over[i] = !k.ours() // whoever took the file away has seen it resumed
+			} else {
+				k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
+				resumed = state.PausedKnown && !state.Paused // its mark may stay on a little longer
+			}
 		}
-		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
-		defer cancel()
-		state, err := p.State(ctx)
-		if err != nil {
-			k.over[i] = !k.ours() // whoever took the file away has seen it resumed
-			return
+		// Who has resumed may be another member, and write that into a journal of its own.
+		if (k.over[i] || resumed) && !k.told[i] {
+			k.told[i] = true
+			k.journal.add(Entry{Event: EventPauseOver, Pooler: p.Name, Took: time.Since(k.order.Since)})
 		}
-		k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
 	})
 	for _, over := range k.over {
 		if !over {

@@ -251,7 +251,8 @@ func TestKeeperOfNothing(t *testing.T) {
 func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		k := startKeeper(t, newRuntime(t, nil, b), pgb.Guard, 4)
+		rt := newRuntime(t, nil, b)
+		k := startKeeper(t, rt, pgb.Guard, 4)
 		k.send(time.Now().Add(20 * time.Second))
 		markAndPause(t, b, pgb.Guard, 4)
 		k.orphan()
@@ -261,6 +262,11 @@ func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 		}
 		k.endsWithin(5 * time.Second)
 		putBack(t, b)
+		// Who resumed may have a journal on another machine.
+		entries, err := ReadJournal(rt.Config.StateDir, 10)
+		if err != nil || len(entries) != 1 || entries[0].Event != EventPauseOver || entries[0].Handover != k.order.ID || entries[0].Took <= 0 {
+			t.Errorf("journal: %+v, %v", entries, err)
+		}
 	})
 }
 

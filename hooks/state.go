@@ -47,6 +47,19 @@ func WriteState(path string, value any) error {
 	return dir.Sync()
 }
 
+// tornAge is how old a file is that WriteState was killed at; it writes one in milliseconds.
+const tornAge = time.Hour
+
+// SweepState removes what a WriteState that was killed has left in a state directory.
+func SweepState(dir string) {
+	left, _ := filepath.Glob(filepath.Join(dir, ".*.json-*")) // the pattern is right
+	for _, path := range left {
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tornAge {
+			_ = os.Remove(path)
+		}
+	}
+}
+
 func readState(path string, value any) error {
 	f, err := os.Open(path)
 	if err != nil {

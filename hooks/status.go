@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ type Status struct {
 	Invalid    bool        `json:"-"` // a problem is the configuration's: exit code 2
 
 	WritableWithoutLock bool `json:"-"`
+	// Unresolved are the configured poolers of which no address is known, so they are not among Poolers; each with why.
+	Unresolved []string `json:"-"`
 }
 
 // HandoverEvent is an entry of the journal.
@@ -89,6 +92,7 @@ const statusTimeout = 3 * time.Second
 
 // GetStatus asks everybody at once and blocks until all have answered, 3 s at most. What does not answer is part of the status.
 func GetStatus(ctx context.Context, rt *Runtime) Status {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	s := Status{Member: member(), ConfigFile: rt.Config.File, StateDir: rt.Config.StateDir}
@@ -98,19 +102,18 @@ func GetStatus(ctx context.Context, rt *Runtime) Status {
 	var identity postgres.Identity
 	all.Go(func() { s.Server, identity = rt.serverStatus(ctx) })
 	all.Go(func() { s.Patroni, health, dynamic = rt.patroniStatus(ctx) })
-	var poolerProblems []string
-	all.Go(func() { s.Poolers, poolerProblems = rt.poolerStatus(ctx) })
+	all.Go(func() { s.Poolers, s.Unresolved = rt.poolerStatus(ctx) })
 	all.Go(func() { s.Versions = rt.versions(ctx) })
 	all.Wait()
 	if health.Name != "" {
 		s.Member = health.Name
 	}
 	s.Scope = health.Scope
-	s.Problems = poolerProblems
+	s.Problems = slices.Clone(s.Unresolved)
 	s.leases(rt)
 	s.lastHandover(rt)
 	s.judge(rt, health, dynamic, identity)
-	s.conditions(rt)
+	s.conditions(rt, caller.Err() == nil)
 	return s
 }
 
@@ -152,9 +155,9 @@ func (rt *Runtime) patroniStatus(ctx context.Context) (PatroniStatus, patroni.He
 func (rt *Runtime) poolerStatus(ctx context.Context) ([]PoolerStatus, []string) {
 	poolers, _, errs := rt.fleet(ctx, nil)
 	defer closeAll(poolers)
-	var problems []string
+	var unresolved []string
 	for _, err := range errs {
-		problems = append(problems, err.Error())
+		unresolved = append(unresolved, err.Error())
 	}
 	status := make([]PoolerStatus, len(poolers))
 	index := map[*pgb.Pooler]int{}
@@ -167,7 +170,7 @@ func (rt *Runtime) poolerStatus(ctx context.Context) ([]PoolerStatus, []string) 
 		status[index[p]] = onePoolerStatus(ctx, p)
 		return nil
 	})
-	return status, problems
+	return status, unresolved
 }
 
 func onePoolerStatus(ctx context.Context, p *pgb.Pooler) PoolerStatus {
