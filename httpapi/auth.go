@@ -196,7 +196,7 @@ func (g *guard) look() {
 	}
 	certPEM, newCert := g.read(g.c.CertFile, maxTokensFile)
 	keyPEM, newKey := g.read(g.c.KeyFile, maxTokensFile)
-	if (newCert || newKey) && len(certPEM) > 0 && len(keyPEM) > 0 {
+	if (newCert || newKey) && certPEM != nil && keyPEM != nil {
 		pair, err := tls.X509KeyPair(certPEM, keyPEM)
 		g.note(g.c.CertFile, err)
 		g.note(g.c.KeyFile, nil)

@@ -64,6 +64,8 @@ func (s *Server) stream(r *http.Request, w http.ResponseWriter, id string, after
 		}
 		return err == nil
 	}
+	// Also what ends the stream has to be written, when the last step is long ago.
+	defer func() { _ = control.SetWriteDeadline(time.Now().Add(streamWrite)) }()
 	check := time.NewTicker(streamCheck)
 	defer check.Stop()
 	beat := time.NewTicker(s.heartbeat)

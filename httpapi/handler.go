@@ -29,6 +29,7 @@ const (
 	writeTimeout  = 60 * time.Second // also the longest that a handler takes, event streams aside
 	idleTimeout   = 60 * time.Second
 	retryOverload = time.Second
+	maxScrapes    = 4 // of /metrics at a time
 )
 
 // access is what a route asks of a caller.
@@ -324,7 +325,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, instance string,
 // told completes a problem that is about to be answered.
 func (s *Server) told(ctx context.Context, method, path, instance string, p *Problem) {
 	p.Instance = instance
-	s.metrics.errors.WithLabelValues(p.Class).Inc()
+	if !p.counted {
+		s.metrics.errors.WithLabelValues(p.Class).Inc()
+	}
 	level := s.log.Debug
 	if p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden || p.Status >= 500 {
 		level = s.log.Warn

@@ -215,6 +215,7 @@ func TestJudgePause(t *testing.T) {
 	entry := func(event, pooler, handover string) hooks.Entry {
 		return hooks.Entry{Hook: "pause", Event: event, Pooler: pooler, Handover: handover, Time: began.Add(time.Second)}
 	}
+	all := func(handover string) hooks.Entry { return entry(hooks.EventAllDrained, "", handover) }
 	paused := func(name string) hooks.PoolerStatus {
 		return hooks.PoolerStatus{Pooler: name, Paused: "yes", PausedBy: "hand"}
 	}
@@ -229,23 +230,32 @@ func TestJudgePause(t *testing.T) {
 		state   string
 		final   bool
 	}{
-		"nothing was done":               {[]hooks.PoolerStatus{free("a")}, nil, stateFailed, true},
-		"paused, not drained":            {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventPauseSent, "a", "x")}, stateUnknown, false},
-		"paused and drained":             {[]hooks.PoolerStatus{paused("a"), paused("b")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), entry(hooks.EventDrained, "b", "x")}, stateSucceeded, true},
-		"one drained":                    {[]hooks.PoolerStatus{paused("a"), paused("b")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x")}, stateUnknown, false},
-		"drained by a later pause":       {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventPauseSent, "a", "x"), entry(hooks.EventDrained, "a", "y")}, stateUnknown, false},
-		"drained, and over by now":       {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x")}, stateSucceeded, true},
-		"taken back":                     {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), entry(hooks.EventUndone, "a", "x")}, stateFailed, true},
-		"a pooler is silent":             {[]hooks.PoolerStatus{free("a"), dead("b")}, nil, stateUnknown, false},
-		"taken back, a pooler is silent": {[]hooks.PoolerStatus{free("a"), dead("b")}, []hooks.Entry{entry(hooks.EventUndone, "a", "x")}, stateUnknown, false},
-		"1.18":                           {[]hooks.PoolerStatus{old}, nil, stateUnknown, false},
-		"some":                           {[]hooks.PoolerStatus{paused("a"), free("b")}, nil, stateUnknown, false},
-		"no poolers":                     {nil, nil, stateUnknown, false},
+		"nothing was done":    {[]hooks.PoolerStatus{free("a")}, nil, stateFailed, true},
+		"paused, not drained": {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventPauseSent, "a", "x")}, stateUnknown, false},
+		"paused and drained":  {[]hooks.PoolerStatus{paused("a"), paused("b")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), entry(hooks.EventDrained, "b", "x"), all("x")}, stateSucceeded, true},
+		"one drained":         {[]hooks.PoolerStatus{paused("a"), paused("b")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x")}, stateUnknown, false},
+		"those drained that are seen, and another is not found": {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x")}, stateUnknown, false},
+		"drained by a later pause":                              {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventPauseSent, "a", "x"), entry(hooks.EventDrained, "a", "y"), all("y")}, stateUnknown, false},
+		"nothing done, a later pause":                           {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "y"), all("y")}, stateFailed, true},
+		"drained, and over by now":                              {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), all("x")}, stateSucceeded, true},
+		"drained, a pooler is silent":                           {[]hooks.PoolerStatus{dead("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), all("x")}, stateSucceeded, true},
+		"taken back":                                            {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), entry(hooks.EventUndone, "a", "x")}, stateFailed, true},
+		"a pooler is silent":                                    {[]hooks.PoolerStatus{free("a"), dead("b")}, nil, stateUnknown, false},
+		"taken back, a pooler is silent":                        {[]hooks.PoolerStatus{free("a"), dead("b")}, []hooks.Entry{entry(hooks.EventUndone, "a", "x")}, stateUnknown, false},
+		"1.18":                                                  {[]hooks.PoolerStatus{old}, nil, stateUnknown, false},
+		"single databases":                                      {[]hooks.PoolerStatus{{Pooler: "a", Paused: "no", PausedBy: "hand", Databases: []string{"app"}}}, nil, stateUnknown, false},
+		"some":                                                  {[]hooks.PoolerStatus{paused("a"), free("b")}, nil, stateUnknown, false},
+		"no poolers":                                            {nil, nil, stateUnknown, false},
 	} {
-		got := judgePause(Operation{Kind: kindPause, Started: began}, hooks.Status{Poolers: test.poolers}, test.entries)
+		got := judgePause(Operation{ID: "x", Kind: kindPause, Started: began}, hooks.Status{Poolers: test.poolers}, test.entries)
 		if got.state != test.state || got.final != test.final || got.text == "" {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+	// Of which no address is known is not among those that answer.
+	got := judgePause(Operation{ID: "x", Kind: kindPause, Started: began}, hooks.Status{Poolers: []hooks.PoolerStatus{free("a")}, Unresolved: []string{"pooler b: no such host"}}, nil)
+	if got.state != stateUnknown || got.final {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -265,6 +275,10 @@ func TestJudgeResume(t *testing.T) {
 		if got := judgeResume(hooks.Status{Poolers: []hooks.PoolerStatus{test.pooler}}); got.state != test.state || got.final != test.final {
 			t.Errorf("%+v: %+v", test.pooler, got)
 		}
+	}
+	got := judgeResume(hooks.Status{Poolers: []hooks.PoolerStatus{{Paused: "no"}}, Unresolved: []string{"pooler b: no such host"}})
+	if got.state != stateUnknown || got.final {
+		t.Errorf("one is not found: %+v", got)
 	}
 }
 
@@ -289,6 +303,10 @@ func TestPendingAtTheEnd(t *testing.T) {
 		t.Errorf("%+v", o.Problem)
 	}
 	b.until(saved.Operations[1].ID, stateSucceeded)
+	// A reader may have seen steps that the server before was killed with. It gets the outcome all the same.
+	if ids, text := readEvents(t, b, saved.Operations[1].path()+"/events", "Last-Event-ID: 7"); len(ids) == 0 || !strings.Contains(text, `"state":"succeeded"`) {
+		t.Errorf("%v %s", ids, text)
+	}
 }
 
 // TestJudgeReload: what an interrupted reload has come to.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"log/slog"
 	"net/http"
 	"runtime"
 	"slices"
@@ -31,10 +32,18 @@ type metrics struct {
 	duration   *prometheus.HistogramVec
 	inFlight   prometheus.Gauge
 
-	paused map[string]time.Time // by handover and pooler: when PAUSE was sent
+	paused map[pauseKey]hooks.Entry // PAUSE was sent, and its end was not seen
+	lease  time.Duration            // of the guard's pauses
 }
 
-func newMetrics(version string, status func() (hooks.Status, error)) *metrics {
+// pauseKey is a pause of one pooler.
+type pauseKey struct{ handover, pooler string }
+
+// pauseGrace is how much longer than its lease a guard's pause may seem to have lasted: a keeper that cannot reach the pooler goes on, and what was
+// seen to end much later is the end of another one.
+const pauseGrace = 30 * time.Second
+
+func newMetrics(version string, log *slog.Logger, lease time.Duration, status func() (hooks.Status, error)) *metrics {
 	short := []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -47,7 +56,7 @@ func newMetrics(version string, status func() (hooks.Status, error)) *metrics {
 		handovers: counter("pgbaton_handovers_total", "Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.", "part", "result"),
 		handover: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_handover_duration_seconds",
 			Help: "How long this member's part of a handover took.", Buckets: short}, []string{"part"}),
-		pause:      histogram("pgbaton_pause_seconds", "From PAUSE to the end of the pause, for each pooler that was paused and resumed from this member.", short),
+		pause:      histogram("pgbaton_pause_seconds", "From PAUSE to the end of the pause, for each pooler that was paused from this member. Where another member resumed, up to 0.5 s more.", short),
 		drain:      histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
 		reloads:    counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
 		leases:     prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total", Help: "Pauses that were ended by their lease because nobody else did."}),
@@ -58,7 +67,8 @@ func newMetrics(version string, status func() (hooks.Status, error)) *metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds", Help: "How long requests took. Event streams are not among them.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 10, 30}}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."}),
-		paused:   map[string]time.Time{},
+		paused:   map[pauseKey]hooks.Entry{},
+		lease:    lease,
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_build_info", Help: "1, with the version of pgbaton and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
@@ -69,7 +79,9 @@ func newMetrics(version string, status func() (hooks.Status, error)) *metrics {
 	for _, class := range []string{classTransient, classValidation, classNotFound, classPermanent} {
 		m.errors.WithLabelValues(class)
 	}
-	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true})
+	// What cannot be gathered is left out: promhttp's own answer to it would be no problem, and what is left is of use.
+	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)})
 	return m
 }
 
@@ -88,7 +100,7 @@ func (m *metrics) answered(method, pattern string, status int, took time.Duratio
 
 // journal counts an entry that a hook of this member has written.
 func (m *metrics) journal(e hooks.Entry) {
-	key := e.Handover + " " + e.Pooler
+	key := pauseKey{e.Handover, e.Pooler}
 	switch e.Event {
 	case hooks.EventReleased:
 		m.handovers.WithLabelValues("guard", resultOf(e.Code)).Inc()
@@ -98,11 +110,11 @@ func (m *metrics) journal(e hooks.Entry) {
 		m.handover.WithLabelValues("worker").Observe(e.Took.Seconds())
 	case hooks.EventPauseSent:
 		if len(m.paused) < 1000 {
-			m.paused[key] = e.Time
+			m.paused[key] = e
 		}
 	case hooks.EventDrained:
 		m.drain.Observe(e.Took.Seconds())
-	case hooks.EventUndone:
+	case hooks.EventUndone, hooks.EventPauseOver:
 		m.over(key, e.Time)
 	case hooks.EventLeaseExpired:
 		m.leases.Inc()
@@ -126,26 +138,21 @@ func target(name string) string {
 // endPauses: who resumes a pooler ends every pause of it.
 func (m *metrics) endPauses(e hooks.Entry) {
 	for key := range m.paused {
-		if _, pooler, _ := cutSpace(key); pooler == e.Pooler {
+		if key.pooler == e.Pooler {
 			m.over(key, e.Time)
 		}
 	}
 }
 
-func cutSpace(key string) (before, after string, found bool) {
-	for i := range len(key) {
-		if key[i] == ' ' {
-			return key[:i], key[i+1:], true
-		}
-	}
-	return key, "", false
-}
-
-func (m *metrics) over(key string, at time.Time) {
+func (m *metrics) over(key pauseKey, at time.Time) {
 	sent, ok := m.paused[key]
+	if !ok {
+		return
+	}
 	delete(m.paused, key)
-	// Where another member resumed, this one does not know when.
-	if took := at.Sub(sent); ok && took >= 0 && took < time.Hour {
+	took := at.Sub(sent.Time)
+	// Whose keeper was killed ended unseen where another member resumed it.
+	if took >= 0 && (sent.Hook != "before_stop" || took <= m.lease+pauseGrace) {
 		m.pause.Observe(took.Seconds())
 	}
 }

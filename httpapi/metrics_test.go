@@ -135,6 +135,15 @@ func TestMetrics(t *testing.T) {
 	entry(time.Second, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventReleased, Took: 1200 * time.Millisecond})
 	entry(2*time.Second, hooks.Entry{Hook: "on_role_change", Handover: "y", Event: hooks.EventResumed, Pooler: "p:6432"})
 	entry(2*time.Second, hooks.Entry{Hook: "on_role_change", Handover: "y", Event: hooks.EventEnded, Took: time.Second, Code: hooks.Failed})
+	// Resumed by another member, which has a journal of its own; this member's keeper sees it. What is resumed here much later is another pause.
+	entry(time.Minute, hooks.Entry{Hook: "before_stop", Handover: "z", Event: hooks.EventPauseSent, Pooler: "p:6432"})
+	entry(time.Minute+4*time.Second, hooks.Entry{Hook: "keeper", Handover: "z", Event: hooks.EventPauseOver, Pooler: "p:6432"})
+	// The same, and the keeper was killed.
+	entry(2*time.Minute, hooks.Entry{Hook: "before_stop", Handover: "v", Event: hooks.EventPauseSent, Pooler: "p:6432"})
+	entry(22*time.Minute, hooks.Entry{Hook: "on_role_change", Handover: "w", Event: hooks.EventResumed, Pooler: "p:6432"})
+	// A pause by hand has a lease of its own.
+	entry(30*time.Minute, hooks.Entry{Hook: "pause", Handover: "h", Event: hooks.EventPauseSent, Pooler: "q:6432"})
+	entry(30*time.Minute+100*time.Second, hooks.Entry{Hook: "keeper", Handover: "h", Event: hooks.EventLeaseExpired, Pooler: "q:6432"})
 	entry(3*time.Second, hooks.Entry{Hook: "reload", Event: hooks.EventReloaded, Target: "pgbouncer", Pooler: "p:6432"})
 	entry(3*time.Second, hooks.Entry{Hook: "reload", Event: hooks.EventNotReloaded, Target: "postgres"})
 	a.do("GET", "/nosuch", "")
@@ -149,8 +158,9 @@ func TestMetrics(t *testing.T) {
 		`pgbaton_handovers_total{part="guard",result="done"}`:                         "1",
 		`pgbaton_handovers_total{part="worker",result="failed"}`:                      "1",
 		`pgbaton_handover_duration_seconds_sum{part="guard"}`:                         "1.2",
-		`pgbaton_pause_seconds_count`:                                                 "1",
-		`pgbaton_pause_seconds_sum`:                                                   "2",
+		`pgbaton_pause_seconds_count`:                                                 "3",
+		`pgbaton_pause_seconds_sum`:                                                   "106",
+		`pgbaton_leases_expired_total`:                                                "1",
 		`pgbaton_drain_seconds_sum`:                                                   "1",
 		`pgbaton_reloads_total{result="succeeded",target="pgbouncer"}`:                "1",
 		`pgbaton_pooler_paused{pooler="p:6432"}`:                                      "1",
@@ -174,6 +184,28 @@ func TestMetrics(t *testing.T) {
 		if m[2] == "" || strings.Contains(m[1], "milli") {
 			t.Errorf("%v", m)
 		}
+	}
+}
+
+// TestScrapes: who waits for the poolers is bounded, and told so by a problem.
+func TestScrapes(t *testing.T) {
+	release := make(chan struct{})
+	a := start(t, &fake{status: func() hooks.Status {
+		<-release
+		return fullStatus()
+	}}, nil)
+	answers := make(chan answer, maxScrapes+1)
+	for range maxScrapes + 1 {
+		go func() { answers <- a.do("GET", "/metrics", "") }()
+	}
+	// One has no place; the others wait for the status.
+	refused := a.expect(<-answers, 503, "overloaded")
+	if refused.header.Get("Retry-After") == "" {
+		t.Errorf("%v", refused.header)
+	}
+	close(release)
+	for range maxScrapes {
+		a.expect(<-answers, 200, "")
 	}
 }
 

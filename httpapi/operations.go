@@ -39,12 +39,14 @@ const (
 const (
 	operationsFile    = "operations.json"
 	maxOperations     = 100
-	maxKeys           = 1000
+	maxKeys           = 10000
 	maxSteps          = 100
 	maxStepText       = 300
 	maxOperationsFile = 16 << 20
 	keepFor           = 24 * time.Hour // an operation that has ended, and an Idempotency-Key
 	stepsInterval     = 500 * time.Millisecond
+	// restartGap is left between the steps that are on the disk and those of the next server: a reader may have seen some that are not.
+	restartGap = 1000
 )
 
 // Operation is something that was asked for with a POST.
@@ -99,6 +101,7 @@ type kept struct {
 	changed chan struct{}           // closed at the next change
 	cancel  context.CancelCauseFunc // ends what runs; nil when nothing does
 	done    chan struct{}           // closed when nothing runs any more
+	gap     int                     // before the next step's id
 }
 
 // keyed is what an Idempotency-Key was used for.
@@ -157,7 +160,11 @@ func openStore(dir string, log *slog.Logger) *store {
 		}
 		done := make(chan struct{})
 		close(done)
-		s.operations = append(s.operations, &kept{Operation: o, changed: make(chan struct{}), done: done})
+		k := &kept{Operation: o, changed: make(chan struct{}), done: done}
+		if !o.over() {
+			k.gap = restartGap
+		}
+		s.operations = append(s.operations, k)
 	}
 	s.keys = saved.Keys
 	s.forget()
@@ -326,7 +333,7 @@ type demand struct {
 	caller  string
 	key     string // Idempotency-Key, "" without
 	body    []byte
-	anytime bool // also while another operation runs
+	anytime bool // also while another operation runs, and when nothing can be written
 }
 
 func sum(parts ...string) string {
@@ -338,7 +345,7 @@ func sum(parts ...string) string {
 }
 
 // begin writes down an operation, or finds the one that an Idempotency-Key stands for; fresh tells which. It blocks until it is on the disk:
-// what cannot be kept is not begun.
+// what cannot be kept is not begun, except what may be begun at any time.
 func (s *store) begin(d demand) (k *kept, fresh bool, err error) {
 	s.mu.Lock()
 	s.forget()
@@ -372,7 +379,9 @@ func (s *store) begin(d demand) (k *kept, fresh bool, err error) {
 		s.keys = append(s.keys, keyed{Caller: d.caller, Key: key, Request: request, Operation: k.ID, Time: s.now().UTC()})
 	}
 	s.mu.Unlock()
-	if err := s.save(); err != nil {
+	if err := s.save(); err != nil && d.anytime {
+		s.log.Error("an operation could not be written down; it is begun all the same", "file", s.path, "operation", k.ID, "error", err)
+	} else if err != nil {
 		s.mu.Lock()
 		s.operations = slices.DeleteFunc(s.operations, func(x *kept) bool { return x == k })
 		s.keys = slices.DeleteFunc(s.keys, func(x keyed) bool { return x.Operation == k.ID })
@@ -387,7 +396,8 @@ func (s *store) begin(d demand) (k *kept, fresh bool, err error) {
 func (s *store) step(k *kept, step Step) {
 	step.ID = 1
 	if n := len(k.Steps); n > 0 {
-		step.ID = k.Steps[n-1].ID + 1
+		step.ID = k.Steps[n-1].ID + 1 + k.gap
+		k.gap = 0
 	}
 	if step.Time.IsZero() {
 		step.Time = s.now()
@@ -415,7 +425,7 @@ func (s *store) progress(k *kept, step Step) {
 	}
 }
 
-// start says that it runs, and how to end it. It blocks until that is on the disk; if it cannot be, nothing may be begun.
+// start says that it runs, and how to end it. It blocks until that is on the disk; if it cannot be, nothing may be begun, except at any time.
 func (s *store) start(k *kept, cancel context.CancelCauseFunc) error {
 	s.mu.Lock()
 	k.cancel = cancel

@@ -178,6 +178,26 @@ func TestUnwritable(t *testing.T) {
 	}
 }
 
+// TestUnwritableResume: a full disk keeps nobody paused.
+func TestUnwritableResume(t *testing.T) {
+	a := start(t, &fake{}, nil)
+	if err := os.Rename(a.config.StateDir, a.config.StateDir+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	o := a.expect(a.do("POST", "/v1/pgbouncer/resume", ""), 200, "").operation(t)
+	if o.State != stateSucceeded {
+		t.Errorf("%+v", o)
+	}
+	if err := os.Rename(a.config.StateDir+"-gone", a.config.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	// And is written down as soon as that is possible.
+	eventually(t, "it is kept", func() bool {
+		_, _, ok := openStore(a.config.StateDir, testLog(t)).get(o.ID)
+		return ok
+	})
+}
+
 // TestBrokenState: what cannot be used of an earlier server's file is left out, and no server fails for it.
 func TestBrokenState(t *testing.T) {
 	good := `{"id":"0123456789abcdef","kind":"pgbouncer/pause","state":"succeeded","caller":"x","request":{},"created":"` + time.Now().UTC().Format(time.RFC3339) +

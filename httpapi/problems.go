@@ -86,6 +86,7 @@ type Problem struct {
 	Errors          []FieldError `json:"errors,omitempty" doc:"What is wrong, and where"`
 
 	headers http.Header
+	counted bool // in the metrics
 }
 
 // FieldError is one thing that is wrong with a request. What was sent is not repeated: it may be a secret in the wrong place.

@@ -147,7 +147,7 @@ func (s *Server) register(version string) error {
 		})
 	add(s, api, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200, Summary: "Resume the poolers, whoever paused them",
 		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
-		toOperate, append([]kind{poolerFailed, invalidConfiguration}, post...), s.postResume)
+		toOperate, append([]kind{poolerFailed, invalidConfiguration}, without(post, stateNotKept)...), s.postResume)
 	for _, x := range []struct{ id, kind, target, summary string }{
 		{"reloadPostgres", kindReloadPostgres, hooks.ReloadPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
 		{"reloadPoolers", kindReloadPgBouncer, hooks.ReloadPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
@@ -192,7 +192,7 @@ func (s *Server) register(version string) error {
 	resumed["202"] = &huma.Response{Description: "Accepted: not done within 30 s, and goes on", Headers: resumed["200"].Headers, Content: resumed["200"].Content}
 	relaxAnswers(document)
 
-	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, get, s.metrics.handler)
+	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, get, s.scrapes())
 	serve := func(contentType string, text *[]byte) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)
@@ -294,6 +294,20 @@ func (s *Server) plain(document *huma.OpenAPI, problem *huma.Schema, id, path, s
 	document.AddOperation(op)
 	s.routes = append(s.routes, route{pattern: "GET " + path, produces: produces})
 	s.mux.Handle("GET "+path, handler)
+}
+
+// scrapes bounds how many ask for the metrics at a time: each may wait for the poolers.
+func (s *Server) scrapes() http.Handler {
+	slots := make(chan struct{}, maxScrapes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			s.metrics.handler.ServeHTTP(w, r)
+		default:
+			s.refuse(w, r, instanceOf(r.Context()), overloaded.problem(fmt.Sprintf("%d scrapes are being answered", maxScrapes)).retryAfter(retryOverload))
+		}
+	})
 }
 
 func (s *Server) ready(context.Context, *struct{}) (*healthOutput, error) {
@@ -403,6 +417,7 @@ func (s *Server) postResume(ctx context.Context, in *PostInput) (*operationOutpu
 		return s.located(k, http.StatusAccepted), nil
 	}
 	p := *out.Body.Problem
+	p.counted = true // with the operation
 	p.headers = http.Header{"Location": {out.Location}}
 	if p.Class == classTransient {
 		p.retryAfter(time.Second)

@@ -49,7 +49,7 @@ func (s *Server) launch(d demand, do func(context.Context, *kept)) (*kept, error
 			}
 		}()
 		log := s.log.With("operation", k.ID, "kind", d.kind, "caller", d.caller)
-		if err := s.store.start(k, cancel); err != nil {
+		if err := s.store.start(k, cancel); err != nil && !d.anytime {
 			log.Error("an operation could not be written down, so it was not begun", "error", err)
 			s.store.settle(k, stateFailed, nil, stateNotKept.problem("it was not begun"), "not begun: the state directory cannot be written", true)
 			return
@@ -68,15 +68,16 @@ func (s *Server) launch(d demand, do func(context.Context, *kept)) (*kept, error
 
 // pause runs one. Its steps are what the hook writes to the journal.
 func (s *Server) pause(ctx context.Context, k *kept, o hooks.PauseOptions) {
-	began := time.Now()
-	watched := s.journal.watch(func(e hooks.Entry) {
-		if e.Hook == "pause" && !e.Time.Before(began.Add(-time.Millisecond)) {
-			s.store.progress(k, Step{Time: e.Time, Pooler: e.Pooler, Text: stepText(e)})
-		}
-	})
-	report := s.calls.Pause(ctx, s.rt, o)
-	watched()
-	s.conclude(ctx, k, report)
+	o.ID = k.ID
+	s.conclude(ctx, k, func() hooks.Report {
+		// Ended before the outcome is written down, which has to be the last step; and in any case.
+		defer s.journal.watch(func(e hooks.Entry) {
+			if e.Handover == k.ID && e.Hook == "pause" && e.Event != hooks.EventAllDrained {
+				s.store.progress(k, Step{Time: e.Time, Pooler: e.Pooler, Text: stepText(e)})
+			}
+		})()
+		return s.calls.Pause(ctx, s.rt, o)
+	}())
 }
 
 func stepText(e hooks.Entry) string {
@@ -252,18 +253,17 @@ type finding struct {
 	text    string
 }
 
-// judgePause: the pause has succeeded when all poolers are paused by it and were seen drained; it has failed when nothing of it stands and it
-// was not seen to succeed before. A pooler that does not answer tells nothing.
+// judgePause: the pause has succeeded when its own last word was that all are drained; it has failed when nothing of it stands and that word was not
+// said. A pooler that does not answer, or cannot be found, tells nothing.
 func judgePause(o Operation, s hooks.Status, entries []hooks.Entry) finding {
-	drained, undone, handover := map[string]bool{}, false, ""
+	drained, undone := false, false
 	for _, e := range entries {
-		if e.Hook != "pause" || e.Time.Before(o.Started) || handover != "" && e.Handover != handover {
-			continue // not ours, or a later one
+		if e.Hook != "pause" || e.Handover != o.ID {
+			continue
 		}
-		handover = e.Handover
 		switch e.Event {
-		case hooks.EventDrained:
-			drained[e.Pooler] = true
+		case hooks.EventAllDrained:
+			drained = true
 		case hooks.EventUndone:
 			undone = true
 		}
@@ -275,34 +275,36 @@ func judgePause(o Operation, s hooks.Status, entries []hooks.Entry) finding {
 		}
 	}
 	held, free, silent := 0, 0, ""
-	allDrained := len(s.Poolers) > 0
+	if len(s.Unresolved) > 0 {
+		silent = s.Unresolved[0]
+	}
 	outcome := &Outcome{Until: until}
 	for _, p := range s.Poolers {
+		stands := p.Paused == "yes" || len(p.Databases) > 0
 		switch {
 		case p.Error != "":
 			silent = p.Pooler + ": " + p.Error
-		case p.PausedBy == "hand" && p.Paused != "no", p.Paused == "yes" && !until.IsZero():
+		case p.PausedBy == "hand" && (stands || p.Paused != "no"), stands && !until.IsZero():
 			held++
 			outcome.Poolers = append(outcome.Poolers, hooks.PoolerReport{Pooler: p.Pooler, Done: "paused"})
 		default:
 			free++
 		}
-		allDrained = allDrained && drained[p.Pooler]
 	}
 	switch {
-	case len(s.Poolers) == 0:
-		return finding{state: stateUnknown, text: "no pooler can be found: " + firstOf(s.Problems)}
-	case undone && held == 0 && silent == "":
-		return finding{state: stateFailed, final: true, text: "it had been taken back before the server was killed; nothing of it stands"}
-	case allDrained && !undone:
-		outcome.Decision = fmt.Sprintf("%d pooler(s) paused and drained", len(s.Poolers))
+	case drained && !undone:
+		outcome.Decision = "all poolers were paused and drained"
 		text := outcome.Decision + " before the server was killed"
-		if held < len(s.Poolers) {
+		if free > 0 {
 			text += "; the pause is over on some by now"
 		}
 		return finding{state: stateSucceeded, final: true, outcome: outcome, text: text}
 	case silent != "":
 		return finding{state: stateUnknown, text: "cannot tell yet, " + silent}
+	case len(s.Poolers) == 0:
+		return finding{state: stateUnknown, text: "no pooler can be found: " + firstOf(s.Problems)}
+	case undone && held == 0:
+		return finding{state: stateFailed, final: true, text: "it had been taken back before the server was killed; nothing of it stands"}
 	case held == 0:
 		return finding{state: stateFailed, final: true, text: "the server was killed before all were drained; nothing of it stands any more"}
 	case free > 0:
@@ -327,8 +329,8 @@ func firstOf(texts []string) string {
 
 // judgeResume: what counts is whether something is paused now.
 func judgeResume(s hooks.Status) finding {
-	if len(s.Poolers) == 0 {
-		return finding{state: stateUnknown, text: "no pooler can be found: " + firstOf(s.Problems)}
+	if len(s.Unresolved) > 0 || len(s.Poolers) == 0 {
+		return finding{state: stateUnknown, text: "no pooler, or not every one, can be found: " + firstOf(s.Problems)}
 	}
 	for _, p := range s.Poolers {
 		switch {

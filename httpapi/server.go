@@ -72,7 +72,7 @@ type Server struct {
 	resuming sync.Mutex
 
 	// Shorter in tests.
-	bodyTimeout, heartbeat, resumeWait time.Duration
+	headerTimeout, bodyTimeout, writeTimeout, idleTimeout, heartbeat, resumeWait time.Duration
 }
 
 // ErrBusy says that another server works with the same state directory.
@@ -88,7 +88,7 @@ func New(o Options) (_ *Server, err error) {
 	c := rt.Config.Serve
 	s := &Server{rt: rt, log: rt.Log.With("hook", "serve"), calls: o.Calls, reconciler: o.Reconciler,
 		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
-		bodyTimeout: bodyTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
+		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, idleTimeout: idleTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
 	if rt.Config.StateDir == "" {
 		return nil, &config.Error{Key: "state_dir", Problem: "the HTTP mode needs one"}
 	}
@@ -127,9 +127,10 @@ func New(o Options) (_ *Server, err error) {
 	if s.lock, err = lockDir(rt.Config.StateDir); err != nil {
 		return nil, err
 	}
+	hooks.SweepState(rt.Config.StateDir)
 	s.store = openStore(rt.Config.StateDir, s.log)
 	s.status = &statusCache{ask: func(ctx context.Context) hooks.Status { return s.calls.Status(ctx, rt) }, log: s.log}
-	s.metrics = newMetrics(o.Version, func() (hooks.Status, error) {
+	s.metrics = newMetrics(o.Version, s.log, rt.Config.Pause.Lease, func() (hooks.Status, error) {
 		status, _, err := s.status.get(s.background, metricsAge)
 		return status, err
 	})
@@ -204,7 +205,7 @@ const (
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.Close()
 	server := &http.Server{
-		Handler: s, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader - 4096, // net/http adds 4 KiB
+		Handler: s, ReadHeaderTimeout: s.headerTimeout, WriteTimeout: s.writeTimeout, IdleTimeout: s.idleTimeout, MaxHeaderBytes: maxHeader - 4096, // net/http adds 4 KiB
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: withConn, DisableGeneralOptionsHandler: true,
 	}
 	s.others.Go(func() { s.guard.watch(s.background) })
