@@ -51,10 +51,15 @@ func TestGuardReturnsInTime(t *testing.T) {
 		quickest := func(what string, limit time.Duration, run func() time.Duration) {
 			t.Helper()
 			var took []time.Duration
-			for range 7 {
-				took = append(took, run())
+			// Two starts of a process are taken from one another: twice as many, while that is too much.
+			for range 3 {
+				for range 7 {
+					took = append(took, run())
+				}
+				if slices.Sort(took); median(took) <= limit {
+					break
+				}
 			}
-			slices.Sort(took)
 			t.Logf("%s: %v", what, took)
 			if median(took) > limit {
 				t.Errorf("%s: the median of %v is over %s", what, took, limit)
@@ -94,7 +99,7 @@ func TestGuardReturnsInTime(t *testing.T) {
 		c.must(leader.Thaw())
 		c.must(err)
 		t.Logf("Patroni frozen, a transaction open: %s, exit code %d", r.Took, r.ExitCode)
-		if limit := 1500*time.Millisecond + 5*time.Second; r.Took > limit+500*time.Millisecond || r.ExitCode != 3 {
+		if limit := 1500*time.Millisecond + 5*time.Second; r.Took > limit || r.ExitCode != 3 {
 			t.Errorf("took %s, at most %s is claimed; exit code %d: %s", r.Took, limit, r.ExitCode, r.Stderr)
 		}
 		if r := c.run(leader, "resume"); r.ExitCode != 0 {
@@ -112,8 +117,8 @@ func TestGuardReturnsInTime(t *testing.T) {
 		c.switchover()
 		decision, took := c.guardThat(leader, "no pooler can be reached")
 		t.Logf("PgBouncer unreachable: %s, %s", took, decision)
-		if took > 15*time.Second {
-			t.Errorf("took %s, the budget is 15 s", took)
+		if took > 2500*time.Millisecond {
+			t.Errorf("took %s, 2 s are claimed", took)
 		}
 		c.must(c.Pooler().Start())
 		c.healthy()

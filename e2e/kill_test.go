@@ -81,6 +81,9 @@ func TestKill(t *testing.T) {
 				return kill(others(old), "_work")
 			}},
 			{"keeper", func(old *lab.Member) bool {
+				// Paused for as long as it takes to look at all processes.
+				c.Route().SetDelay(3 * time.Second)
+				defer c.Route().SetDelay(0)
 				go func() { _, _ = c.Switchover(c.ctx, "") }()
 				return kill([]*lab.Member{old}, "_keep")
 			}},
@@ -93,6 +96,14 @@ func TestKill(t *testing.T) {
 						return errNotYet
 					}
 					return nil
+				})
+				// The server dies with its container. What it has acknowledged and no standby has is lost without us as well.
+				c.eventually(5*time.Second, "the standbys have all that was acknowledged", func() error {
+					rows, err := old.SQL(c.ctx, `select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_insert_lsn() having count(*) = (select count(*) from pg_stat_replication)`)
+					if err == nil && len(rows) == 0 {
+						err = errNotYet
+					}
+					return err
 				})
 				return old.KillPatroni() == nil
 			}},

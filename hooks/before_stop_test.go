@@ -157,9 +157,13 @@ func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about mi
 	pg, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
 	f.set(func(f *fakePatroni) { f.lost = true })
 	before := stateOf(t, b)
-	// 50 ms are promised; a race detector and a busy machine take their part.
-	if took := run(t, rt, Done, "lock is lost"); took > 150*time.Millisecond {
-		t.Errorf("took %s", took)
+	// 50 ms are promised; a race detector and a busy machine take their part, of the least of some the least. Nothing is touched, so it can be run again.
+	least := time.Hour
+	for range 5 {
+		least = min(least, run(t, rt, Done, "lock is lost"))
+	}
+	if least > 100*time.Millisecond {
+		t.Errorf("took %s at least", least)
 	}
 	if after := stateOf(t, b); !reflect.DeepEqual(before, after) || stopped(pg) {
 		t.Errorf("touched: %+v, %+v", before, after)
@@ -199,7 +203,8 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 // The DCS is lost between two attempts, while nothing is paused: PAUSE is sent after all.
 func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
 	t.Parallel()
-	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 1500 * time.Millisecond })
+	// A transaction that is older than an attempt is waited for without one.
+	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second })
 	open := openTransaction(t, b)
 	done := make(chan Result)
 	go func() { done <- BeforeStop(t.Context(), rt) }()
@@ -333,7 +338,7 @@ func TestBeforeStopTerminateSparesOthers(t *testing.T) {
 // A pooler that dies while the guard waits costs the others nothing.
 func TestBeforeStopPoolerDies(t *testing.T) {
 	t.Parallel()
-	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 1500 * time.Millisecond; p.Budget = 8 * time.Second })
+	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second; p.Budget = 14 * time.Second })
 	dies := startPooler(t, single.SuiteTrixie, nil)
 	old := rt
 	rt = newRuntime(t, pg, b, dies)

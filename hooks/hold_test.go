@@ -1,9 +1,11 @@
 package hooks
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"runtime"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -14,8 +16,14 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// newHolder is a holder with a real keeper, attached to the runtime's poolers.
+// newHolder is a holder with a real keeper, attached to the runtime's poolers, which all answer.
 func newHolder(t *testing.T, rt *Runtime) *holder {
+	t.Helper()
+	return newHolderWithin(t, rt, 20*time.Second)
+}
+
+// newHolderWithin is newHolder where a pooler is down: it is tried until the limit is over.
+func newHolderWithin(t *testing.T, rt *Runtime, limit time.Duration) *holder {
 	t.Helper()
 	poolers, book, errs := rt.fleet(t.Context(), nil)
 	if len(errs) > 0 {
@@ -23,7 +31,7 @@ func newHolder(t *testing.T, rt *Runtime) *holder {
 	}
 	var h *holder
 	h = &holder{rearm: func() (*lease, error) { return rt.arm(false, h.order(book, poolers)) }, rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	h.attach(ctx, poolers)
 	var err error
@@ -87,7 +95,7 @@ func TestHolderOnePoolerIsDown(t *testing.T) {
 	up, down := startPooler(t, single.SuiteTrixie, pg), startPooler(t, single.SuiteTrixie, pg)
 	down.Kill()
 	rt := newRuntime(t, nil, up, down)
-	h := newHolder(t, rt)
+	h := newHolderWithin(t, rt, 3*time.Second)
 	if len(h.held) != 2 || h.reachable() != 1 || h.held[1].absent == nil || h.held[0].absent != nil {
 		t.Fatalf("%d reachable", h.reachable())
 	}
@@ -209,11 +217,8 @@ func TestHolderPassesOver(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				began := time.Now()
+				// It comes back while the transaction is open, so it has not waited for it.
 				h.passOver(t.Context())
-				if took := time.Since(began); took > 500*time.Millisecond {
-					t.Errorf("took %s", took)
-				}
 				open.must("commit")
 				if s := stateOf(t, b); s.Mark == nil || s.Mark.Owner != pgb.Guard {
 					t.Errorf("mark %+v", s.Mark)
@@ -244,6 +249,12 @@ func TestHolderPoolerDies(t *testing.T) {
 	putBack(t, lives)
 }
 
+// ended reports whether a process is gone, or a zombie that nobody reaps.
+func ended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" Z"))
+}
+
 // A keeper that was killed before the pause is replaced: nothing is paused without one.
 func TestHolderKeeperIsKilled(t *testing.T) {
 	t.Parallel()
@@ -253,9 +264,7 @@ func TestHolderKeeperIsKilled(t *testing.T) {
 	if err := unix.Kill(first, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); unix.Kill(first, 0) == nil && time.Now().Before(deadline); {
-		runtime.Gosched()
-	}
+	eventually(t, "the keeper is gone", func() bool { return ended(first) })
 	if err := h.tryFor(t, 3*time.Second); err != nil {
 		t.Fatal(err)
 	}

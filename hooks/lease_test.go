@@ -203,10 +203,8 @@ func TestKeeperEndsAPause(t *testing.T) {
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		rt := newRuntime(t, nil, b)
 		k := startKeeper(t, rt, pgb.Guard, 4)
-		began := time.Now()
-		k.send(began.Add(time.Second))
+		k.send(time.Now().Add(time.Minute))
 		markAndPause(t, b, pgb.Guard, 4)
-		k.orphan()
 		file := filepath.Join(rt.Config.StateDir, leaseFile(pgb.Guard))
 		eventually(t, "the lease's file", func() bool { _, err := os.Stat(file); return err == nil })
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
@@ -214,6 +212,9 @@ func TestKeeperEndsAPause(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		began := time.Now()
+		k.send(began.Add(time.Second))
+		k.orphan()
 		if !usable(t, b, 5*time.Second) {
 			t.Error("still paused")
 		}
@@ -277,10 +278,10 @@ func TestKeeperLeavesALaterPause(t *testing.T) {
 			t.Parallel()
 			onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 				k := startKeeper(t, newRuntime(t, nil, b), pgb.Guard, 4)
-				k.send(time.Now().Add(time.Second))
 				markAndPause(t, b, pgb.Guard, 4)
 				resumeAndUnmark(t, b)
 				markAndPause(t, b, later.Owner, later.Nonce)
+				k.send(time.Now().Add(time.Second))
 				k.orphan()
 				k.endsWithin(5 * time.Second)
 				if usable(t, b, 200*time.Millisecond) {
@@ -299,10 +300,10 @@ func TestKeeperAfterReload(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		k := startKeeper(t, newRuntime(t, nil, b), pgb.Guard, 4)
-		k.send(time.Now().Add(1500 * time.Millisecond))
 		markAndPause(t, b, pgb.Guard, 4)
 		admin(t, b, "RELOAD")
 		eventually(t, "the mark is gone", func() bool { return stateOf(t, b).Mark == nil })
+		k.send(time.Now().Add(1500 * time.Millisecond))
 		k.orphan()
 		k.endsWithin(5 * time.Second)
 		if !usable(t, b, 2*time.Second) {
@@ -343,8 +344,8 @@ func TestKeeperOfAForeignPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		k := startKeeper(t, newRuntime(t, nil, b), pgb.Guard, 4)
-		k.send(time.Now().Add(time.Second))
 		markAndPause(t, b, pgb.Foreign, 4)
+		k.send(time.Now().Add(time.Second))
 		k.orphan()
 		k.endsWithin(5 * time.Second)
 		putBack(t, b)
