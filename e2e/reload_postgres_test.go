@@ -203,6 +203,20 @@ func TestReloadPostgres(t *testing.T) {
 			})
 		}
 
+		c.in("a local file that Patroni cannot load", func(c *cluster) {
+			// Patroni reloads all the same, with what it had.
+			c.must(m.WriteConfig(withWorkMem("6003kB"), "\t# a tab\n# config-version: 51\n"))
+			defer func() { c.must(m.WriteConfig(nil, "")) }()
+			untouched(c, m, func() {
+				r := c.reload(m, c.yaml("versions: {postgres: {line: /etc/lab/patroni.yml}}"), "postgres", "--config-version", "51", "--timeout", "30s")
+				c.ends(r, 1, hooks.ProblemInvalidFile, "/etc/lab/patroni.yml:", "nothing was reloaded")
+				c.isVersion(r, 51, "seen")
+				if p := r.Postgres; p.Done != hooks.ReloadNot || len(p.FileErrors) != 1 || p.FileErrors[0].Line == 0 || c.version(r, hooks.ReloadPostgres).Applied != nil {
+					c.t.Errorf("%s", r)
+				}
+			})
+		})
+
 		base := filepath.Join(m.DataDir(), "postgresql.base.conf")
 		bad := func(c *cluster, config, file string, line int, says ...string) {
 			c.t.Helper()
@@ -263,6 +277,16 @@ func TestReloadPostgres(t *testing.T) {
 			}
 		})
 
+		c.in("hostssl without ssl", func(c *cluster) {
+			// PostgreSQL loads it, with a warning in the column for errors.
+			c.must(m.WriteConfig(func(config map[string]any) {
+				p := config["postgresql"].(map[string]any)
+				p["pg_hba"] = append(p["pg_hba"].([]string), "hostssl all all 10.0.0.0/8 scram-sha-256")
+			}, ""))
+			defer func() { c.must(m.WriteConfig(nil, "")); good(c) }()
+			good(c)
+		})
+
 		c.in("a restart is needed", func(c *cluster) {
 			// Patroni gives max_connections on the command line; shared_buffers stands in the file.
 			u := c.begin(m, c.yaml(bySetting), "postgres", "--config-version", "60", "--timeout", "30s")
@@ -298,12 +322,19 @@ func TestReloadPostgres(t *testing.T) {
 				return nil
 			})
 		}
+		notSeen := func(c *cluster, r reloaded) {
+			c.t.Helper()
+			if !strings.Contains(r.Decision, "was not seen: its REST API does not answer") || !strings.Contains(r.Exec.Stderr, "waiting 35s at most") {
+				c.t.Errorf("it does not say what it could not know: %s", r)
+			}
+		}
 		deaf := `patroni: {url: "http://127.0.0.1:1", config: /etc/lab/patroni.yml}`
 		c.in("REST API does not answer, patronictl", func(c *cluster) {
 			quiet(c)
 			before := c.loadTime(m)
 			r := c.reload(m, c.yaml(bySetting, deaf), "postgres", "--config-version", "61")
 			c.applied(r, "patronictl reload")
+			notSeen(c, r)
 			c.isVersion(r, 61, "seen", "applied")
 			if c.loadTime(m) == before {
 				c.t.Error("pg_conf_load_time() has not moved")
@@ -316,6 +347,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.must(err)
 			r := c.reloadEnv(m, []string{"PATH=/nowhere"}, c.yaml(bySetting, deaf), "postgres", "--config-version", "61")
 			c.applied(r, fmt.Sprintf("SIGHUP to Patroni, process %d", c.inside(p)))
+			notSeen(c, r)
 			c.isVersion(r, 61, "seen", "applied")
 			if c.loadTime(m) == before || !p.Alive() {
 				c.t.Error("pg_conf_load_time() has not moved")

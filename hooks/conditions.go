@@ -154,7 +154,7 @@ func lastApplied(entries []Entry, target string) *configversion.Version {
 	run := ""
 	var lowest *configversion.Version
 	for _, e := range slices.Backward(entries) {
-		if e.Hook != "reload" || e.Target != target || run != "" && e.Handover != run {
+		if e.Hook != "reload" || e.Target != target || e.Event == EventNotBegun || run != "" && e.Handover != run {
 			continue
 		}
 		// The last entry is the run's own; without it the run was cut short, or goes on.

@@ -126,6 +126,7 @@ func TestLastApplied(t *testing.T) {
 		{"both", first, 41},
 		{"the last run counts, and a pooler that is no more does not", second, 42},
 		{"one failed", append(second, entry("3", "pgbouncer", "a", EventReloaded, "43"), entry("3", "pgbouncer", "b", EventNotReloaded, "43")), 0},
+		{"the version of a later run never came", append(second, entry("3", "pgbouncer", "", EventNotBegun, "")), 42},
 		{"killed after the first of two, or still at it", append(second, entry("3", "pgbouncer", "a", EventReloaded, "43")), 0},
 		{"without a version", append(second, entry("3", "pgbouncer", "a", EventReloaded, ""), entry("3", "pgbouncer", "", EventAllReloaded, "")), 0},
 	} {

@@ -52,6 +52,7 @@ const (
 const (
 	EventReloaded    = "reloaded"
 	EventNotReloaded = "not_reloaded"
+	EventNotBegun    = "not_begun"    // the version did not come: what was applied is what it was
 	EventAllReloaded = "all_reloaded" // the end of a run: every pooler, or the server, is verified
 )
 

@@ -129,7 +129,11 @@ func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) ReloadReport {
 	}
 	if err := r.awaitVersions(ctx, targets); err != nil {
 		report.Versions = r.versionReports()
-		r.journal.add(Entry{Event: EventNotReloaded, Target: o.Target, Code: Failed, Text: err.Error()})
+		for _, target := range []string{ReloadPostgres, ReloadPgBouncer} {
+			if targets[target] {
+				r.journal.add(Entry{Event: EventNotBegun, Target: target, Code: Failed, Text: err.Error()})
+			}
+		}
 		return report.conclude([]error{err}, o.Target, rt.DryRun)
 	}
 	var all sync.WaitGroup
@@ -173,6 +177,9 @@ func (report ReloadReport) conclude(errs []error, target string, dryRun bool) Re
 	default:
 		report.Decision = what + " reloaded and verified"
 	}
+	if report.Postgres != nil && report.Postgres.notSeen != "" {
+		report.Decision += "; " + report.Postgres.notSeen
+	}
 	return report
 }
 
@@ -208,6 +215,10 @@ func (r *reload) say(target, pooler, format string, args ...any) {
 		attrs = append(attrs, "pooler", pooler)
 	}
 	r.log.Info(text, attrs...)
+	r.progress(target, pooler, text)
+}
+
+func (r *reload) progress(target, pooler, text string) {
 	if r.o.Progress != nil {
 		r.o.Progress(Step{Time: time.Now(), Target: target, Pooler: pooler, Text: text})
 	}

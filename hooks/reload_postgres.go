@@ -38,7 +38,12 @@ type PostgresReload struct {
 	FileErrors     []FileError      `json:"fileErrors,omitempty"`
 	PendingRestart []PendingSetting `json:"pendingRestart,omitempty"`
 	Error          string           `json:"error,omitempty"`
+
+	notSeen string // what could not be looked at, and is no failure
 }
+
+// byREST is PostgresReload.How where the REST API has taken the request.
+const byREST = "POST /reload"
 
 // FileError is a line of a configuration file that was not taken.
 type FileError struct {
@@ -53,7 +58,8 @@ func (e FileError) String() string {
 	if e.Line > 0 {
 		at = fmt.Sprintf("%s:%d", e.File, e.Line)
 	}
-	return strings.TrimPrefix(strings.TrimSuffix(strings.Join([]string{at, e.Name, e.Problem}, ": "), ": "), ": ")
+	parts := slices.DeleteFunc([]string{at, e.Name, e.Problem}, func(part string) bool { return part == "" })
+	return strings.Join(parts, ": ")
 }
 
 // PendingSetting is a setting that takes effect with the next restart.
@@ -108,11 +114,14 @@ func (r *reload) reloadPostgres(ctx context.Context, report *PostgresReload) err
 		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("nothing was reloaded, the local server cannot be asked: %w", err)}
 	}
 	report.LoadedBefore = before.loaded
+	if err := r.checkPatroniFiles(report); err != nil {
+		return err
+	}
 	if r.rt.DryRun {
 		report.Done = ReloadWould
 		return r.wouldReloadPostgres(ctx, report)
 	}
-	loopWait := r.loopWait(ctx)
+	loopWait, known := r.loopWait(ctx)
 	before, report.How, err = r.askPatroni(ctx, before)
 	report.LoadedBefore = before.loaded
 	if ctx.Err() != nil && err != nil {
@@ -124,18 +133,24 @@ func (r *reload) reloadPostgres(ctx context.Context, report *PostgresReload) err
 	if err != nil {
 		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("nothing was reloaded: %w", err)}
 	}
-	r.say(ReloadPostgres, "", "%s is sent; Patroni does it within its loop_wait of %s", report.How, loopWait)
+	if known {
+		r.say(ReloadPostgres, "", "%s is sent; Patroni does it within its loop_wait of %s", report.How, loopWait)
+	} else {
+		r.say(ReloadPostgres, "", "%s is sent; Patroni does it within its loop_wait, which is not known: waiting %s at most", report.How, loopWait+verifyGrace)
+	}
 	report.Done = ReloadFailed
 	err = r.awaitLoaded(ctx, report, before, loopWait+verifyGrace)
+	if f := (*fault)(nil); !known && errors.As(err, &f) {
+		f.err = fmt.Errorf("%w; its loop_wait is not known, it may be longer", f.err)
+	}
 	if ctx.Err() != nil {
 		return interrupted(ctx, report.How+" was sent, and whether it has come to effect was not waited for; Patroni may still do it")
 	}
 	// What the files say is told in both cases: it is why they were not loaded, or what of them was not.
-	wait := loopWait + writeGrace
-	if err != nil {
-		wait = 0
+	judged := r.judgeFiles(ctx, report)
+	if judged == nil && err == nil {
+		judged = r.judgeParameters(ctx, report, loopWait+writeGrace)
 	}
-	judged := r.judgeFiles(ctx, report, wait)
 	if ctx.Err() != nil {
 		return interrupted(ctx, report.How+" was sent and done, and whether all of it was taken was not looked for to the end")
 	}
@@ -226,19 +241,55 @@ func (r *reload) wouldReloadPostgres(ctx context.Context, report *PostgresReload
 	if _, err := r.patroni.Leader(asking); err != nil {
 		r.say(ReloadPostgres, "", "Patroni's REST API: %v", err)
 	} else {
-		report.How = "POST /reload"
+		report.How = byREST
 	}
-	return r.judgeFiles(ctx, report, 0)
+	if err := r.judgeFiles(ctx, report); err != nil {
+		return err
+	}
+	return r.judgeParameters(ctx, report, 0)
 }
 
-// loopWait is how long Patroni may take to begin; its default where it does not tell.
-func (r *reload) loopWait(ctx context.Context) time.Duration {
+// checkPatroniFiles reads what Patroni is about to read. Of a file that it cannot load it says nothing but in its log, and reloads the server
+// with what it had: seen from here, all is well.
+func (r *reload) checkPatroniFiles(report *PostgresReload) error {
+	var files []string
+	if file := r.rt.Config.Patroni.Config; file != "" {
+		files = append(files, filepath.Clean(file))
+	}
+	// A version's line in YAML is in Patroni's own file: nothing else that the server reads is YAML.
+	if file := r.rt.Config.Versions.Postgres.Line; slices.Contains([]string{".yml", ".yaml"}, filepath.Ext(file)) {
+		files = append(files, filepath.Clean(file))
+	}
+	var texts []string
+	for _, file := range slices.Compact(files) {
+		err := patroni.CheckConfig(file)
+		if err == nil {
+			continue
+		}
+		wrong := FileError{File: file, Problem: err.Error()}
+		if at := (*patroni.ConfigError)(nil); errors.As(err, &at) {
+			wrong.Line, wrong.Problem = at.Line, at.Problem
+			if at.Column > 0 {
+				wrong.Problem = fmt.Sprintf("column %d: %s", at.Column, at.Problem)
+			}
+		}
+		report.FileErrors = append(report.FileErrors, wrong)
+		texts = append(texts, wrong.String())
+	}
+	if texts == nil {
+		return nil
+	}
+	return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("nothing was reloaded, Patroni would go on with what it had: %s", strings.Join(texts, "; "))}
+}
+
+// loopWait is how long Patroni may take to begin. Where it does not tell, it is the default of ttl, which loop_wait is always below.
+func (r *reload) loopWait(ctx context.Context) (wait time.Duration, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, restTimeout)
 	defer cancel()
 	if dynamic, err := r.patroni.Dynamic(ctx); err == nil && dynamic.LoopWait > 0 {
-		return dynamic.LoopWait
+		return dynamic.LoopWait, true
 	}
-	return patroni.DefaultLoopWait
+	return patroni.DefaultTTL, false
 }
 
 // askPatroni asks for the reload in the first way that is open, and returns what the server had right before it was. Patroni refusing us
@@ -259,10 +310,10 @@ func (r *reload) askPatroni(ctx context.Context, before serverFiles) (_ serverFi
 	defer cancel()
 	err = r.patroni.Reload(asking)
 	if err == nil {
-		return before, "POST /reload", nil
+		return before, byREST, nil
 	}
 	if ctx.Err() != nil {
-		return before, "", interrupted(ctx, "POST /reload"+maybe)
+		return before, "", interrupted(ctx, byREST+maybe)
 	}
 	if !patroni.Unanswered(err) && !patroni.Unreachable(err) {
 		return before, "", err
@@ -354,8 +405,8 @@ func (r *reload) awaitLoaded(ctx context.Context, report *PostgresReload, before
 	return nil
 }
 
-// judgeFiles lists what the server found wrong in its files, what Patroni has not written there within wait, and what waits for a restart.
-func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload, wait time.Duration) error {
+// judgeFiles lists what the server found wrong in its files, and what waits for a restart.
+func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
 	version := r.versions[ReloadPostgres]
 	setting := r.rt.Config.Versions.Postgres.Setting
 	err := r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
@@ -383,20 +434,19 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload, wait ti
 		return &fault{problem: ProblemNotVerified, err: fmt.Errorf("whether the files are in order cannot be seen: %w", err)}
 	}
 	r.pendingByPatroni(ctx, report)
-	if len(report.FileErrors) == 0 {
-		for _, name := range r.leftOut(ctx, wait) {
-			report.FileErrors = append(report.FileErrors, FileError{File: "postgresql.parameters in the DCS", Name: name,
-				Problem: "Patroni has not written it into postgresql.conf: its value is not valid, or this version of PostgreSQL has no such setting; Patroni's log says which"})
-		}
+	return report.invalid()
+}
+
+// invalid is what the list of errors makes of the reload.
+func (p *PostgresReload) invalid() error {
+	if len(p.FileErrors) == 0 {
+		return nil
 	}
-	if len(report.FileErrors) > 0 {
-		texts := make([]string, len(report.FileErrors))
-		for i, e := range report.FileErrors {
-			texts[i] = e.String()
-		}
-		return &fault{problem: ProblemInvalidFile, err: errors.New(strings.Join(texts, "; "))}
+	texts := make([]string, len(p.FileErrors))
+	for i, e := range p.FileErrors {
+		texts[i] = e.String()
 	}
-	return nil
+	return &fault{problem: ProblemInvalidFile, err: errors.New(strings.Join(texts, "; "))}
 }
 
 // neverWritten are parameters that Patroni never writes into the files as they stand in the DCS: it has better values, or a place of
@@ -404,21 +454,36 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload, wait ti
 var neverWritten = regexp.MustCompile(`(?i)^(synchronous_standby_names|wal_keep_(segments|size)|recovery_.*|restore_command|archive_cleanup_command|` +
 	`primary_conninfo|primary_slot_name|(promote_)?trigger_file|standby_mode|pause_at_recovery_target)$`)
 
-// leftOut are the parameters that stand in the DCS and, after wait, in none of the server's files. Patroni leaves out what it knows to be
+// judgeParameters lists what stands in the DCS and, after wait, in none of the server's files. Patroni leaves out what it knows to be
 // wrong, and the rest, a configuration version too, comes into force (validator.py, 4.0.7 and 4.1.5). It may also see a change
 // in the DCS only in the loop after the one in which it reloaded.
-func (r *reload) leftOut(ctx context.Context, wait time.Duration) []string {
+//
+// Where the reload had to go another way than the REST API, nobody can be asked for the DCS. That is said, and is no failure: what was
+// asked for is done.
+func (r *reload) judgeParameters(ctx context.Context, report *PostgresReload, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
 		names, err := r.notInFiles(ctx)
-		if err != nil {
-			r.log.Debug("what Patroni has left out is not known", "error", err)
+		switch {
+		case err == nil && len(names) == 0:
+			return nil
+		case report.How != byREST && (patroni.Unanswered(err) || patroni.Unreachable(err)):
+			report.notSeen = "whether Patroni has left out a setting of the DCS was not seen: its REST API does not answer"
+			r.log.Warn(report.notSeen, "target", ReloadPostgres, "error", err)
+			r.progress(ReloadPostgres, "", report.notSeen)
+			return nil
+		case waiting.Err() == nil:
+			sleep(waiting, 500*time.Millisecond) // the server reads all of its files for each look
+			continue
+		case err != nil:
+			return &fault{problem: ProblemNotVerified, err: fmt.Errorf("whether Patroni has left out a setting of the DCS cannot be seen: %w", err)}
 		}
-		if len(names) == 0 || waiting.Err() != nil {
-			return names
+		for _, name := range names {
+			report.FileErrors = append(report.FileErrors, FileError{File: "postgresql.parameters in the DCS", Name: name,
+				Problem: "Patroni has not written it into postgresql.conf: its value is not valid, or this version of PostgreSQL has no such setting; Patroni's log says which"})
 		}
-		sleep(waiting, 200*time.Millisecond)
+		return report.invalid()
 	}
 }
 
@@ -431,20 +496,20 @@ func (r *reload) notInFiles(ctx context.Context) (names []string, err error) {
 	}
 	server, _ := dynamic.Raw["postgresql"].(map[string]any)
 	parameters, _ := server["parameters"].(map[string]any)
+	var written map[string]bool
 	err = r.rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
-		for _, name := range slices.Sorted(maps.Keys(parameters)) {
-			if _, set := dynamic.Setting(name); !set || neverWritten.MatchString(name) {
-				continue
-			}
-			if _, ok, err := conn.FileSetting(ctx, name); err != nil {
-				return err
-			} else if !ok {
-				names = append(names, name)
-			}
-		}
-		return nil
+		written, err = conn.FileSettingNames(ctx)
+		return err
 	})
-	return names, err
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		if _, set := dynamic.Setting(name); set && !neverWritten.MatchString(name) && !written[strings.ToLower(name)] {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // pendingByPatroni adds what Patroni knows: it gives some parameters (max_connections and its like) on the command line, and the

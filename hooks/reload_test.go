@@ -183,3 +183,44 @@ func TestReloadWaitsForBoth(t *testing.T) {
 		t.Errorf("applied: %v, %v", v, err)
 	}
 }
+
+// Where one version will not come, nobody waits for the other.
+func TestReloadGivesUp(t *testing.T) {
+	t.Parallel()
+	for _, wrong := range []string{ReloadPostgres, ReloadPgBouncer} {
+		rt := newRuntime(t, nil)
+		newFakePatroni(t, rt, "running")
+		rt.Config.Poolers = []config.Pooler{{DSN: "postgres://nobody@127.0.0.1:1/pgbouncer"}}
+		dir := t.TempDir()
+		old, bad := filepath.Join(dir, "old"), filepath.Join(dir, "bad")
+		for path, text := range map[string]string{old: "41\n", bad: "v42\n"} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rt.Config.Versions.Postgres.File, rt.Config.Versions.PgBouncer.File = old, bad
+		late := 0
+		if wrong == ReloadPostgres {
+			rt.Config.Versions.Postgres.File, rt.Config.Versions.PgBouncer.File = bad, old
+			late = 1
+		}
+		want := configversion.Version(42)
+		start := time.Now()
+		r := Reload(t.Context(), rt, ReloadOptions{Version: &want, Timeout: 30 * time.Second})
+		if took := time.Since(start); r.Code != Failed || r.Problem != ProblemVersionInvalid || r.Poolers != nil || r.Postgres != nil || took > 15*time.Second {
+			t.Errorf("%s, after %s: %d %s: %+v", wrong, took, r.Code, r.Problem, r)
+		}
+		if !strings.Contains(r.Decision, "3 bytes that are no number") || !strings.Contains(r.Decision, "given up because of "+wrong+": nothing was reloaded; waited for configuration version 42") {
+			t.Errorf("%s: %s", wrong, r.Decision)
+		}
+		if v := r.Versions[late]; v.Target == wrong || v.Seen != nil && *v.Seen != 41 || !strings.Contains(v.Error, "given up") {
+			t.Errorf("%s: %+v", wrong, v)
+		}
+		// An entry for each that was asked for: metrics and status know no target "all".
+		entries, err := ReadJournal(rt.Config.StateDir, 100)
+		if err != nil || len(entries) != 2 || entries[0].Target != ReloadPostgres || entries[1].Target != ReloadPgBouncer ||
+			entries[0].Event != EventNotBegun || entries[1].Event != EventNotBegun {
+			t.Errorf("%s: %v, %+v", wrong, err, entries)
+		}
+	}
+}

@@ -92,11 +92,18 @@ func fileSource(v config.VersionSource) configversion.Source {
 	return nil
 }
 
-// awaitVersions blocks until every target's version has arrived, or returns a fault: then nothing has been reloaded. Without
-// a version asked for, it reads what is there.
+// hopeless is why a version is not waited for any more: that of another target will not come.
+type hopeless struct{ target string }
+
+func (e hopeless) Error() string { return "given up because of " + e.target }
+
+// awaitVersions blocks until every target's version has arrived, or returns a fault: then nothing has been reloaded. Where one will not come,
+// the other is not waited for. Without a version asked for, it reads what is there.
 func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) error {
 	ctx, cancel := context.WithDeadline(ctx, r.deadline)
 	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	sources := map[string]configversion.Source{}
 	if targets[ReloadPostgres] {
 		sources[ReloadPostgres] = r.postgresVersion()
@@ -117,6 +124,9 @@ func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) err
 			report.Seen, errs[i] = r.awaitVersion(ctx, source, report)
 			if errs[i] != nil {
 				report.Error = errs[i].Error()
+			}
+			if f := (*fault)(nil); errors.As(errs[i], &f) && f.problem == ProblemVersionInvalid {
+				giveUp(hopeless{target})
 			}
 		})
 	}
@@ -146,7 +156,12 @@ func (r *reload) awaitVersion(ctx context.Context, source configversion.Source, 
 		r.say(report.Target, "", "configuration version %d is there (asked for %d, after %s)", version, *r.o.Version, elapsed(start))
 		return &version, nil
 	case errors.Is(ctx.Err(), context.Canceled): // the deadline of all is another cause
-		fault := &fault{problem: ProblemVersionTimeout, err: fmt.Errorf("%s: %w: nothing was reloaded; waited for configuration version %d", report.Target, errInterrupted, *r.o.Version)}
+		fault := &fault{problem: ProblemVersionTimeout}
+		why := errInterrupted
+		if other := (hopeless{}); errors.As(context.Cause(ctx), &other) {
+			fault.problem, why = ProblemVersionInvalid, other
+		}
+		fault.err = fmt.Errorf("%s: %w: nothing was reloaded; waited for configuration version %d", report.Target, why, *r.o.Version)
 		if errors.As(err, &late) && late.Seen {
 			fault.err = fmt.Errorf("%w, %s has %d", fault.err, source, late.Last)
 			return &late.Last, fault

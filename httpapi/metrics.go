@@ -122,17 +122,10 @@ func (m *metrics) journal(e hooks.Entry) {
 	case hooks.EventResumed:
 		m.endPauses(e)
 	case hooks.EventReloaded:
-		m.reloads.WithLabelValues(target(e.Target), "succeeded").Inc()
-	case hooks.EventNotReloaded:
-		m.reloads.WithLabelValues(target(e.Target), "failed").Inc()
+		m.reloads.WithLabelValues(clip(e.Target, 20), "succeeded").Inc()
+	case hooks.EventNotReloaded, hooks.EventNotBegun:
+		m.reloads.WithLabelValues(clip(e.Target, 20), "failed").Inc()
 	}
-}
-
-func target(name string) string {
-	if name == "" {
-		return "all"
-	}
-	return clip(name, 20)
 }
 
 // endPauses: who resumes a pooler ends every pause of it.

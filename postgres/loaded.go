@@ -77,6 +77,27 @@ func (c *Conn) FileSetting(ctx context.Context, name string) (value string, ok b
 	return r[0].text(), true, nil
 }
 
+// FileSettingNames are the names, in lower case, of all settings in the files as they are on disk now. It needs the rights of
+// [Conn.FileErrors]; a [*GrantError] says which are missing. The server reads the files once for it.
+func (c *Conn) FileSettingNames(ctx context.Context) (map[string]bool, error) {
+	if err := c.mayRead(ctx, fileSettings); err != nil {
+		return nil, err
+	}
+	results, err := c.query(ctx, "select distinct lower(name) from pg_file_settings where name is not null")
+	if err != nil {
+		return nil, err
+	}
+	all, err := rows(results, 0, 1)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]bool, len(all))
+	for _, r := range all {
+		names[r.text()] = true
+	}
+	return names, nil
+}
+
 // FileError is a line of a configuration file that the server does not take.
 type FileError struct {
 	File    string // as the server calls it
@@ -156,7 +177,7 @@ func (c *Conn) mayRead(ctx context.Context, views ...view) error {
 
 // FileErrors lists what the server does not take of its files as they are on disk now: postgresql.conf and what it
 // includes, pg_hba.conf, and from 15 on pg_ident.conf. A setting that only waits for a restart is none; see
-// [Conn.PendingRestart]. What this user may not read is told by a [*GrantError] beside what could be read. It blocks for up to
+// [Conn.PendingRestart]. Nor is a line of pg_hba.conf that is loaded and cannot match, such as hostssl with ssl = off. What this user may not read is told by a [*GrantError] beside what could be read. It blocks for up to
 // 6 round trips. PostgreSQL reads the files for it in this session; nothing is loaded.
 func (c *Conn) FileErrors(ctx context.Context) ([]FileError, error) {
 	r, err := c.value(ctx, "select current_setting('server_version_num')")
@@ -185,10 +206,10 @@ func (c *Conn) FileErrors(ctx context.Context) ([]FileError, error) {
 	}
 	err = ask(fileSettings, func() ([]FileError, error) { return c.settingErrors(ctx) })
 	if err == nil {
-		err = ask(hbaRules, func() ([]FileError, error) { return c.authErrors(ctx, hbaRules, "hba_file", version) })
+		err = ask(hbaRules, func() ([]FileError, error) { return c.authErrors(ctx, hbaRules, "hba_file", "type", version) })
 	}
 	if err == nil && version >= 150000 {
-		err = ask(identMaps, func() ([]FileError, error) { return c.authErrors(ctx, identMaps, "ident_file", version) })
+		err = ask(identMaps, func() ([]FileError, error) { return c.authErrors(ctx, identMaps, "ident_file", "map_name", version) })
 	}
 	if err == nil && len(denied.Missing) > 0 {
 		err = denied
@@ -290,13 +311,17 @@ func (k kind) hint() string {
 	return ""
 }
 
-func (c *Conn) authErrors(ctx context.Context, v view, setting string, version int) ([]FileError, error) {
+// authErrors are the lines without the column that every line has which the server could make something of. Others may have an error too,
+// and are loaded: "hostssl record cannot match because SSL is disabled" (hba.c, 15 to 18). And a line may be refused for
+// a reason that stands in the server's log only.
+func (c *Conn) authErrors(ctx context.Context, v view, setting, parsed string, version int) ([]FileError, error) {
 	// In pg_settings a file's name is just not there for who may not see it; current_setting() would fail.
 	file := "(select setting from pg_settings where name = '" + setting + "')"
 	if version >= 160000 {
 		file = "coalesce(file_name, " + file + ")"
 	}
-	results, err := c.query(ctx, "select coalesce("+file+", '"+setting+"'), line_number, error from "+v.name+" where error is not null order by 1, 2")
+	results, err := c.query(ctx, "select coalesce("+file+", '"+setting+"'), line_number, case when error like '%record cannot match because%' then null else error end from "+
+		v.name+" where "+parsed+" is null order by 1, 2")
 	if unreadable := (*pgconn.PgError)(nil); errors.As(err, &unreadable) && (strings.HasPrefix(unreadable.Code, "58") || unreadable.Code == "42501" || unreadable.Code == "F0000") {
 		name, _, asked := c.Setting(ctx, setting)
 		if asked != nil {
@@ -316,6 +341,9 @@ func (c *Conn) authErrors(ctx context.Context, v view, setting string, version i
 		e := FileError{File: r.text(), Line: int(r.int()), Problem: withoutValues(oneLine(r.text()))}
 		if r.err != nil {
 			return nil, r.err
+		}
+		if e.Problem == "" {
+			e.Problem = "not taken; the server's log says why"
 		}
 		out = append(out, e)
 	}

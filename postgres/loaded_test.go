@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,18 +54,14 @@ func (f *files) write(t *testing.T, conf, hba string) {
 // reload signals the server and blocks until it has read the files, which its log says.
 func (f *files) reload(t *testing.T) (took time.Duration, moved bool) {
 	t.Helper()
-	before, err := os.ReadFile(f.pg.Log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := f.log(t)
 	loaded := f.loadTime(t)
 	start := time.Now()
 	if err := syscall.Kill(f.pg.PID, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the SIGHUP is in the log", func() bool {
-		now, err := os.ReadFile(f.pg.Log)
-		return err == nil && strings.Contains(string(now[len(before):]), "received SIGHUP")
+		return strings.Contains(strings.TrimPrefix(f.log(t), before), "received SIGHUP")
 	})
 	// Where it moves, it does so within milliseconds; that it never will cannot be waited for.
 	for deadline := start.Add(time.Second); time.Now().Before(deadline); {
@@ -73,6 +70,15 @@ func (f *files) reload(t *testing.T) (took time.Duration, moved bool) {
 		}
 	}
 	return 0, false
+}
+
+func (f *files) log(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(f.pg.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func (f *files) loadTime(t *testing.T) time.Time {
@@ -167,6 +173,11 @@ func fileErrors(t *testing.T, f *files) {
 			{File: f.hba, Line: hbaAt + 1, Problem: `invalid authentication method "scramm"`},
 			{File: f.hba, Line: hbaAt + 2, Problem: "authentication option not in name=value format"},
 			{File: f.hba, Line: hbaAt + 3, Problem: `invalid connection type "hosts"`}}},
+		// ssl is off: the first is loaded with a warning. The last has no words for its error in 17 and 18.
+		{"hostssl without ssl", "", "hostssl all all 10.0.0.0/8 scram-sha-256\nhostgssenc all all all gss\ninclude_if_exists nosuch.conf\n", true, nil},
+		{"beside hostssl without ssl", "", "hostssl all all all trust\nhostssl all all 10.0.0.0/33 trust\nhostssl all all all trust clientcert=hunter2\n", true, []postgres.FileError{
+			{File: f.hba, Line: hbaAt + 2, Problem: "invalid CIDR mask in address ***"},
+			{File: f.hba, Line: hbaAt + 3, Problem: "not taken; the server's log says why"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f.write(t, c.conf, c.hba)
@@ -184,8 +195,14 @@ func fileErrors(t *testing.T, f *files) {
 					t.Errorf("a secret: %v", got)
 				}
 				if when == "before" {
+					log := f.log(t)
 					if took, moved := f.reload(t); moved != c.moves {
 						t.Errorf("the load time moved: %v (%s)", moved, took)
+					}
+					// What the server itself says of the file as a whole.
+					refused := strings.Contains(strings.TrimPrefix(f.log(t), log), f.hba+" was not reloaded")
+					if bad := slices.ContainsFunc(c.want, func(e postgres.FileError) bool { return e.File == f.hba }); bad != refused {
+						t.Errorf("pg_hba.conf is refused: %v", refused)
 					}
 				}
 			}
@@ -228,6 +245,9 @@ func settings(t *testing.T, f *files) {
 		if v, ok, err := c.Setting(ctx, name); v != want || !ok || err != nil {
 			t.Errorf("%s: %q, %v, %v", name, v, ok, err)
 		}
+	}
+	if names, err := c.FileSettingNames(ctx); err != nil || !names["pgbaton.config_version"] || !names["shared_buffers"] || names["PgBaton.Config_Version"] || names["autovacuum"] {
+		t.Errorf("names: %v, %v", names, err)
 	}
 	// A syntax error behind it: it is on disk, and not loaded.
 	f.write(t, "pgbaton.config_version = '43'\n= =\n", "")
@@ -314,6 +334,9 @@ func rights(t *testing.T, f *files) {
 	}
 	t.Log(err)
 	if _, _, err := connect(t, weak).FileSetting(ctx, "work_mem"); !errors.As(err, &grant) || len(grant.Missing) != 2 {
+		t.Errorf("%v", err)
+	}
+	if _, err := connect(t, weak).FileSettingNames(ctx); !errors.As(err, &grant) || len(grant.Missing) != 2 {
 		t.Errorf("%v", err)
 	}
 	// The advice is enough, and half of it is not.
