@@ -37,7 +37,7 @@ type Pooler struct {
 	Password  string // from password_file; "" leaves it to the DSN, pgpass or PGPASSWORD
 	Resolve   string // "all" (default): every address behind the name; "one": only the first
 	Databases Databases
-	Pidfile   string // co-located: signals when the console does not answer
+	Pidfile   string // co-located: signals when the console does not answer; of several addresses, only this host's
 	Config    string // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
 }
 

@@ -83,6 +83,16 @@ func (l Line) Read(ctx context.Context) (Version, error) {
 	return v, err
 }
 
+// InText is the version that a text says in the lines that [Line] looks for, for who has read the file already. name is the file's, for
+// errors: those of [Line.Read].
+func InText(name, text string) (Version, error) {
+	v, err := scan(strings.NewReader(text))
+	if err != nil {
+		err = fmt.Errorf("%s%w", name, err)
+	}
+	return v, err
+}
+
 // scan's own errors begin with what follows the file's name: ":17: ", or ": ".
 func scan(r io.Reader) (Version, error) {
 	var (

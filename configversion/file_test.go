@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,5 +158,22 @@ func TestNotAFile(t *testing.T) {
 	cancel()
 	if _, err := (File{at("plain")}).Read(ended); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// A text says what a file with it says, errors and all.
+func TestInText(t *testing.T) {
+	dir := t.TempDir()
+	for i, text := range []string{
+		"; config-version: 42\n[pgbouncer]\n", "\n\n# Config-Version:7", "", "[pgbouncer]\n", "; config-version: 1\n; config-version: 2\n",
+		"x\n; config-version: 4x\n", "; config-version: 4\n; config-version:", "config-version: 4\n", "\xef\xbb\xbf; config-version: 9\n",
+	} {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		want, wantErr := Line{path}.Read(t.Context())
+		got, err := InText(path, text)
+		if got != want || fmt.Sprint(err) != fmt.Sprint(wantErr) || errors.Is(err, ErrAbsent) != errors.Is(wantErr, ErrAbsent) {
+			t.Errorf("%q: %d, %v; in a file %d, %v", text, got, err, want, wantErr)
+		}
 	}
 }

@@ -12,9 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// kubelet writes a volume as one does. It returns when ..data was moved.
+type kubelet func(volume string, payload map[string]string) (swapped time.Time, err error)
+
 // kubeletWrite does to a volume what the kubelet's AtomicWriter.Write does, step by step and with its modes (source:
-// pkg/volume/util/atomic_writer.go of Kubernetes, in the form that makes what users see after the swap; older ones made it before). It returns when ..data was moved.
+// pkg/volume/util/atomic_writer.go of Kubernetes), in the form that makes what users see after the swap.
 func kubeletWrite(volume string, payload map[string]string) (swapped time.Time, err error) {
+	return atomicWrite(volume, payload, false)
+}
+
+// olderKubeletWrite makes the links that users see before the swap; for a moment those of the first payload lead nowhere.
+func olderKubeletWrite(volume string, payload map[string]string) (swapped time.Time, err error) {
+	return atomicWrite(volume, payload, true)
+}
+
+func atomicWrite(volume string, payload map[string]string, visibleFirst bool) (swapped time.Time, err error) {
 	data := filepath.Join(volume, "..data")
 	old, err := os.Readlink(data)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -54,6 +66,11 @@ func kubeletWrite(volume string, payload map[string]string) (swapped time.Time, 
 			return swapped, err
 		}
 	}
+	if visibleFirst {
+		if err := makeVisible(volume, payload); err != nil {
+			return swapped, err
+		}
+	}
 	if err := os.Symlink(filepath.Base(stamped), filepath.Join(volume, "..data_tmp")); err != nil {
 		return swapped, err
 	}
@@ -61,12 +78,9 @@ func kubeletWrite(volume string, payload map[string]string) (swapped time.Time, 
 	if err := os.Rename(filepath.Join(volume, "..data_tmp"), data); err != nil {
 		return swapped, err
 	}
-	for name := range payload {
-		top, _, _ := strings.Cut(name, "/")
-		if _, err := os.Readlink(filepath.Join(volume, top)); errors.Is(err, fs.ErrNotExist) {
-			if err := os.Symlink(filepath.Join("..data", top), filepath.Join(volume, top)); err != nil {
-				return swapped, err
-			}
+	if !visibleFirst {
+		if err := makeVisible(volume, payload); err != nil {
+			return swapped, err
 		}
 	}
 	for _, name := range stale {
@@ -82,6 +96,19 @@ func kubeletWrite(volume string, payload map[string]string) (swapped time.Time, 
 	return swapped, nil
 }
 
+// makeVisible makes the links that users see, where they are missing.
+func makeVisible(volume string, payload map[string]string) error {
+	for name := range payload {
+		top, _, _ := strings.Cut(name, "/")
+		if _, err := os.Readlink(filepath.Join(volume, top)); errors.Is(err, fs.ErrNotExist) {
+			if err := os.Symlink(filepath.Join("..data", top), filepath.Join(volume, top)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func inPayload(payload map[string]string, rel string) bool {
 	for name := range payload {
 		if name == rel || strings.HasPrefix(name, rel+"/") {
@@ -91,14 +118,22 @@ func inPayload(payload map[string]string, rel string) bool {
 	return false
 }
 
-// The stand-in leaves behind what a kubelet leaves.
+// The stand-ins leave behind what a kubelet leaves.
 func TestKubeletWrite(t *testing.T) {
+	for name, write := range kubelets {
+		t.Run(name, func(t *testing.T) { leavesBehind(t, write) })
+	}
+}
+
+var kubelets = map[string]kubelet{"newer": kubeletWrite, "older": olderKubeletWrite}
+
+func leavesBehind(t *testing.T, write kubelet) {
 	volume := t.TempDir()
 	for _, payload := range []map[string]string{
 		{"version": "1", "gone": "x", "deep/er/file": "y"},
 		{"version": "2", "deep/er/file": "y"},
 	} {
-		if _, err := kubeletWrite(volume, payload); err != nil {
+		if _, err := write(volume, payload); err != nil {
 			t.Fatal(err)
 		}
 	}

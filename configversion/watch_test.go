@@ -120,21 +120,23 @@ const swaps = 100
 // Each swap is made when the one before was seen: none may be missed, and none be seen wrong. At once after it, the rest between two reads
 // is in the time that is logged; after a rest, as kubelets write, it is not.
 func TestKubeletSwaps(t *testing.T) {
-	for name, m := range mounts(t) {
-		t.Run(name+" at once", func(t *testing.T) { swapsSeen(t, m, 0) })
-	}
-	for name, m := range mounts(t) {
-		t.Run(name+" rested", func(t *testing.T) { swapsSeen(t, m, 2*rest) })
+	for kind, write := range kubelets {
+		for name, m := range mounts(t) {
+			t.Run(kind+" "+name+" at once", func(t *testing.T) { swapsSeen(t, m, write, 0) })
+		}
+		for name, m := range mounts(t) {
+			t.Run(kind+" "+name+" rested", func(t *testing.T) { swapsSeen(t, m, write, 2*rest) })
+		}
 	}
 }
 
-func swapsSeen(t *testing.T, m mounted, between time.Duration) {
+func swapsSeen(t *testing.T, m mounted, write kubelet, between time.Duration) {
 	sights := watching(t, m.source, fsnotify.NewWatcher)
 	expectAbsent(t, sights)
 	var took []time.Duration
 	for n := 1; n <= swaps; n++ {
 		<-time.After(between)
-		at, err := kubeletWrite(m.volume, m.payload(n))
+		at, err := write(m.volume, m.payload(n))
 		must(t, err)
 		took = append(took, expect(t, sights, Version(n)).at.Sub(at))
 	}
@@ -182,36 +184,45 @@ func TestKubeletSwapsAtFullSpeed(t *testing.T) {
 
 // A read that meets the kubelet's clean-up is not an absent file: reads without a pause while swaps go on without a pause.
 func TestReadDuringSwaps(t *testing.T) {
-	for name, m := range mounts(t) {
-		t.Run(name, func(t *testing.T) {
-			_, err := kubeletWrite(m.volume, m.payload(1))
-			must(t, err)
-			var ended atomic.Bool
-			wrote := make(chan error, 1)
-			go func() {
-				defer ended.Store(true)
-				for n := 2; n <= 1000; n++ {
-					if _, err := kubeletWrite(m.volume, m.payload(n)); err != nil {
-						wrote <- err
-						return
-					}
-				}
-				wrote <- nil
-			}()
-			var before Version
-			reads := 0
-			for !ended.Load() {
-				v, err := m.source.Read(t.Context())
-				if err != nil || v < before {
-					t.Errorf("read %d, %v after %d", v, err, before)
-					break
-				}
-				before = v
-				reads++
+	for kind, write := range kubelets {
+		for name, m := range mounts(t) {
+			t.Run(kind+" "+name, func(t *testing.T) { readsDuringSwaps(t, m, write) })
+		}
+	}
+}
+
+func readsDuringSwaps(t *testing.T, m mounted, write kubelet) {
+	_, err := write(m.volume, m.payload(1))
+	must(t, err)
+	const enough = 500 // of each
+	var reads atomic.Int64
+	var ended atomic.Bool
+	wrote := make(chan error, 1)
+	go func() {
+		defer ended.Store(true)
+		for n := 2; n <= 2*enough || reads.Load() < enough; n++ {
+			if _, err := write(m.volume, m.payload(n)); err != nil || t.Context().Err() != nil {
+				wrote <- err
+				return
 			}
-			must(t, <-wrote)
-			t.Logf("%d reads", reads)
-		})
+		}
+		wrote <- nil
+	}()
+	var before Version
+	for !ended.Load() {
+		v, err := m.source.Read(t.Context())
+		if err != nil || v < before {
+			t.Errorf("read %d, %v after %d", v, err, before)
+			reads.Store(enough)
+			break
+		}
+		before = v
+		reads.Add(1)
+	}
+	must(t, <-wrote)
+	t.Logf("%d reads", reads.Load())
+	if reads.Load() < enough {
+		t.Errorf("only %d reads", reads.Load())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -164,6 +165,22 @@ func TestReloadPgBouncer(t *testing.T) {
 				c.t.Errorf("%s", r)
 			}
 		})
+		c.in("another file than its own", func(c *cluster) {
+			c.must(p1.WriteConfig(databases, map[string]string{"default_pool_size": "94"}))
+			text := p1.ConfigText(databases, map[string]string{"default_pool_size": "95"})
+			c.must(c.write(copied, text))
+			defer original(c)
+			line := slices.IndexFunc(strings.Split(text, "\n"), func(s string) bool { return strings.HasPrefix(s, "default_pool_size") }) + 1
+			r := c.reload(m, c.yaml(one), "pgbouncer")
+			c.ends(r, 1, hooks.ProblemNotApplied, fmt.Sprintf("/callbacks/%s:%d: default_pool_size", copied, line))
+			want := hooks.SettingDifference{File: "/callbacks/" + copied, Line: line, Key: "default_pool_size", Want: "95", Running: "94"}
+			if p := c.pooler(r, p1.Address); !slices.Equal(p.NotApplied, []hooks.SettingDifference{want}) || p.Verified || p.Done != hooks.ReloadFailed {
+				c.t.Errorf("want %+v: %s", want, r)
+			}
+			if size := c.setting(p1, "default_pool_size"); size != "94" {
+				c.t.Errorf("default_pool_size is %s", size)
+			}
+		})
 		c.in("syntax error", func(c *cluster) {
 			write(c, map[string]string{"default_pool_size": "95"})
 			defer original(c)
@@ -288,12 +305,12 @@ default_pool_size = %s
 			c.t.Fatalf("%s: exit code %d: %s%s", script, r.ExitCode, r.Stdout, r.Stderr)
 		}
 	}
-	find := func(c *cluster, text string) lab.Process {
+	find := func(c *cluster, command string) lab.Process {
 		c.t.Helper()
 		var p lab.Process
-		c.eventually(5*time.Second, text+" runs", func() error {
+		c.eventually(5*time.Second, command+" runs", func() error {
 			var ok bool
-			if p, ok = m.FindProcess(text); !ok {
+			if p, ok = m.FindProcess(command); !ok || p.Cmdline() != command { // not yet, it is still the shell's or env's
 				return errNotYet
 			}
 			return nil
@@ -385,9 +402,13 @@ default_pool_size = %s
 		{"stale pidfile, another program of that name", "/tmp/own/bin/pgbouncer 6002", "no handler"},
 	} {
 		c.in(other.name, func(c *cluster) {
-			shell(c, "mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && "+other.command+" >/dev/null 2>&1 & echo $! >/tmp/own/stale.pid")
+			// Where the tests were started under nohup, it would ignore SIGHUP, and its living on would show nothing.
+			shell(c, "mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && env --default-signal=HUP "+other.command+" >/dev/null 2>&1 & echo $! >/tmp/own/stale.pid")
 			victim := find(c, other.command)
 			defer func() { _ = victim.Kill(syscall.SIGKILL) }()
+			if ignoresHUP(c, victim) {
+				c.t.Fatalf("process %d ignores SIGHUP", victim.PID)
+			}
 			c.must(c.write("stale.pid", fmt.Sprintln(c.inside(victim))))
 			r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: /callbacks/stale.pid", "config: /callbacks/own.ini")), "pgbouncer")
 			c.ends(r, 1, hooks.ProblemUnreachable, other.says)
@@ -403,6 +424,22 @@ default_pool_size = %s
 			}
 		})
 	}
+}
+
+// ignoresHUP reads SigIgn.
+func ignoresHUP(c *cluster, p lab.Process) bool {
+	c.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	c.must(err)
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "SigIgn:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			c.must(err)
+			return mask>>(uint(syscall.SIGHUP)-1)&1 == 1
+		}
+	}
+	c.t.Fatalf("process %d has no SigIgn", p.PID)
+	return false
 }
 
 // reloadsDuringPauses counts by a pooler's log.

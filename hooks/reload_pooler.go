@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
@@ -27,6 +28,7 @@ type poolerReload struct {
 	path    string       // of its file; "" when that is not known
 	root    string       // in front of path
 	before  []pgb.Setting
+	late    error // its own file is not the version that was asked for
 }
 
 func (x *poolerReload) close() {
@@ -43,7 +45,16 @@ func (x *poolerReload) letGo() {
 	}
 }
 
-// errHeld: a handover has begun since the last look.
+// forget lets go of a process that has ended, and of all that was its own.
+func (x *poolerReload) forget() {
+	x.close()
+	x.console, x.peer, x.before, x.path, x.root = nil, nil, nil, "", ""
+	x.report.File = ""
+}
+
+func (x *poolerReload) ended() bool { return x.process != nil && x.process.Ended() }
+
+// errHeld: a handover has begun since the last look, or another process has taken the place of the one that was looked at.
 var errHeld = errors.New("held")
 
 // errInterrupted: the caller has gone.
@@ -78,7 +89,7 @@ func (x *poolerReload) run(ctx context.Context) error {
 		// The file may have changed between the look at it and the RELOAD: once more, with the file as it is now. And the pooler may have a
 		// copy of its own, which arrives later than ours. (That its address is a loopback one says nothing about that: so is a sidecar's.)
 		if attempt > 1 {
-			if x.o.Version == nil || x.process != nil || waiting.Err() != nil {
+			if x.o.Version == nil || x.process != nil && x.late == nil || waiting.Err() != nil {
 				return err
 			}
 			x.say(ReloadPgBouncer, x.Name, "its own file may not have arrived yet, reloading it again in %s: %v", delay, err)
@@ -93,7 +104,15 @@ func (x *poolerReload) run(ctx context.Context) error {
 
 // once reads and checks the file, reloads, and verifies.
 func (x *poolerReload) once(ctx context.Context) error {
+	if x.ended() { // it was restarted while a handover was waited for
+		if err := x.connect(ctx); err != nil {
+			return err
+		}
+	}
 	file, err := x.readFile()
+	if x.ended() {
+		return errHeld // what was read may be nobody's
+	}
 	if err == nil {
 		err = x.check(file)
 	}
@@ -112,6 +131,9 @@ func (x *poolerReload) once(ctx context.Context) error {
 
 // connect finds who can be asked, which process it is, and where its file is. The error says that nobody can be told to reload.
 func (x *poolerReload) connect(ctx context.Context) error {
+	if x.ended() {
+		x.forget()
+	}
 	err := pgb.ErrNoConsole
 	if x.HasConsole() {
 		asking, cancel := context.WithTimeout(ctx, consoleTimeout)
@@ -121,16 +143,22 @@ func (x *poolerReload) connect(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w", errInterrupted)}
 	}
-	if x.refused = err; err == nil {
-		x.console = x.Pooler
-		x.findFile()
-		return nil
+	if err != nil {
+		return x.goRound(ctx, err)
 	}
-	x.console = nil
-	if err := x.findProcess(err); err != nil {
+	x.refused, x.console = nil, x.Pooler
+	x.findFile(ctx)
+	return nil
+}
+
+// goRound is the way round a console that does not answer, or that does not let us reload: its process, by a signal.
+func (x *poolerReload) goRound(ctx context.Context, console error) error {
+	x.refused, x.console = console, nil
+	err := x.findProcess(console)
+	if err != nil {
 		return err
 	}
-	if x.path = x.Config; x.path == "" {
+	if x.path, x.root = x.Config, ""; x.path == "" {
 		if x.path, x.root, err = x.process.ConfigFile(); err != nil {
 			x.path = x.rt.Config.Versions.PgBouncer.Line
 		}
@@ -140,11 +168,11 @@ func (x *poolerReload) connect(ctx context.Context) error {
 
 // findFile finds the file of a pooler whose console answers. A process of this machine is the pooler's when it was started with the file
 // that the console names, and listens where the console does.
-func (x *poolerReload) findFile() {
+func (x *poolerReload) findFile(ctx context.Context) {
 	theirs := setting(x.before, "conffile")
 	why := "its file cannot be seen from here"
 	if x.Local() && x.process == nil {
-		path, root, err := x.tie(theirs)
+		path, root, err := x.tie(ctx, theirs)
 		if err == nil {
 			x.path, x.root = path, root
 		} else {
@@ -163,7 +191,7 @@ func (x *poolerReload) findFile() {
 	}
 }
 
-func (x *poolerReload) tie(theirs string) (path, root string, err error) {
+func (x *poolerReload) tie(ctx context.Context, theirs string) (path, root string, err error) {
 	switch {
 	case x.Pidfile != "":
 		x.process, err = pgb.OpenPidfile(x.Pidfile)
@@ -182,18 +210,23 @@ func (x *poolerReload) tie(theirs string) (path, root string, err error) {
 		return "", "", fmt.Errorf("process %d was started with %s", x.process.PID, path)
 	}
 	// What is wrong with the file is told when it is read.
-	if file, err := pgb.ReadFile(path, root); err == nil && x.Pidfile == "" && portOf(file) != setting(x.before, "listen_port") {
-		return "", "", fmt.Errorf("the file of process %d says port %s", x.process.PID, portOf(file))
+	file, err := pgb.ReadFile(path, root)
+	if running := setting(x.before, "listen_port"); err == nil && x.Pidfile == "" && portOf(file) != running {
+		// The file is another pooler's, or has changed since the start; then the process listens where the console says.
+		if _, err := x.askPeer(ctx, running, setting(x.before, "unix_socket_dir")); err != nil {
+			return "", "", fmt.Errorf("the file of process %d says port %s, and on %s it does not answer: %w", x.process.PID, portOf(file), running, err)
+		}
 	}
 	return path, root, nil
 }
 
-// portOf is where the file says that the pooler listens.
+// portOf is where the file says that the pooler listens, as SHOW CONFIG would show it.
 func portOf(file *pgb.File) string {
-	if value, _, _, ok := file.Setting("listen_port"); ok {
-		return value
+	if port, ok := file.Port(); ok {
+		return strconv.Itoa(int(port))
 	}
-	return "6432" // PgBouncer's own, 1.18 to 1.26
+	value, _, _, _ := file.Setting("listen_port")
+	return strconv.Quote(value)
 }
 
 func setting(settings []pgb.Setting, key string) string {
@@ -233,29 +266,58 @@ func (x *poolerReload) findProcess(console error) error {
 	return nil
 }
 
-// connectPeer opens the process's own socket, where our password does not count, and makes sure that the process is the pooler: the
-// running port, or else the file's, is the one of the console's address.
+// askPeer asks the process's own socket, where our password does not count, and keeps it where it answers.
+func (x *poolerReload) askPeer(ctx context.Context, port, dir string) ([]pgb.Setting, error) {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := x.process.PeerConsoleAt(dir, uint16(n))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	defer cancel()
+	running, err := peer.Settings(ctx)
+	if err != nil {
+		peer.Close()
+		return nil, err
+	}
+	if x.peer != nil {
+		x.peer.Close()
+	}
+	x.peer = peer
+	return running, nil
+}
+
+// connectPeer opens the process's own socket, and makes sure that the process is the pooler: the running port, or else the file's, is the
+// one of the console's address.
 func (x *poolerReload) connectPeer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
-	port := ""
+	want, port := strconv.Itoa(int(x.Port())), ""
+	var sockets [][2]string // port and folder, the surest first: the file may have changed since the process was started
+	if x.before != nil {
+		sockets = append(sockets, [2]string{setting(x.before, "listen_port"), setting(x.before, "unix_socket_dir")})
+	}
 	if x.path != "" {
 		if file, err := pgb.ReadFile(x.path, x.root); err == nil {
 			port = portOf(file)
-			if x.peer == nil {
-				x.peer, err = x.process.PeerConsole(file)
-			}
-			if err == nil {
-				x.before, err = x.peer.Settings(ctx)
-			}
-			if err == nil {
-				x.console, port = x.peer, setting(x.before, "listen_port")
-			} else {
-				x.log.Debug("the process's own socket does not answer either", "pooler", x.Name, "error", err)
+			sockets = append(sockets, [2]string{port, file.SocketDir()})
+			if x.HasConsole() && port != want {
+				sockets = append(sockets, [2]string{want, file.SocketDir()})
 			}
 		}
 	}
-	if want := strconv.Itoa(int(x.Port())); x.HasConsole() && port != "" && port != want {
+	for _, at := range sockets {
+		running, err := x.askPeer(ctx, at[0], at[1])
+		if err == nil {
+			x.console, x.before, port = x.peer, running, setting(running, "listen_port")
+			break
+		}
+		x.log.Debug("the process's own socket does not answer either", "pooler", x.Name, "port", at[0], "error", err)
+	}
+	if x.HasConsole() && port != "" && port != want {
 		pid := x.process.PID
 		x.letGo()
 		return &fault{problem: ProblemUnreachable, err: fmt.Errorf("not reloaded: %w; and process %d listens on port %s, not %s: it was not signalled", x.refused, pid, port, want)}
@@ -424,19 +486,25 @@ func (x *poolerReload) reloadNow(ctx context.Context) error {
 	if x.refused == nil {
 		err := x.Reload(asking)
 		var answered *pgb.ServerError
-		switch {
+		switch isAnswer := errors.As(err, &answered); {
 		case err == nil:
 			x.report.How, x.report.Done = "RELOAD", ReloadFailed
 			return nil
-		case errors.As(err, &answered):
+		case isAnswer && answered.Code == pgb.CodeBadFile:
 			x.report.How, x.report.Done = "RELOAD", ReloadFailed
 			return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("%w%s", err, x.nevertheless(ctx))}
-		}
-		if err := x.connect(ctx); err != nil {
-			return err
-		}
-		if x.refused == nil {
-			return errHeld // it is back: look and try again
+		case isAnswer:
+			// It lets us look and nothing more (stats_users), or not even that any longer.
+			if err := x.goRound(ctx, err); err != nil {
+				return err
+			}
+		default:
+			if err := x.connect(ctx); err != nil {
+				return err
+			}
+			if x.refused == nil {
+				return errHeld // it is back: look and try again
+			}
 		}
 	}
 	if err := x.process.Reload(); err != nil {
@@ -460,8 +528,13 @@ func (x *poolerReload) nevertheless(ctx context.Context) string {
 
 // verify compares what runs with what the file says now, until it is the same or effectTimeout is over.
 func (x *poolerReload) verify(ctx context.Context) error {
-	if x.refused != nil && x.HasConsole() && x.Open(ctx) == nil {
-		x.console = x.Pooler // the reload has mended what was wrong with the password
+	if x.refused != nil && x.HasConsole() {
+		opening, cancel := context.WithTimeout(ctx, consoleTimeout)
+		err := x.Open(opening)
+		cancel()
+		if err == nil {
+			x.console = x.Pooler // the reload has mended what was wrong with the password
+		}
 	}
 	if x.console == nil {
 		x.report.Done = ReloadSignaled
@@ -471,6 +544,7 @@ func (x *poolerReload) verify(ctx context.Context) error {
 	if err != nil {
 		return &fault{problem: ProblemInvalidFile, err: fmt.Errorf("after %s: %w", x.report.How, err)}
 	}
+	x.late = x.behind(file)
 	showing, cancel := context.WithTimeout(ctx, effectTimeout)
 	defer cancel()
 	for {
@@ -490,6 +564,10 @@ func (x *poolerReload) verify(ctx context.Context) error {
 		}
 		x.report.NotApplied, x.report.NeedsRestart = sorted(file.Diff(after, databases))
 		if len(x.report.NotApplied) == 0 {
+			if x.late != nil {
+				x.report.Done = ReloadFailed
+				return &fault{problem: ProblemNotApplied, err: fmt.Errorf("after %s: %w", x.report.How, x.late)}
+			}
 			return x.whollySeen(after)
 		}
 		// An answer is the end of the matter; a signal's effect may be on its way.
@@ -502,6 +580,30 @@ func (x *poolerReload) verify(ctx context.Context) error {
 		}
 		sleep(showing, 50*time.Millisecond)
 	}
+}
+
+// behind says what the pooler's own file lacks of the version that was waited for in another one. Only a line stands in the configuration itself.
+func (x *poolerReload) behind(file *pgb.File) error {
+	line := x.rt.Config.Versions.PgBouncer.Line
+	if file == nil || x.o.Version == nil || line == "" || x.root == "" && filepath.Clean(x.path) == filepath.Clean(line) {
+		return nil
+	}
+	for _, path := range file.Paths() {
+		version, err := configversion.InText(path, file.Comments(path))
+		switch {
+		case errors.Is(err, configversion.ErrAbsent):
+			continue
+		case err != nil:
+			return fmt.Errorf("its own file: %w", err)
+		case version < *x.o.Version:
+			return fmt.Errorf("its own file %s has config-version %d, not %d", path, version, *x.o.Version)
+		}
+		return nil
+	}
+	if filepath.Base(x.path) != filepath.Base(line) {
+		return nil // the line stands in another kind of file, such as userlist.txt, of which the pooler's copy is not known
+	}
+	return fmt.Errorf("its own file %s has no config-version line", x.path)
 }
 
 // byAnswer judges a reload by its answer alone, which since 1.25 is an error for a file that could not be read to its end.

@@ -95,19 +95,31 @@ var kept = map[string]bool{
 // elsewhere are the settings that the command line sets, too: not in the file says nothing.
 var elsewhere = map[string]bool{"user": true, "verbose": true, "conffile": true}
 
-// Parameters of connection strings, by section, with the setting that came with them where 1.18 has not got them.
+// Parameters of connection strings, by section, with a setting that came in the same release: which release it is, SHOW CONFIG tells
+// by what it has. A parameter without one is of 1.18.
+const (
+	in119 = "auth_dbname"
+	in121 = "max_prepared_statements"
+	in123 = "auth_ident_file"
+	in124 = "max_db_client_connections"
+	in125 = "transaction_timeout"
+	in126 = "pool_idle_timeout"
+)
+
 var (
 	databaseParams = map[string]string{
 		"dbname": "", "host": "", "port": "", "user": "", "password": "", "auth_user": "", "client_encoding": "", "datestyle": "",
 		"timezone": "", "pool_size": "", "min_pool_size": "", "reserve_pool": "", "max_db_connections": "", "pool_mode": "",
 		"connect_query": "", "application_name": "",
-		"auth_dbname": "auth_dbname", "auth_query": "auth_dbname", "server_lifetime": "auth_dbname", "load_balance_hosts": "auth_dbname",
-		"reserve_pool_size": "auth_dbname", "max_db_client_connections": "max_db_client_connections",
+		"auth_dbname":     in119,
+		"auth_query":      in121, // 1.22, whose settings are those of 1.21: better taken for right there than for wrong here
+		"server_lifetime": in123, "load_balance_hosts": in124, "reserve_pool_size": in124, "max_db_client_connections": in124,
+		"query_wait_timeout": in126,
 	}
 	userParams = map[string]string{
-		"pool_mode": "", "max_user_connections": "", "pool_size": "auth_dbname", "reserve_pool_size": "auth_dbname",
-		"client_idle_timeout": "auth_dbname", "query_timeout": "auth_dbname", "idle_transaction_timeout": "auth_dbname",
-		"max_user_client_connections": "max_user_client_connections", "transaction_timeout": "transaction_timeout",
+		"pool_mode": "", "max_user_connections": "", "pool_size": in123, "reserve_pool_size": in124,
+		"client_idle_timeout": in124, "query_timeout": in124, "idle_transaction_timeout": in124,
+		"max_user_client_connections": in124, "transaction_timeout": in125, "query_wait_timeout": in126,
 	}
 	peerParams = map[string]string{"host": "", "port": "", "pool_size": ""}
 )

@@ -49,6 +49,9 @@ func (e *ConsoleError) Error() string {
 
 func (e *ConsoleError) Unwrap() error { return e.Err }
 
+// CodeBadFile is the SQLSTATE of a RELOAD whose file PgBouncer refuses, 1.25 and later.
+const CodeBadFile = "F0000"
+
 // ServerError is an ErrorResponse of PgBouncer.
 type ServerError struct {
 	Code    string // SQLSTATE; PgBouncer uses 08P01 for nearly everything

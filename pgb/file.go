@@ -56,6 +56,7 @@ type File struct {
 	sections []place  // where the sections that PgBouncer 1.18 does not know begin
 	main     []int    // where in entries each [pgbouncer] begins: it puts everything back to the defaults
 	paths    []string // all files read
+	comments map[string]string
 }
 
 // place is a line of a file.
@@ -76,6 +77,40 @@ type entry struct {
 
 // Paths are the files that were read: the file itself, then what it includes.
 func (f *File) Paths() []string { return f.paths }
+
+// Comments are the comment lines of one of [File.Paths], each in its place: the other lines are empty. (Those may hold secrets.)
+func (f *File) Comments(path string) string { return f.comments[path] }
+
+// commentsOf leaves of a text what stands in lines that are comments as a whole.
+func commentsOf(text string) string {
+	var s strings.Builder
+	for line := range strings.Lines(text) {
+		if begin := strings.TrimLeft(line, " \t"); begin != "" && (begin[0] == ';' || begin[0] == '#') {
+			s.WriteString(line)
+		} else if strings.HasSuffix(line, "\n") {
+			s.WriteByte('\n')
+		}
+	}
+	return s.String()
+}
+
+// Port is where the file has PgBouncer listen: listen_port, or PgBouncer's own default (1.18 to 1.26). ok is false where it is no port.
+func (f *File) Port() (port uint16, ok bool) {
+	value, _, _, ok := f.Setting("listen_port")
+	if !ok {
+		return 6432, true
+	}
+	n, ok := strtol(value)
+	return uint16(n), ok && n >= 0 && n <= 0xffff
+}
+
+// SocketDir is the folder of the Unix socket: unix_socket_dir, or PgBouncer's own default, which is Debian's too. "" is none.
+func (f *File) SocketDir() string {
+	if value, _, _, ok := f.Setting("unix_socket_dir"); ok {
+		return value
+	}
+	return "/tmp"
+}
 
 // Setting is a key of [pgbouncer] as the file has it, with where it stands; ok is false where it does not.
 func (f *File) Setting(key string) (value, file string, line int, ok bool) {
@@ -104,7 +139,7 @@ func (f *File) CheckAny() error {
 // on the version, unknown keys and values that do not fit, [File.Check] tells. It blocks on nothing but the disk; files
 // that are no regular ones are not opened for reading.
 func ReadFile(path, root string) (*File, error) {
-	r := &fileReader{file: &File{Path: path}, root: root}
+	r := &fileReader{file: &File{Path: path, comments: map[string]string{}}, root: root}
 	defer r.close()
 	if err := r.open(); err != nil {
 		return nil, &FileError{File: path, Problem: "cannot be read", Err: err}
@@ -251,6 +286,7 @@ func (r *fileReader) read(name string, depth int, from *place) error {
 	r.file.paths = append(r.file.paths, name)
 	// PgBouncer takes the file for a C string.
 	text, _, _ := strings.Cut(string(content), "\x00")
+	r.file.comments[name] = commentsOf(text)
 	return r.parse(name, text, depth)
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -274,4 +275,87 @@ func FuzzReadFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Which parameters a release takes, by what its SHOW CONFIG has: Debian has none from 1.19 to 1.23.
+func TestParametersByRelease(t *testing.T) {
+	releases := []string{"1.18", "1.19", "1.20", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26"}
+	came := map[string]string{ // settings that are new in each (PgBouncer's NEWS.md); none in 1.22
+		"1.18": "pool_mode listen_port auth_query server_lifetime reserve_pool_size client_idle_timeout query_timeout idle_transaction_timeout query_wait_timeout",
+		"1.19": "auth_dbname peer_id",
+		"1.20": "track_extra_parameters",
+		"1.21": "max_prepared_statements",
+		"1.23": "auth_ident_file",
+		"1.24": "max_db_client_connections max_user_client_connections",
+		"1.25": "auth_ldap_options client_tls13_ciphers query_wait_notify scram_iterations server_tls13_ciphers transaction_timeout",
+		"1.26": "login_notify_message pool_idle_timeout",
+	}
+	for _, c := range []struct{ section, param, since string }{
+		{"databases", "connect_query='x'", "1.18"},
+		{"databases", "auth_dbname=x", "1.19"},
+		{"databases", "auth_query='x'", "1.21"}, // 1.22: SHOW CONFIG does not tell it from 1.21
+		{"databases", "server_lifetime=5", "1.23"},
+		{"databases", "load_balance_hosts=disable", "1.24"},
+		{"databases", "reserve_pool_size=5", "1.24"},
+		{"databases", "max_db_client_connections=5", "1.24"},
+		{"databases", "query_wait_timeout=5", "1.26"},
+		{"users", "max_user_connections=5", "1.18"},
+		{"users", "pool_size=5", "1.23"},
+		{"users", "reserve_pool_size=5", "1.24"},
+		{"users", "query_timeout=5", "1.24"},
+		{"users", "idle_transaction_timeout=5", "1.24"},
+		{"users", "client_idle_timeout=5", "1.24"},
+		{"users", "max_user_client_connections=5", "1.24"},
+		{"users", "transaction_timeout=5", "1.25"},
+		{"users", "query_wait_timeout=5", "1.26"},
+		{"peers", "host=h pool_size=5", "1.19"},
+	} {
+		path := iniFile(t, "["+c.section+"]\n1 = "+c.param+"\n[pgbouncer]\n")
+		file, err := pgb.ReadFile(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var settings []pgb.Setting
+		for _, release := range releases {
+			for _, key := range strings.Fields(came[release]) {
+				settings = append(settings, pgb.Setting{Key: key, Changeable: true})
+			}
+			err := file.Check(settings)
+			if takes := slices.Index(releases, release) >= slices.Index(releases, c.since); takes != (err == nil) {
+				t.Errorf("%s: [%s] %s: %v", release, c.section, c.param, err)
+			}
+		}
+	}
+}
+
+func TestFileComments(t *testing.T) {
+	dir := t.TempDir()
+	inc, path := filepath.Join(dir, "inc"), filepath.Join(dir, "ini")
+	if err := errors.Join(os.WriteFile(inc, []byte("# of inc"), 0o600),
+		os.WriteFile(path, []byte("; one\n[databases]\na = password='secret' user='; no comment'\n \t## four\r\n\n%include "+inc+"\n[pgbouncer]\n;eight\n\x00; nine\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := readIn(t, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(map[string]string{path: "; one\n\n\n \t## four\r\n\n\n\n;eight\n", inc: "# of inc", "other": ""},
+		map[string]string{path: f.Comments(path), inc: f.Comments(inc), "other": f.Comments("other")}); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestFilePort(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "6432 true", "listen_port = 7": "7 true", "listen_port = 0x1920": "6432 true", "listen_port = 010": "8 true", "listen_port = x": "0 false",
+		"listen_port = -1": "65535 false", "listen_port = 65536": "0 false", "listen_port =": "0 false",
+	} {
+		f, err := readIn(t, iniFile(t, "[pgbouncer]\n"+text+"\n"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if port, ok := f.Port(); fmt.Sprint(port, ok) != want {
+			t.Errorf("%q: %d %v, want %s", text, port, ok, want)
+		}
+	}
 }

@@ -20,7 +20,7 @@ import (
 type Pooler struct {
 	Name      string   // host:port or the pidfile; for logs and errors
 	Databases []string // pause just these; nil means all
-	Pidfile   string   // for signals when the console does not answer; may be empty
+	Pidfile   string   // for signals when the console does not answer; may be empty (see [Resolve])
 	Config    string   // its pgbouncer.ini as seen from here; may be empty
 
 	config *pgconn.Config // nil: signals only
@@ -592,10 +592,14 @@ type Resolver func(ctx context.Context, host string) ([]string, error)
 // Resolve turns entries into poolers: one for each host and port of the DSN and each address behind the
 // host's name. Socket directories and addresses stand for themselves. It returns what it could resolve, and
 // one error for each host that it could not.
+//
+// A pidfile is one process's. Where several poolers have the same one, those of other hosts lose it: a signal for them would go
+// to this host's process, and take it out of another's hands.
 func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []error) {
 	var poolers []*Pooler
 	var errs []error
 	seen := map[string]*Pooler{}
+	sharers := map[string]int{} // of a pidfile
 	for i, spec := range specs {
 		if spec.DSN == "" {
 			poolers = append(poolers, &Pooler{Name: spec.Pidfile, Pidfile: spec.Pidfile, Config: spec.Config, Databases: spec.Databases})
@@ -615,6 +619,7 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 			if !isLiteral(target.Host) {
 				if addresses, err = lookup(ctx, target.Host); err != nil {
 					errs = append(errs, fmt.Errorf("pooler %s: %w", target.Host, err))
+					sharers[spec.Pidfile]++
 					continue
 				}
 				if spec.First && len(addresses) > 1 {
@@ -631,6 +636,14 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 				seen[p.Name] = p
 				poolers = append(poolers, p)
 			}
+		}
+	}
+	for _, p := range poolers {
+		sharers[p.Pidfile]++
+	}
+	for _, p := range poolers {
+		if p.Pidfile != "" && sharers[p.Pidfile] > 1 && !p.Local() {
+			p.Pidfile = ""
 		}
 	}
 	return poolers, errs

@@ -144,7 +144,8 @@ func workingDirectory(root string) (string, bool) {
 
 // Opens reports whether the process can open a file, as far as we can tell: for reading, or for appending to it, or making it where it is not.
 // It opens it itself, in the process's own root, which is proof where the process has our uid; where it has not, it is enough that the
-// file, or the folder to make it in, is there. Nothing is made or changed. A path that is not absolute cannot be judged and is no error.
+// file, or the folder to make it in, is there. Nothing is made or changed. What cannot be judged is no error: a path that is not absolute,
+// one that leads to what somebody has open (/dev/stdout, /proc/1/fd/1), and a pipe that nobody reads.
 func (p *Process) Opens(file string, appending bool) error {
 	if !path.IsAbs(file) {
 		return nil
@@ -154,6 +155,9 @@ func (p *Process) Opens(file string, appending bool) error {
 		return nil // what cannot be seen cannot be judged
 	}
 	defer unix.Close(root)
+	if leadsToSelf(root, file) {
+		return nil
+	}
 	flags := unix.O_RDONLY
 	if appending {
 		flags = unix.O_WRONLY | unix.O_APPEND
@@ -161,6 +165,10 @@ func (p *Process) Opens(file string, appending bool) error {
 	fd, err := openIn(root, file, flags|unix.O_NONBLOCK)
 	if err == nil {
 		_ = unix.Close(fd)
+		return nil
+	}
+	// RESOLVE_IN_ROOT does not follow the links in /proc/PID/fd (EXDEV). A loop of links is the same for the process.
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ENXIO) {
 		return nil
 	}
 	if appending && errors.Is(err, unix.ENOENT) {
@@ -177,24 +185,54 @@ func (p *Process) Opens(file string, appending bool) error {
 	return &os.PathError{Op: "open", Path: file, Err: err}
 }
 
+// leadsToSelf reports whether a path goes through /proc/self or /proc/thread-self, which for us is another place than for the process.
+func leadsToSelf(root int, file string) bool {
+	const maxLinks = 40 // the kernel's
+	buffer := make([]byte, unix.PathMax)
+	at, rest, links := "/", strings.Split(file, "/"), 0
+	for len(rest) > 0 {
+		from := at
+		at, rest = path.Join(at, rest[0]), rest[1:] // at has no links in it, so that ".." is what it looks like
+		if at == "/proc/self" || at == "/proc/thread-self" {
+			return true
+		}
+		fd, err := openIn(root, at, unix.O_PATH|unix.O_NOFOLLOW)
+		if err != nil {
+			return false
+		}
+		n, err := unix.Readlinkat(fd, "", buffer)
+		_ = unix.Close(fd)
+		if err != nil {
+			continue // no link
+		}
+		if links++; links > maxLinks {
+			return false
+		}
+		target := string(buffer[:n])
+		if at = from; path.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return false
+}
+
 // PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it
 // lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). The socket is the one that the file names, in the process's
 // own root. Nothing is connected yet; connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
 func (p *Process) PeerConsole(file *File) (*Pooler, error) {
-	dir, port := "/tmp", uint64(6432) // PgBouncer's own defaults, Debian's too
-	if file != nil {
-		lines := file.inFile()
-		if e := lines["unix_socket_dir"]; e != nil {
-			dir = e.value
-		}
-		if e := lines["listen_port"]; e != nil {
-			n, ok := strtol(e.value)
-			if !ok || n < 0 || n > 0xffff {
-				return nil, fmt.Errorf("process %d: its port is not known: listen_port in %s is none", p.PID, file.Path)
-			}
-			port = uint64(n)
-		}
+	if file == nil {
+		file = &File{}
 	}
+	port, ok := file.Port()
+	if !ok {
+		return nil, fmt.Errorf("process %d: its port is not known: listen_port in %s is none", p.PID, file.Path)
+	}
+	return p.PeerConsoleAt(file.SocketDir(), port)
+}
+
+// PeerConsoleAt is PeerConsole where folder and port of the socket are known: what the file says may have changed since the process started.
+func (p *Process) PeerConsoleAt(dir string, port uint16) (*Pooler, error) {
 	if dir == "" {
 		return nil, fmt.Errorf("process %d has no Unix socket (unix_socket_dir is empty)", p.PID)
 	}
@@ -202,8 +240,8 @@ func (p *Process) PeerConsole(file *File) (*Pooler, error) {
 	if err != nil {
 		return nil, err
 	}
-	socket := ".s.PGSQL." + strconv.FormatUint(port, 10)
-	config.Host, config.Port, config.Password, config.TLSConfig, config.Fallbacks = dir, uint16(port), "", nil, nil
+	socket := ".s.PGSQL." + strconv.Itoa(int(port))
+	config.Host, config.Port, config.Password, config.TLSConfig, config.Fallbacks = dir, port, "", nil, nil
 	// The host only looks like a Unix socket to pgconn, which would ask the environment for a password otherwise.
 	pid, root := p.PID, p.root()
 	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
+	"golang.org/x/sys/unix"
 )
 
 // replace puts a file in another's place, with the same owner and mode.
@@ -214,6 +215,51 @@ func TestPeerConsoleOfAnotherProcess(t *testing.T) {
 		// The pooler's folder has the same path inside and outside of its root.
 		if err := peer.Open(soon(t)); err == nil || !strings.Contains(err.Error(), "listens there, not") {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+// What a process can open is judged only where it is the same for us.
+func TestOpens(t *testing.T) {
+	eachSuite(t, anyDatabase, func(t *testing.T, r *rig) {
+		at := func(name string) string { return filepath.Join(r.Dir, name) }
+		links := map[string]string{
+			"out": "/dev/stdout", "far": "out", "up": "../../proc/./self/fd/77", "fd": "/proc/self/fd", "thread": "/proc/thread-self/fd/1",
+			"magic": fmt.Sprintf("/proc/%d/fd/1", r.PID), "log2": "log", "loop": "loop",
+		}
+		for name, target := range links {
+			if err := os.Symlink(target, at(name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(unix.Mkfifo(at("pipe"), 0o666), os.MkdirAll(at("proc/self"), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		// A pooler in its root, and a process of our own user, where a refusal is a proof.
+		for _, pid := range []int{r.PID, startAs(t, "pgbouncer").Process.Pid} {
+			p, err := pgb.OpenProcess(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			for _, name := range []string{
+				"/dev/stdout", "/dev/stderr", "/dev/fd/77", "/proc/self/fd/77", "/proc/thread-self/fd/1", at("out"), at("far"), at("up"), at("fd/77"), at("thread"),
+				at("magic"), at("pipe"), "relative/log", at("log"), at("log2"), at("new"), at("proc/self/log"), "/dev/null",
+			} {
+				if err := p.Opens(name, true); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			for name, want := range map[string]error{
+				"/nonexistent/log": unix.ENOENT, at("proc/self/a/log"): unix.ENOENT, at("loop"): unix.ELOOP, at("proc/self"): unix.EISDIR,
+			} {
+				if own := pid != r.PID; (own || want == unix.ENOENT) && !errors.Is(p.Opens(name, true), want) {
+					t.Errorf("%s: %v, want %v", name, p.Opens(name, true), want)
+				}
+			}
+			if err := p.Opens(at("new"), false); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("for reading: %v", err)
+			}
 		}
 	})
 }

@@ -395,6 +395,7 @@ var samples = []sample{
 	{name: "reserve", tail: "[databases]\nb = reserve_pool=5\n"},
 	{name: "reserve of later versions", tail: "[databases]\nb = reserve_pool_size=5\n"},
 	{name: "clients", tail: "[databases]\nb = max_db_client_connections=5\n"},
+	{name: "query_wait_timeout of a database", tail: "[databases]\nb = query_wait_timeout=5\n"},
 	{name: "of 1.27 perhaps", tail: "[databases]\nb = target_session_attrs=any\n"},
 	{name: "all of 1.18", tail: "[databases]\nb = host=127.0.0.1 port=7 dbname=x user=u password=p auth_user=a client_encoding=c datestyle=d timezone=e pool_size=1 min_pool_size=2 reserve_pool=3 max_db_connections=4 pool_mode=session connect_query='select 1' application_name=f\n"},
 
@@ -407,6 +408,7 @@ var samples = []sample{
 	{name: "user, query_timeout", tail: "[users]\nu = query_timeout=1\n"},
 	{name: "user, idle_transaction_timeout", tail: "[users]\nu = idle_transaction_timeout=1\n"},
 	{name: "user, transaction_timeout", tail: "[users]\nu = transaction_timeout=1\n"},
+	{name: "user, query_wait_timeout", tail: "[users]\nu = query_wait_timeout=1\n"},
 	{name: "user, max_user_client_connections", tail: "[users]\nu = max_user_client_connections=1\n"},
 	{name: "user named like the console", tail: "[users]\npgbouncer = pool_mode=session\n"},
 	{name: "peers", tail: "[peers]\n"},

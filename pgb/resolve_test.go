@@ -68,6 +68,40 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// A pidfile is one process's, of this host: a pooler of another host that shares it must not have this one's paused or resumed.
+func TestResolvePidfile(t *testing.T) {
+	lookup := book(map[string][]string{"pool": {"127.0.0.1", "203.0.113.1"}, "far": {"203.0.113.1"}, "both": {"127.0.0.1", "::1"}, "all": {"203.0.113.1", "203.0.113.2"}})
+	const file = "/run/p.pid"
+	for name, test := range map[string]struct {
+		specs []pgb.Spec
+		want  string // whose it is
+	}{
+		"one of this host, one not":      {[]pgb.Spec{{DSN: "host=pool port=1", Pidfile: file}}, "127.0.0.1:1"},
+		"two ways to this host":          {[]pgb.Spec{{DSN: "host=both port=1", Pidfile: file}}, "127.0.0.1:1 [::1]:1"},
+		"a Service in front of one":      {[]pgb.Spec{{DSN: "host=far port=1", Pidfile: file}}, "203.0.113.1:1"},
+		"the first only":                 {[]pgb.Spec{{DSN: "host=all port=1", Pidfile: file, First: true}}, "203.0.113.1:1"},
+		"none is known to be this host":  {[]pgb.Spec{{DSN: "host=all port=1", Pidfile: file}}, ""},
+		"two entries":                    {[]pgb.Spec{{DSN: "host=127.0.0.1 port=1", Pidfile: file}, {DSN: "host=far port=1", Pidfile: file}}, "127.0.0.1:1"},
+		"two entries, signals only":      {[]pgb.Spec{{Pidfile: file}, {DSN: "host=far port=1", Pidfile: file}}, file},
+		"two pidfiles":                   {[]pgb.Spec{{DSN: "host=127.0.0.1 port=1", Pidfile: file}, {DSN: "host=far port=1", Pidfile: file + "2"}}, "127.0.0.1:1 203.0.113.1:1"},
+		"the same pooler twice":          {[]pgb.Spec{{DSN: "host=far port=1", Pidfile: file}, {DSN: "host=203.0.113.1 port=1", Pidfile: file}}, "203.0.113.1:1"},
+		"this host's cannot be resolved": {[]pgb.Spec{{DSN: "host=gone,far port=1", Pidfile: file}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			poolers, _ := pgb.Resolve(t.Context(), test.specs, lookup)
+			var has []string
+			for _, p := range poolers {
+				if p.Pidfile != "" {
+					has = append(has, p.Name)
+				}
+			}
+			if got := strings.Join(has, " "); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 func TestResolveErrorNamesTheHostAndKeepsTheCause(t *testing.T) {
 	_, errs := pgb.Resolve(t.Context(), []pgb.Spec{{DSN: "host=gone port=1"}}, book(nil))
 	if len(errs) != 1 || !errors.Is(errs[0], errNoSuchHost) || !strings.Contains(errs[0].Error(), "gone") {

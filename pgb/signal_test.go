@@ -2,8 +2,10 @@ package pgb_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -94,6 +96,10 @@ func startAsUser(t *testing.T, name string, uid int) *exec.Cmd {
 		}
 		return cmd
 	}
+	// Started under nohup, we ignore SIGHUP, and so would the copy: it would live on whatever is sent. A signal that we catch it has not.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	cmd := command()
 	until(t, "the copy starts", func() bool {
 		// "text file busy" while another test's child, forked meanwhile, still has it open.
@@ -111,7 +117,30 @@ func startAsUser(t *testing.T, name string, uid int) *exec.Cmd {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	if mask := ignored(t, cmd.Process.Pid); mask&1 != 0 { // bit 0 is SIGHUP, 1
+		t.Fatalf("process %d ignores SIGHUP (SigIgn %x): that it is not signalled could not be seen", cmd.Process.Pid, mask)
+	}
 	return cmd
+}
+
+// ignored is SigIgn of a process.
+func ignored(t *testing.T, pid int) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "SigIgn:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return mask
+		}
+	}
+	t.Fatalf("process %d: no SigIgn", pid)
+	return 0
 }
 
 func pidfile(t *testing.T, content string) string {
