@@ -349,6 +349,13 @@ func (c *counted) Read(ctx context.Context) (Version, error) {
 	return c.Source.Read(ctx)
 }
 
+// waitForOneLook is Wait with a time that is over once the source was looked at, however long that takes.
+func waitForOneLook(t *testing.T, src Source, want Version) (Version, error) {
+	ctx, over := context.WithCancelCause(t.Context())
+	defer over(nil)
+	return Wait(ctx, src, want, func(Version, error) { over(context.DeadlineExceeded) })
+}
+
 func TestWait(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "version")
@@ -356,9 +363,7 @@ func TestWait(t *testing.T) {
 	src := File{path}
 
 	t.Run("never arrives", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		_, err := Wait(ctx, src, 42, nil)
+		_, err := waitForOneLook(t, src, 42)
 		late, ok := errors.AsType[*TimeoutError](err)
 		if !ok || late.Seen || late.Want != 42 || !errors.Is(late.Err, ErrAbsent) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%#v", err)
@@ -390,9 +395,7 @@ func TestWait(t *testing.T) {
 		}
 	})
 	t.Run("too small", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		_, err := Wait(ctx, src, 44, nil)
+		_, err := waitForOneLook(t, src, 44)
 		late, ok := errors.AsType[*TimeoutError](err)
 		if !ok || !late.Seen || late.Last != 43 || late.Err != nil || !strings.HasSuffix(err.Error(), path+" has 43") {
 			t.Fatalf("%v", err)

@@ -1,11 +1,8 @@
 package hooks
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -249,22 +246,24 @@ func TestHolderPoolerDies(t *testing.T) {
 	putBack(t, lives)
 }
 
-// ended reports whether a process is gone, or a zombie that nobody reaps.
-func ended(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" Z"))
-}
-
 // A keeper that was killed before the pause is replaced: nothing is paused without one.
 func TestHolderKeeperIsKilled(t *testing.T) {
 	t.Parallel()
 	b := startPooler(t, single.SuiteTrixie, sharedPostgres(t))
 	h := newHolder(t, newRuntime(t, nil, b))
 	first := h.lease.keeper.pid
+	// Told when all of its threads have ended, and its end of the pipe with them.
+	fd, err := unix.PidfdOpen(first, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
 	if err := unix.Kill(first, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the keeper is gone", func() bool { return ended(first) })
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
+		t.Fatalf("the keeper has not ended: %v", err)
+	}
 	if err := h.tryFor(t, 3*time.Second); err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		star := fmt.Sprintf("* = host=%s port=%d dbname=postgres", r.pg.Addr, r.pg.Port)
 		config := strings.Replace(r.base, "app =", star+"\napp =", 1)
 		r.put(t, config)
-		auto := r.client(t, "auto")
+		auto := r.listed(t, "auto")
 		auto.must("begin; select 1")
 		r.wantNoDiff(t, "with *")
 		changed := strings.Replace(config, star, star+" pool_size=7", 1)

@@ -229,7 +229,7 @@ func (p *Pooler) pauseAnswers(ctx context.Context, outcome *PauseOutcome) (prove
 		case errors.Is(err, ErrAlreadyPaused):
 			outcome.Already, proven = true, false
 		case err != nil && ctx.Err() != nil:
-			return false, p.notDrained(ctx)
+			return false, p.notDrained(ctx, -1)
 		case err != nil:
 			return false, err
 		case result.Tag != "PAUSE":
@@ -239,13 +239,14 @@ func (p *Pooler) pauseAnswers(ctx context.Context, outcome *PauseOutcome) (prove
 	return proven, nil
 }
 
-// notDrained tells how many connections are in the way; the caller's time is over, so it takes a little of its own.
-func (p *Pooler) notDrained(ctx context.Context) error {
+// notDrained tells how many connections are in the way; the caller's time is over, so it takes a little of its own, and what was seen last where
+// that does not do.
+func (p *Pooler) notDrained(ctx context.Context, last int) error {
 	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), 200*time.Millisecond)
 	defer cancel()
 	active, err := p.ServerConnections(short)
 	if err != nil {
-		active = -1
+		active = last
 	}
 	return &NotDrainedError{Pooler: p.Name, Active: active}
 }
@@ -253,13 +254,17 @@ func (p *Pooler) notDrained(ctx context.Context) error {
 func (p *Pooler) waitDrained(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	last := -1
 	for {
 		active, err := p.ServerConnections(ctx)
+		if err == nil {
+			last = active
+		}
 		switch {
 		case err == nil && active == 0:
 			return nil
 		case ctx.Err() != nil:
-			return p.notDrained(ctx)
+			return p.notDrained(ctx, last)
 		case err != nil:
 			return err
 		}
