@@ -49,10 +49,10 @@ client: roots
 # What reads what others write, fed with what nobody would write: a minute for requests, less for files.
 FUZZTIME ?= 60s
 fuzz:
-	go test -run '^$$' -fuzz '^FuzzRequests$$' -fuzztime $(FUZZTIME) ./httpapi
-	go test -run '^$$' -fuzz '^FuzzReadFile$$' -fuzztime 10s ./pgb
-	go test -run '^$$' -fuzz '^FuzzLine$$' -fuzztime 10s ./configversion
-	go test -run '^$$' -fuzz '^FuzzParseTokens$$' -fuzztime 10s ./httpapi
+	scripts/fuzz.sh ./httpapi FuzzRequests $(FUZZTIME)
+	scripts/fuzz.sh ./pgb FuzzReadFile 10s
+	scripts/fuzz.sh ./configversion FuzzLine 10s
+	scripts/fuzz.sh ./httpapi FuzzParseTokens 10s
 
 # One package at a time: what is measured shares two cores with nothing else. -v shows the figures.
 e2e: roots
