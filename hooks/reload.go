@@ -31,9 +31,9 @@ const (
 	ProblemInvalidFile    = "invalid-configuration-file"
 )
 
-// defaultReloadTimeout is how long a version may take to arrive. A kubelet brings a changed ConfigMap within its sync period (one
+// DefaultReloadTimeout is how long a version may take to arrive. A kubelet brings a changed ConfigMap within its sync period (one
 // minute) and the time of its cache (up to as much again).
-const defaultReloadTimeout = 2 * time.Minute
+const DefaultReloadTimeout = 2 * time.Minute
 
 // ReloadOptions say what to reload and what to wait for.
 type ReloadOptions struct {
@@ -112,7 +112,7 @@ func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) ReloadReport {
 		o.Target = ReloadAll
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = defaultReloadTimeout
+		o.Timeout = DefaultReloadTimeout
 	}
 	r := &reload{rt: rt, o: o, log: rt.Log.With("hook", "reload", "member", member()), journal: rt.openJournal("reload", newID()),
 		versions: map[string]*VersionReport{}, deadline: time.Now().Add(o.Timeout)}

@@ -115,9 +115,8 @@ func reloadRequest(target string, body reloadBody) (hooks.ReloadOptions, Operati
 
 // What a reload of PostgreSQL may take beyond its own time-out: Patroni does it within loop_wait, and the postmaster reads files.
 const (
-	defaultReloadTimeout = 2 * time.Minute // of package hooks
-	defaultLoopWait      = 10 * time.Second
-	reloadGrace          = 5 * time.Second
+	defaultLoopWait = 10 * time.Second
+	reloadGrace     = 5 * time.Second
 )
 
 // judgeReload: a reload with a version has succeeded when this version is applied. With PostgreSQL that may be after the restart of this server:
@@ -146,7 +145,7 @@ func judgeReload(o Operation, s hooks.Status, now time.Time) finding {
 
 // appliedUntil is when a version that is not applied will not be any more by what the operation has done.
 func appliedUntil(o Operation, s hooks.Status) time.Time {
-	timeout, loopWait := defaultReloadTimeout, defaultLoopWait
+	timeout, loopWait := hooks.DefaultReloadTimeout, defaultLoopWait
 	if d, err := config.ParseDuration("timeout", o.Request.Timeout); err == nil {
 		timeout = d
 	}
