@@ -5,18 +5,21 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +141,77 @@ func TestParseTokens(t *testing.T) {
 	}
 	if tokens, err := parseTokens([]byte(strings.Repeat("a read 0123456789abcdef\n", maxTokens+2))); err == nil || len(tokens) != maxTokens {
 		t.Errorf("%d %v", len(tokens), err)
+	}
+}
+
+// TestConstantTime: how long a token is looked for tells neither whether it is known, nor which one it is, nor how much of it is right.
+func TestConstantTime(t *testing.T) {
+	const prefix = "0123456789abcdefghij" // 20 characters
+	var text strings.Builder
+	for i := range maxTokens {
+		fmt.Fprintf(&text, "n%d operate %s-%04d-secret\n", i, prefix, i)
+	}
+	tokens, err := parseTokens([]byte(text.String()))
+	if err != nil || len(tokens) != maxTokens {
+		t.Fatalf("%d %v", len(tokens), err)
+	}
+	presented := []struct {
+		name, token string
+		known       bool
+	}{
+		{"first", prefix + "-0000-secret", true},
+		{"last", fmt.Sprintf("%s-%04d-secret", prefix, maxTokens-1), true},
+		{"unknown", strings.Repeat("z", len(prefix)+len("-0000-secret")), false},
+		{"unknown, 20 characters right", prefix + "-zzzz-secret", false},
+	}
+	type find func(tokens []token, presented string) (caller, bool)
+	// The calls take turns, so that what slows the machine down slows all of them down.
+	measure := func(f find) (ratio float64, medians []time.Duration) {
+		const rounds = 501
+		took := make([][]time.Duration, len(presented))
+		for round := range rounds {
+			for turn := range presented {
+				i := (round + turn) % len(presented)
+				p := presented[i]
+				began := time.Now()
+				_, ok := f(tokens, p.token)
+				took[i] = append(took[i], time.Since(began))
+				if ok != p.known {
+					t.Fatalf("%s: %v", p.name, ok)
+				}
+			}
+		}
+		for i, p := range presented {
+			slices.Sort(took[i])
+			medians = append(medians, took[i][rounds/2])
+			t.Logf("%s: %s", p.name, took[i][rounds/2])
+		}
+		return float64(slices.Max(medians)) / float64(slices.Min(medians)), medians
+	}
+	// One that returns at the first match, to see that this would be seen.
+	early, _ := measure(func(tokens []token, presented string) (caller, bool) {
+		sum := sha256.Sum256([]byte(presented))
+		for i := range tokens {
+			if subtle.ConstantTimeCompare(sum[:], tokens[i].sum[:]) == 1 {
+				return tokens[i].caller, true
+			}
+		}
+		return caller{}, false
+	})
+	t.Logf("with an early return the slowest takes %.0f times as long as the fastest", early)
+	if early < 5 {
+		t.Errorf("an early return makes a difference of %.2f only: this test sees nothing", early)
+	}
+	const allowed, tries = 1.25, 4
+	for try := 1; ; try++ {
+		ratio, medians := measure(findToken)
+		t.Logf("the slowest takes %.3f times as long as the fastest", ratio)
+		if ratio <= allowed {
+			return
+		}
+		if try == tries {
+			t.Fatalf("the medians differ by a factor of %.3f in the last of %d tries: %v", ratio, tries, medians)
+		}
 	}
 }
 
@@ -306,6 +380,23 @@ func TestCertificateScope(t *testing.T) {
 	// Plain HTTP on the port of TLS.
 	if response, body := raw(t, a.server.Addr().String(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); response != nil {
 		t.Errorf("%d %s", response.StatusCode, body)
+	}
+}
+
+// TestSlowHandshake: TLS has to be negotiated within the time for the header.
+func TestSlowHandshake(t *testing.T) {
+	dir := t.TempDir()
+	newAuthority(t, dir, "ca").issue("server")
+	const limit = 200 * time.Millisecond
+	s, _ := serving(t, &fake{}, func(c *config.Config) { c.Serve.CertFile, c.Serve.KeyFile = dir+"/server.crt", dir+"/server.key" },
+		func(s *Server) { s.headerTimeout = limit })
+	for what, sent := range map[string]string{"nothing": "", "half a ClientHello": "\x16\x03\x01\x02\x00\x01"} {
+		began := time.Now()
+		c := dial(t, s)
+		if _, err := c.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+		closes(t, what, c, began, limit)
 	}
 }
 

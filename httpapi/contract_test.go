@@ -5,9 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -28,6 +34,7 @@ type contract struct {
 	*api
 	open     *api // a server without authentication
 	ended    Operation
+	code     atomic.Int32 // of a resume
 	slow     atomic.Bool
 	entered  chan struct{} // a slow call has begun
 	slowness chan struct{} // and may end
@@ -45,52 +52,62 @@ func fullStatus() hooks.Status {
 		Problems: []string{"one"}, Conditions: []hooks.Condition{{Type: "Ready", Status: "True", Reason: "AllAnswer", LastTransitionTime: now, ObservedVersion: "42"}}}
 }
 
-// provoke sends what must be answered with that status.
-func (c *contract) provoke(op *huma.Operation, status int) answer {
-	path := strings.ReplaceAll(op.Path, "{id}", c.ended.ID)
-	body := ""
+// request is what is sent to have a route do what it is for.
+func (c *contract) request(op *huma.Operation) (path, body string) {
 	if op.Method == "POST" {
 		body = "{}"
 	}
-	switch status {
-	case 204:
+	return strings.ReplaceAll(op.Path, "{id}", c.ended.ID), body
+}
+
+// succeed sends what must be answered with that status, which is no error.
+func (c *contract) succeed(op *huma.Operation, status int) answer {
+	path, body := c.request(op)
+	switch {
+	case status == 204:
 		return c.do(op.Method, path, "", "Last-Event-ID: 100000")
-	case 202:
-		if op.OperationID == "resumePoolers" {
-			c.server.resumeWait = time.Millisecond
-			defer func() { c.server.resumeWait = 10 * time.Second }()
-			c.slow.Store(true)
-			got := c.do(op.Method, path, body)
-			<-c.entered
-			c.slow.Store(false)
-			c.slowness <- struct{}{}
-			c.until(got.operation(c.t).ID, stateSucceeded)
-			return got
+	case status == 202 && op.OperationID == "resumePoolers":
+		c.server.resumeWait = time.Millisecond
+		defer func() { c.server.resumeWait = 10 * time.Second }()
+		c.slow.Store(true)
+		got := c.do(op.Method, path, body)
+		<-c.entered
+		c.slow.Store(false)
+		c.slowness <- struct{}{}
+		c.until(got.operation(c.t).ID, stateSucceeded)
+		return got
+	}
+	return c.do(op.Method, path, body)
+}
+
+// provoke sends what must be answered with that problem.
+func (c *contract) provoke(op *huma.Operation, problem string) answer {
+	path, body := c.request(op)
+	// The body of a resume is not looked at.
+	kind, sent := strings.TrimPrefix(op.Path, "/v1/"), body
+	if kind == kindResume {
+		sent = ""
+	}
+	switch problem {
+	case malformedRequest.name:
+		if op.OperationID == "pausePoolers" {
+			return c.do(op.Method, path, "{")
 		}
-	case 400:
-		if op.OperationID == "resumePoolers" {
-			response, text := raw(c.t, c.server.Addr().String(), "POST "+path+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+operateToken+"\r\nContent-Length: 9\r\n\r\n{")
-			return answer{response.StatusCode, response.Header, []byte(text)}
-		}
-		return c.do(op.Method, path, "{")
-	case 401:
+		response, text := raw(c.t, c.server.Addr().String(), op.Method+" "+path+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+operateToken+"\r\nContent-Length: 9\r\n\r\n{")
+		return answer{response.StatusCode, response.Header, []byte(text)}
+	case unauthenticated.name:
 		return c.do(op.Method, path, body, "Authorization: Bearer nobody-knows-this")
-	case 403:
+	case forbidden.name:
 		return c.do(op.Method, path, body, "Authorization: Bearer "+readToken)
-	case 404:
+	case crossOrigin.name:
+		return c.do(op.Method, path, body, "Origin: https://example.com")
+	case operationNotFound.name:
 		return c.do(op.Method, strings.ReplaceAll(op.Path, "{id}", "0000000000000000"), "")
-	case 406:
+	case notAcceptable.name:
 		return c.do(op.Method, path, body, "Accept: image/png")
-	case 408:
+	case requestTimeout.name:
 		return c.dawdle(op.Method + " " + path)
-	case 409:
-		if op.OperationID == "resumePoolers" {
-			s := c.server.store
-			s.mu.Lock()
-			s.keys = append(s.keys, keyed{Caller: "operator", Key: sum("forgotten"), Request: sum(kindResume, ""), Operation: "0000000000000000", Time: time.Now()})
-			s.mu.Unlock()
-			return c.do(op.Method, path, body, "Idempotency-Key: forgotten")
-		}
+	case operationRunning.name:
 		c.slow.Store(true)
 		held := c.do("POST", "/v1/pgbouncer/pause", "").operation(c.t)
 		<-c.entered
@@ -99,24 +116,37 @@ func (c *contract) provoke(op *huma.Operation, status int) answer {
 		c.slowness <- struct{}{}
 		c.until(held.ID, stateSucceeded)
 		return got
-	case 413:
+	case operationForgotten.name:
+		c.used(problem+kind, sum(kind, sent), "0000000000000000")
+		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
+	case keyReused.name:
+		c.used(problem+kind, sum(kind, "another body"), c.ended.ID)
+		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
+	case invalidConfiguration.name, poolerFailed.name:
+		c.code.Store(hooks.Failed)
+		if problem == invalidConfiguration.name {
+			c.code.Store(hooks.Invalid)
+		}
+		defer c.code.Store(hooks.Done)
+		return c.do(op.Method, path, body)
+	case contentTooLarge.name:
 		return c.do(op.Method, path, strings.Repeat(" ", maxBody+1))
-	case 415:
+	case unsupportedMedia.name:
 		return c.do(op.Method, path, body, "Content-Type: text/plain")
-	case 421:
+	case misdirected.name:
 		return c.open.do(op.Method, path, body, "Host: example.com")
-	case 422:
+	case invalidRequest.name:
 		if op.Method == "GET" {
 			return c.do(op.Method, path, "", "Last-Event-ID: -1")
 		}
 		return c.do(op.Method, path, body, "Idempotency-Key: "+strings.Repeat("x", 256))
-	case 500:
+	case internalError.name:
 		mux := c.server.mux
 		defer func() { c.server.mux = mux }()
 		c.server.mux = http.NewServeMux()
 		c.server.mux.HandleFunc(op.Method+" "+op.Path, func(http.ResponseWriter, *http.Request) { panic("a fault") })
 		return c.do(op.Method, path, body)
-	case 503:
+	case overloaded.name:
 		for range maxRequests {
 			c.server.slots <- struct{}{}
 		}
@@ -126,8 +156,35 @@ func (c *contract) provoke(op *huma.Operation, status int) answer {
 			}
 		}()
 		return c.do(op.Method, path, body)
+	case shuttingDown.name, notReady.name:
+		ending := func(now bool) {
+			c.server.life.Lock()
+			defer c.server.life.Unlock()
+			c.server.ending = now
+		}
+		ending(true)
+		defer ending(false)
+		return c.do(op.Method, path, body)
+	case stateNotKept.name:
+		rename := func(from, to string) {
+			if err := os.Rename(from, to); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+		rename(c.config.StateDir, c.config.StateDir+"-gone")
+		defer rename(c.config.StateDir+"-gone", c.config.StateDir)
+		return c.do(op.Method, path, body)
 	}
+	c.t.Errorf("%s %s: this test does not know how to provoke %s", op.Method, op.Path, problem)
 	return c.do(op.Method, path, body)
+}
+
+// used makes an Idempotency-Key one that was used.
+func (c *contract) used(key, request, operation string) {
+	s := c.server.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys = append(s.keys, keyed{Caller: "operator", Key: sum(key), Request: request, Operation: operation, Time: time.Now()})
 }
 
 // linger is what a slow call does.
@@ -165,7 +222,18 @@ func (c *contract) dawdle(request string) answer {
 	return answer{response.StatusCode, response.Header, text}
 }
 
-// TestContract walks the document: every route, every declared status, and every answer against its schema.
+// declaredByNone are the problems that no route declares, because a route is not where they come from.
+func declaredByNone() []kind {
+	return append([]kind{
+		// Answered before there is a route.
+		notFound, methodNotAllowed, expectationFailed, headerTooLarge, notImplemented, unsupportedVersion,
+		// What has become of an operation: recorded with it, and not the answer to the request for it.
+		notDrained, refused, interrupted, unknownOutcome,
+	}, reloadKinds()...)
+}
+
+// TestContract walks the document: every route, every declared status, of an error every problem that is declared for it, and every answer against
+// its schema. There is no declared problem that cannot be provoked.
 func TestContract(t *testing.T) {
 	c := &contract{entered: make(chan struct{}), slowness: make(chan struct{})}
 	f := &fake{status: fullStatus,
@@ -175,7 +243,7 @@ func TestContract(t *testing.T) {
 		},
 		resume: func(context.Context) hooks.Report {
 			c.linger()
-			return hooks.Report{Result: hooks.Result{Decision: "resumed"}}
+			return hooks.Report{Result: hooks.Result{Code: int(c.code.Load()), Decision: "resumed, or not"}}
 		},
 		reload: func(_ context.Context, o hooks.ReloadOptions) hooks.ReloadReport {
 			v := configversion.Version(42)
@@ -209,6 +277,7 @@ func TestContract(t *testing.T) {
 		}
 	}
 	answers := 0
+	declared := map[string]bool{}
 	for path, item := range document.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post} {
 			if op == nil {
@@ -220,14 +289,24 @@ func TestContract(t *testing.T) {
 					t.Errorf("%s: declares %s", path, status)
 					continue
 				}
-				got := c.provoke(op, code)
-				answers++
-				if got.status != code {
-					t.Errorf("%s %s: %d instead of %d: %s", op.Method, path, got.status, code, got.body)
-					continue
+				problems := []string{""}
+				if code >= 400 {
+					problems = strings.Split(response.Description, "; ")
 				}
-				c.check(op, response, got)
-				if op.OperationID == "pausePoolers" || op.OperationID == "reloadPostgres" || op.OperationID == "reloadPoolers" {
+				for _, problem := range problems {
+					var got answer
+					if problem == "" {
+						got = c.succeed(op, code)
+					} else {
+						got = c.provoke(op, problem)
+						declared[problem] = true
+					}
+					answers++
+					if got.status != code {
+						t.Errorf("%s %s %s: %d instead of %d: %s", op.Method, path, problem, got.status, code, got.body)
+						continue
+					}
+					c.check(op, response, got, problem)
 					eventually(t, "nothing runs", func() bool {
 						c.server.store.mu.Lock()
 						defer c.server.store.mu.Unlock()
@@ -237,8 +316,13 @@ func TestContract(t *testing.T) {
 			}
 		}
 	}
-	if answers < 100 {
+	if answers < 130 {
 		t.Errorf("only %d answers were checked", answers)
+	}
+	for _, k := range kinds() {
+		if none := slices.Contains(declaredByNone(), k); declared[k.name] == none {
+			t.Errorf("%s: declared by a route: %v, expected: %v", k.name, declared[k.name], !none)
+		}
 	}
 
 	// What is served is this document, whole in itself.
@@ -269,8 +353,92 @@ func TestContract(t *testing.T) {
 			t.Errorf("%s is not in the document", x.pattern)
 		}
 	}
-	if yaml := c.do("GET", "/openapi.yaml", ""); !strings.HasPrefix(string(yaml.body), "components:") && !strings.Contains(string(yaml.body), "openapi: 3.1.0") {
+	if yaml := c.do("GET", "/openapi.yaml", ""); !strings.HasPrefix(string(yaml.body), "components:") || !strings.Contains(string(yaml.body), "openapi: 3.1.0") {
 		t.Errorf("%.200s", yaml.body)
+	}
+}
+
+// reloadProblemNames are the values of all constants hooks.Problem…, as they stand in the source: a new one must not be forgotten here.
+func reloadProblemNames(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../hooks/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		source, err := parser.ParseFile(gotoken.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(source, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok || !strings.HasPrefix(spec.Names[0].Name, "Problem") || len(spec.Values) != 1 {
+				return true
+			}
+			if literal, ok := spec.Values[0].(*ast.BasicLit); ok {
+				name, err := strconv.Unquote(literal.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				names = append(names, name)
+			}
+			return true
+		})
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestReloadProblems: what each report of a reload becomes.
+func TestReloadProblems(t *testing.T) {
+	f := &fake{}
+	a := start(t, f, nil)
+	v := configversion.Version(42)
+	one := []hooks.PoolerReload{{Pooler: "p:6432", Done: hooks.ReloadDone}, {Pooler: "q:6432", Done: hooks.ReloadFailed, Error: "refused"}}
+	two := []hooks.PoolerReload{{Pooler: "p:6432", Done: hooks.ReloadFailed, Error: "refused"}, {Pooler: "q:6432", Done: hooks.ReloadFailed, Error: "refused"}}
+	seen := []hooks.VersionReport{{Target: "pgbouncer", Source: "file", Error: "not there"}, {Target: "postgres", Source: "file", Seen: &v}}
+	var named []string
+	for _, test := range []struct {
+		problem  string
+		code     int
+		poolers  []hooks.PoolerReload
+		versions []hooks.VersionReport
+		want     Problem
+	}{
+		{hooks.ProblemVersionTimeout, hooks.Failed, nil, seen, Problem{Type: "config-version-timeout", Status: 504, Class: classTransient, ObservedVersion: "42"}},
+		{hooks.ProblemVersionInvalid, hooks.Failed, nil, nil, Problem{Type: "config-version-invalid", Status: 409, Class: classValidation}},
+		{hooks.ProblemHandover, hooks.Failed, one, seen, Problem{Type: "handover-in-progress", Status: 409, Class: classTransient, Pooler: "q:6432", ObservedVersion: "42"}},
+		{hooks.ProblemNotApplied, hooks.Failed, one, seen, Problem{Type: "not-applied", Status: 409, Class: classValidation, Pooler: "q:6432", ObservedVersion: "42"}},
+		{hooks.ProblemNotVerified, hooks.Failed, one, nil, Problem{Type: "not-verified", Status: 503, Class: classTransient, Pooler: "q:6432"}},
+		{hooks.ProblemUnreachable, hooks.Failed, two, seen, Problem{Type: "unreachable", Status: 503, Class: classTransient, ObservedVersion: "42"}},
+		{hooks.ProblemInvalidFile, hooks.Failed, one, nil, Problem{Type: "invalid-configuration-file", Status: 409, Class: classValidation, Pooler: "q:6432"}},
+		// The name tells more than the code.
+		{hooks.ProblemInvalidFile, hooks.Invalid, nil, nil, Problem{Type: "invalid-configuration-file", Status: 409, Class: classValidation}},
+		{"", hooks.Invalid, nil, nil, Problem{Type: "invalid-configuration", Status: 409, Class: classValidation}},
+		{"", hooks.Refused, one, seen, Problem{Type: "refused", Status: 409, Class: classPermanent, Pooler: "q:6432", ObservedVersion: "42"}},
+		{"", hooks.Failed, two, nil, Problem{Type: "reload-failed", Status: 503, Class: classTransient}},
+		{"of-a-later-version", hooks.Failed, one, seen, Problem{Type: "reload-failed", Status: 503, Class: classTransient, Pooler: "q:6432", ObservedVersion: "42"}},
+	} {
+		f.reload = func(context.Context, hooks.ReloadOptions) hooks.ReloadReport {
+			return hooks.ReloadReport{Result: hooks.Result{Code: test.code, Decision: "why"}, Problem: test.problem, Poolers: test.poolers, Versions: test.versions}
+		}
+		o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, stateFailed)
+		got, want := *o.Problem, test.want
+		want.Type, want.Detail, want.Operation = problemBase+want.Type, "why", o.path()
+		if got.Title == "" {
+			t.Errorf("%s: no title", got.Type)
+		}
+		got.Title = ""
+		if !reflect.DeepEqual(got, want) || o.Result.Code != test.code {
+			t.Errorf("%q with code %d:\n%+v, want\n%+v", test.problem, test.code, got, want)
+		}
+		named = append(named, test.problem)
+	}
+	slices.Sort(named)
+	named = slices.DeleteFunc(slices.Compact(named), func(name string) bool { return name == "" || name == "of-a-later-version" })
+	if all := reloadProblemNames(t); !slices.Equal(named, all) {
+		t.Errorf("hooks has %v, this table %v", all, named)
 	}
 }
 
@@ -296,8 +464,8 @@ func TestListsAreNotNull(t *testing.T) {
 	}
 }
 
-// check validates an answer against its schema.
-func (c *contract) check(op *huma.Operation, response *huma.Response, got answer) {
+// check validates an answer against its schema; of an error also that it is this problem.
+func (c *contract) check(op *huma.Operation, response *huma.Response, got answer, problem string) {
 	c.t.Helper()
 	at := fmt.Sprintf("%s %s %d", op.Method, op.Path, got.status)
 	contentType, _, _ := strings.Cut(got.header.Get("Content-Type"), ";")
@@ -313,10 +481,8 @@ func (c *contract) check(op *huma.Operation, response *huma.Response, got answer
 		return
 	}
 	if got.status >= 400 {
-		p := got.problem(c.t)
-		names := strings.Split(response.Description, "; ")
-		if name := strings.TrimPrefix(p.Type, problemBase); !slices.Contains(names, name) {
-			c.t.Errorf("%s: %s is none of %v", at, name, names)
+		if name := strings.TrimPrefix(got.problem(c.t).Type, problemBase); name != problem {
+			c.t.Errorf("%s: %s instead of %s", at, name, problem)
 		}
 	}
 	if got.header.Get("Location") != "" && got.status < 400 && response.Headers["Location"] == nil {

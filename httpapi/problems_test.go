@@ -3,14 +3,17 @@ package httpapi
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -230,6 +233,321 @@ func TestSlowBody(t *testing.T) {
 		if p := (answer{response.StatusCode, response.Header, body}).problem(t); p.Type != requestTimeout.uri() {
 			t.Errorf("%s: %+v", path, p)
 		}
+	}
+}
+
+// dial opens a connection on which everything must be over within 20 s.
+func dial(t *testing.T, s *Server) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c.(*net.TCPConn)
+}
+
+// ask sends a request, whole or not, and reads an answer to its end.
+func ask(t *testing.T, c net.Conn, r *bufio.Reader, request string) answer {
+	t.Helper()
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.Close { // net/http takes the header away
+		response.Header.Set("Connection", "close")
+	}
+	return answer{response.StatusCode, response.Header, body}
+}
+
+const authorized = " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + operateToken + "\r\n"
+
+// TestLimits: those of docs/api.md, and those that net/http is given.
+func TestLimits(t *testing.T) {
+	serving(t, &fake{}, nil, func(s *Server) {
+		if s.headerTimeout != 5*time.Second || s.bodyTimeout != 10*time.Second || s.writeTimeout != time.Minute || s.idleTimeout != time.Minute {
+			t.Errorf("header %s, body %s, write %s, idle %s", s.headerTimeout, s.bodyTimeout, s.writeTimeout, s.idleTimeout)
+		}
+	})
+	if maxConns != 1024 || maxRequests != 256 || maxStreams != 64 || maxBody != 64<<10 || maxHeader != 16<<10 {
+		t.Error("other numbers than in docs/api.md")
+	}
+}
+
+// closes reads until the server closes, which it must not do before the limit, and after it with nothing said. What is longer than 5 s is
+// another limit, or none.
+func closes(t *testing.T, what string, r io.Reader, began time.Time, limit time.Duration) {
+	t.Helper()
+	got, err := io.ReadAll(r)
+	if took := time.Since(began); err != nil || len(got) > 0 || took < limit || took > 5*time.Second {
+		t.Errorf("%s: closed after %s: %v %s", what, took, err, got)
+	}
+}
+
+// TestSlowHeader: who does not send a header in time is not answered but cut off, as net/http does it.
+func TestSlowHeader(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	s, _ := serving(t, &fake{}, nil, func(s *Server) { s.headerTimeout = limit })
+	for what, sent := range map[string]string{"nothing": "", "a line": "GET /healthz HTTP/1.1\r\n", "half a header": "GET /healthz HTTP/1.1\r\nHost: a\r\nX: "} {
+		began := time.Now()
+		c := dial(t, s)
+		if _, err := io.WriteString(c, sent); err != nil {
+			t.Fatal(err)
+		}
+		closes(t, what, c, began, limit)
+	}
+	// What came of a first line is taken for all of it. (Go 1.26, net/textproto: ReadLine forgets why there is no more.)
+	began := time.Now()
+	c := dial(t, s)
+	r := bufio.NewReader(c)
+	got := ask(t, c, r, "GET /hea")
+	if p := got.problem(t); p.Type != malformedRequest.uri() || got.header.Get("Connection") != "close" {
+		t.Errorf("%+v %v", p, got.header)
+	}
+	closes(t, "half a line", r, began, limit)
+
+	// The second of a connection has as long.
+	c = dial(t, s)
+	r = bufio.NewReader(c)
+	if got := ask(t, c, r, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	began = time.Now()
+	if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: a\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	closes(t, "half of the second header", r, began, limit)
+
+	// Each byte of a header that comes byte by byte comes in time, and all of it does not.
+	began = time.Now()
+	c = dial(t, s)
+	ended := make(chan error, 1)
+	go func() {
+		got, err := io.ReadAll(c)
+		if len(got) > 0 {
+			err = fmt.Errorf("answered: %s", got)
+		}
+		ended <- err
+	}()
+	if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: a\r\nX: "); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(limit / 20)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, _ = c.Write([]byte("x")) // it may just have been closed
+			continue
+		case err := <-ended:
+			// A reset, where a byte came after the end.
+			if took := time.Since(began); err != nil && !errors.Is(err, syscall.ECONNRESET) || took < limit || took > 5*time.Second {
+				t.Errorf("byte by byte: closed after %s: %v", took, err)
+			}
+		}
+		break
+	}
+}
+
+// TestIdle: a connection on which nothing is asked any more is closed; so is one on which a request hardly begins.
+func TestIdle(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	s, _ := serving(t, &fake{}, nil, func(s *Server) { s.idleTimeout, s.headerTimeout = limit, time.Minute })
+	for what, more := range map[string]string{"nothing more": "", "two bytes more": "GE"} {
+		c := dial(t, s)
+		r := bufio.NewReader(c)
+		began := time.Now()
+		if got := ask(t, c, r, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"+more); got.status != 200 || got.header.Get("Connection") != "" {
+			t.Errorf("%s: %d %v", what, got.status, got.header)
+		}
+		closes(t, what, r, began, limit)
+	}
+}
+
+// TestSlowReader: who asks and does not read keeps no place among the requests, and what he reads in the end does not look whole.
+func TestSlowReader(t *testing.T) {
+	const size = 16 << 20 // more than all buffers on the way
+	f := &fake{status: func() hooks.Status { return hooks.Status{Problems: []string{strings.Repeat("x", size)}} }}
+	written := make(chan error, 1)
+	slots := 0
+	for what, limit := range map[string]func(*Server){
+		"an answer": func(*Server) {},
+		// An answer of any size may come too late altogether where the machine is busy; this one begins in time.
+		"an answer without end": func(s *Server) {
+			s.mux = http.NewServeMux()
+			s.mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+				slots = len(s.slots)
+				for {
+					if _, err := io.WriteString(w, strings.Repeat("x", 64<<10)); err != nil {
+						written <- err
+						return
+					}
+				}
+			})
+		},
+	} {
+		s, _ := serving(t, f, nil, func(s *Server) {
+			s.writeTimeout = 300 * time.Millisecond
+			limit(s)
+		})
+		c := dial(t, s)
+		if _, err := io.WriteString(c, "GET /v1/status"+authorized+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		endless := what != "an answer"
+		if endless {
+			if err := <-written; !errors.Is(err, os.ErrDeadlineExceeded) || slots != 1 {
+				t.Errorf("%v, with %d slots taken", err, slots)
+			}
+		}
+		eventually(t, "it was asked for", func() bool { return endless || f.times() > 0 })
+		eventually(t, "the slot is free", func() bool { return len(s.slots) == 0 })
+		response, err := http.ReadResponse(bufio.NewReader(c), nil)
+		var n int64
+		if err == nil {
+			n, err = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+		}
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || endless && n == 0 || !endless && n >= size {
+			t.Errorf("%s: %d bytes could be read: %v", what, n, err)
+		}
+	}
+}
+
+// TestLongStream: what is longer than an answer may take is no event stream's end.
+func TestLongStream(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	release := make(chan struct{})
+	s, _ := serving(t, &fake{pause: held(release)}, nil, func(s *Server) { s.writeTimeout, s.heartbeat = limit, limit/10 })
+	c := dial(t, s)
+	r := bufio.NewReader(c)
+	path := ask(t, c, r, "POST /v1/pgbouncer/pause"+authorized+"\r\n").operation(t).path()
+	began := time.Now()
+	if _, err := io.WriteString(c, "GET "+path+"/events"+authorized+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	last, released := "", false
+	for lines.Scan() {
+		if !released && lines.Text() == ": still here" && time.Since(began) > 2*limit {
+			close(release)
+			released = true
+		}
+		if strings.HasPrefix(lines.Text(), "data: ") {
+			last = lines.Text()
+		}
+	}
+	if err := lines.Err(); err != nil || !released || !strings.Contains(last, `"state":"succeeded"`) {
+		t.Errorf("released: %v, %v, %s", released, err, last)
+	}
+	if !released {
+		close(release)
+	}
+}
+
+// TestConnections: one too many is closed at once, and one that ends makes room.
+func TestConnections(t *testing.T) {
+	s, _ := serving(t, &fake{}, nil, func(s *Server) { s.headerTimeout, s.idleTimeout = time.Minute, time.Minute })
+	count := &s.listener.(*listener).count
+	const health = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+	var all []*net.TCPConn
+	for range maxConns {
+		all = append(all, dial(t, s))
+	}
+	eventually(t, "all are open", func() bool { return count.Load() == maxConns })
+	for range 3 {
+		closes(t, "one too many", dial(t, s), time.Now(), 0)
+	}
+	for _, i := range []int{0, maxConns - 1} {
+		if got := ask(t, all[i], bufio.NewReader(all[i]), health); got.status != 200 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	_ = all[0].Close()
+	eventually(t, "there is room", func() bool { return count.Load() == maxConns-1 })
+	c := dial(t, s)
+	if got := ask(t, c, bufio.NewReader(c), health); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	for _, c := range append(all, c) {
+		_ = c.Close()
+	}
+	eventually(t, "none is counted", func() bool { return count.Load() == 0 })
+}
+
+// TestChunkedBody: the limit of a body that does not tell its length beforehand. It is told as soon as it is passed, not when the body ends.
+func TestChunkedBody(t *testing.T) {
+	s, _ := serving(t, &fake{}, nil, func(s *Server) { s.bodyTimeout = time.Minute })
+	chunked := authorized + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+	chunks := func(size int) string {
+		var text strings.Builder
+		w := httputil.NewChunkedWriter(&text)
+		body := "{}" + strings.Repeat(" ", size-2)
+		for part := range slices.Chunk([]byte(body), 5000) {
+			_, _ = w.Write(part)
+		}
+		return text.String()
+	}
+	for _, test := range []struct {
+		request, body string
+		status        int
+	}{
+		{"POST /v1/pgbouncer/pause", chunks(maxBody) + "0\r\n\r\n", 202},
+		{"POST /v1/pgbouncer/resume", chunks(maxBody) + "0\r\n\r\n", 200},
+		{"GET /v1/status", chunks(maxBody) + "0\r\n\r\n", 200},
+		{"POST /v1/pgbouncer/pause", chunks(maxBody + 1), 413},
+		{"POST /v1/pgbouncer/resume", chunks(maxBody + 1), 413},
+		{"GET /v1/status", chunks(maxBody + 1), 413},
+		// No body is looked at here.
+		{"GET /healthz", chunks(maxBody + 1), 200},
+		{"GET /metrics", chunks(10), 200},
+	} {
+		c := dial(t, s)
+		got := ask(t, c, bufio.NewReader(c), test.request+chunked+test.body)
+		if got.status != test.status {
+			t.Errorf("%s: %d instead of %d: %s", test.request, got.status, test.status, got.body)
+		}
+		if got.status == 413 {
+			if p := got.problem(t); p.Type != contentTooLarge.uri() || got.header.Get("Connection") != "close" {
+				t.Errorf("%s: %+v %v", test.request, p, got.header)
+			}
+		}
+		_ = c.Close()
+	}
+
+	// One that never ends is answered all the same, and its connection is closed.
+	c := dial(t, s)
+	if _, err := io.WriteString(c, "POST /v1/pgbouncer/pause"+chunked); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := io.WriteString(c, chunks(4<<10)); err != nil {
+				written <- err
+				return
+			}
+		}
+	}()
+	if p := ask(t, c, bufio.NewReader(c), "").problem(t); p.Type != contentTooLarge.uri() {
+		t.Errorf("%+v", p)
+	}
+	if err := <-written; errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection stays open")
 	}
 }
 
