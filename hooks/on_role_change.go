@@ -246,7 +246,7 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 		defer cancel()
 		var err error
-		if state, err = p.State(ctx); err != nil {
+		if state, err = heldState(ctx, p); err != nil {
 			return err
 		}
 		if state.Mark != nil && state.Mark.Owner != pgb.Guard {

@@ -129,16 +129,9 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 		defer cancel()
-		state, err := p.State(ctx)
+		state, err := heldState(ctx, p)
 		if err != nil {
 			return err
-		}
-		// Where databases: auto could not be found out, what is paused of a pause of ours is what it was found to be then.
-		if p.Databases == nil && state.Mark != nil && !state.Paused && len(state.PausedDBs) > 0 {
-			p.Databases = state.PausedDBs
-			if state, err = p.State(ctx); err != nil {
-				return err
-			}
 		}
 		mu.Lock()
 		what, why, told, foreign := c.judge(p.Name, &state)

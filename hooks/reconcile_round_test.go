@@ -122,15 +122,6 @@ func TestReconcile(t *testing.T) {
 			if suite == "host" {
 				return
 			}
-			// Single databases, of which databases: auto could not find out that they are ours: the mark stays on until they are resumed.
-			abandoned(t, rt, pgb.Guard, "postgres")
-			round("")
-			later()
-			round("resumed")
-			if !usable(t, b, 5*time.Second) {
-				t.Error("single databases stay paused")
-			}
-			putBack(t, b)
 			round("")
 			// psql's.
 			admin(t, b, "PAUSE")

@@ -99,13 +99,14 @@ func (rt *Runtime) selectDatabases(ctx context.Context, log *slog.Logger, pooler
 		log.Warn("databases: auto cannot tell which lead to this cluster: all are paused", "error", err)
 		return
 	}
-	for _, p := range poolers {
+	// Each for itself: one that does not answer leaves the others theirs.
+	pgb.Each(poolers, func(p *pgb.Pooler) error {
 		if p.Databases != nil || !p.HasConsole() {
-			continue
+			return nil
 		}
 		databases, err := p.ShowDatabases(ctx)
 		if err != nil {
-			continue // attach reports it
+			return err // attach reports it
 		}
 		ours := map[string]bool{}
 		for _, to := range destinations(p, databases, true) {
@@ -124,7 +125,19 @@ func (rt *Runtime) selectDatabases(ctx context.Context, log *slog.Logger, pooler
 		if !all {
 			p.Databases = names
 		}
+		return nil
+	})
+}
+
+// heldState is what a pooler says about itself. Where [Runtime.selectDatabases] could not find out which databases are ours, and single ones are paused
+// under a mark, the pause is of those: to resume everything would leave them paused, and take the mark from their keeper.
+func heldState(ctx context.Context, p *pgb.Pooler) (pgb.State, error) {
+	state, err := p.State(ctx)
+	if err != nil || p.Databases != nil || state.Mark == nil || state.Paused || len(state.PausedDBs) == 0 {
+		return state, err
 	}
+	p.Databases = state.PausedDBs
+	return p.State(ctx)
 }
 
 func identify(ctx context.Context, server *postgres.Server) (postgres.Identity, error) {
