@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	// The tests wait for servers more than they work, so more of them than there are processors.
 	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
-		_ = p.Value.Set("8")
+		_ = p.Value.Set("4")
 	}
 	code := m.Run()
 	shared.close()

@@ -123,7 +123,7 @@ func (s *Server) register(version string) error {
 	problem := document.Components.Schemas.Schema(typeOf[Problem](), true, "Problem")
 
 	get := []kind{notAcceptable, contentTooLarge, misdirected, internalError, overloaded}
-	read := append([]kind{unauthenticated}, get...)
+	read := append([]kind{malformedRequest, unauthenticated, requestTimeout}, get...) // the first and last of a body, which none of them needs
 	post := append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, requestTimeout, invalidRequest, keyReused, operationForgotten,
 		shuttingDown, stateNotKept}, get...)
 	body := append([]kind{unsupportedMedia, operationRunning}, post...)
@@ -147,7 +147,7 @@ func (s *Server) register(version string) error {
 		})
 	add(s, api, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200, Summary: "Resume the poolers, whoever paused them",
 		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
-		toOperate, append([]kind{poolerFailed, invalidConfiguration}, without(post, stateNotKept)...), s.postResume)
+		toOperate, append([]kind{poolerFailed, invalidConfiguration, interrupted, unknownOutcome}, without(post, stateNotKept)...), s.postResume)
 	for _, x := range []struct{ id, kind, target, summary string }{
 		{"reloadPostgres", kindReloadPostgres, hooks.ReloadPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
 		{"reloadPoolers", kindReloadPgBouncer, hooks.ReloadPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},

@@ -9,7 +9,7 @@ set -eu
 
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-if go test -run '^$' -fuzz "^$2\$" -fuzztime "$3" "$1" >"$out" 2>&1; then
+if go test -run '^$' -fuzz "^$2\$" -fuzztime "$3" -fuzzminimizetime 1x "$1" >"$out" 2>&1; then
 	cat "$out"
 	exit 0
 fi
