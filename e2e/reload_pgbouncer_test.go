@@ -482,7 +482,7 @@ func TestReloadDuringHandover(t *testing.T) {
 
 		c.in("pause by hand", func(c *cluster) {
 			write(map[string]string{"default_pool_size": "98"})
-			if r := c.run(leader, "pause", "--lease", "5s"); r.ExitCode != 0 {
+			if r := c.run(leader, "pause", "--lease", "10s"); r.ExitCode != 0 {
 				c.t.Fatalf("pause: %s", r.Stderr)
 			}
 			mark := c.setting(p, "server_login_retry")

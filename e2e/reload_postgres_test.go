@@ -82,6 +82,21 @@ func TestReloadPostgres(t *testing.T) {
 			}
 		}
 
+		// quiet waits until Patroni has nothing more to reload, so that what is seen then was asked for then.
+		quiet := func(c *cluster) {
+			c.t.Helper()
+			c.eventually(15*time.Second, "two loops of Patroni without a reload", func() error {
+				log, err := os.ReadFile(m.LogFile("patroni.log"))
+				c.must(err)
+				last := max(bytes.LastIndex(log, []byte("nothing to reload")), bytes.LastIndex(log, []byte("Reloading PostgreSQL configuration")))
+				if bytes.Count(log[last+1:], []byte("no action. I am")) < 2 {
+					return errNotYet
+				}
+				return nil
+			})
+		}
+
+		quiet(c)
 		// First those after which nothing may have been reloaded: a change of the dynamic configuration reloads by itself.
 		c.in("dry run", func(c *cluster) {
 			untouched(c, m, func() {
@@ -309,19 +324,6 @@ func TestReloadPostgres(t *testing.T) {
 			}
 		})
 
-		// quiet waits until Patroni has nothing more to reload, so that what is seen then was asked for then.
-		quiet := func(c *cluster) {
-			c.t.Helper()
-			c.eventually(15*time.Second, "two loops of Patroni without a reload", func() error {
-				log, err := os.ReadFile(m.LogFile("patroni.log"))
-				c.must(err)
-				last := max(bytes.LastIndex(log, []byte("nothing to reload")), bytes.LastIndex(log, []byte("Reloading PostgreSQL configuration")))
-				if bytes.Count(log[last+1:], []byte("no action. I am")) < 2 {
-					return errNotYet
-				}
-				return nil
-			})
-		}
 		notSeen := func(c *cluster, r reloaded) {
 			c.t.Helper()
 			if !strings.Contains(r.Decision, "was not seen: its REST API does not answer") || !strings.Contains(r.Exec.Stderr, "waiting 35s at most") {
