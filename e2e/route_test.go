@@ -25,7 +25,8 @@ func (c *cluster) watchRoute() *arrivals {
 	ctx, cancel := context.WithCancel(c.ctx)
 	a := &arrivals{cancel: cancel, done: make(chan struct{})}
 	look := func() {
-		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
+		// A proxy without a server lets a connection wait, and one that waits sees nothing of a server that comes.
+		ctx, cancel := context.WithTimeout(c.ctx, 250*time.Millisecond)
 		defer cancel()
 		to := ""
 		if conn, err := pgconn.Connect(ctx, c.Route().DSN()); err == nil {
@@ -49,6 +50,10 @@ func (c *cluster) watchRoute() *arrivals {
 			look()
 			select {
 			case <-ctx.Done():
+				// Clients may have gone on while the last look still waited for a server.
+				for more := 0; more < 20 && a.now() == ""; more++ {
+					look()
+				}
 				return
 			case <-tick.C:
 			}
