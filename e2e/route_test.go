@@ -25,8 +25,7 @@ func (c *cluster) watchRoute() *arrivals {
 	ctx, cancel := context.WithCancel(c.ctx)
 	a := &arrivals{cancel: cancel, done: make(chan struct{})}
 	look := func() {
-		// A proxy without a server lets a connection wait, and one that waits sees nothing of a server that comes.
-		ctx, cancel := context.WithTimeout(c.ctx, 250*time.Millisecond)
+		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
 		defer cancel()
 		to := ""
 		if conn, err := pgconn.Connect(ctx, c.Route().DSN()); err == nil {
