@@ -272,7 +272,7 @@ func (x *poolerReload) askPeer(ctx context.Context, port, dir string) ([]pgb.Set
 	if err != nil {
 		return nil, err
 	}
-	peer, err := x.process.PeerConsoleAt(dir, uint16(n))
+	peer, err := x.process.PeerConsole(dir, uint16(n))
 	if err != nil {
 		return nil, err
 	}

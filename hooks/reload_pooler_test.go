@@ -31,15 +31,21 @@ func reloadEnds(t *testing.T, rt *Runtime, o ReloadOptions, code int, problem st
 	if ctx.Err() != nil {
 		t.Fatalf("it would not have ended: %s", r.Decision)
 	}
-	if r.Code != code || r.Problem != problem {
-		t.Fatalf("code %d, problem %q, want %d and %q: %s", r.Code, r.Problem, code, problem, r.Decision)
+	saying(t, r.Result, r.Problem, code, problem, says)
+	return r.Poolers
+}
+
+// saying checks how a reload ended, and what its decision has in it.
+func saying(t *testing.T, r Result, gotProblem string, code int, problem string, says []string) {
+	t.Helper()
+	if r.Code != code || gotProblem != problem {
+		t.Fatalf("code %d, problem %q, want %d and %q: %s", r.Code, gotProblem, code, problem, r.Decision)
 	}
 	for _, s := range says {
 		if !strings.Contains(r.Decision, s) {
 			t.Errorf("nothing of %q in %s", s, r.Decision)
 		}
 	}
-	return r.Poolers
 }
 
 // lineOf is the number of the file's first line that begins so.
@@ -429,14 +435,7 @@ func TestReloadAsTheSameUser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Code != code || r.Problem != problem {
-			t.Fatalf("code %d, problem %q, want %d and %q: %s", r.Code, r.Problem, code, problem, r.Decision)
-		}
-		for _, s := range says {
-			if !strings.Contains(r.Decision, s) {
-				t.Errorf("nothing of %q in %s", s, r.Decision)
-			}
-		}
+		saying(t, Result{Code: r.Code, Decision: r.Decision}, r.Problem, code, problem, says)
 		return r.Pooler
 	}
 	size := func() string {

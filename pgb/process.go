@@ -218,21 +218,10 @@ func leadsToSelf(root int, file string) bool {
 }
 
 // PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it
-// lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). The socket is the one that the file names, in the process's
-// own root. Nothing is connected yet; connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
-func (p *Process) PeerConsole(file *File) (*Pooler, error) {
-	if file == nil {
-		file = &File{}
-	}
-	port, ok := file.Port()
-	if !ok {
-		return nil, fmt.Errorf("process %d: its port is not known: listen_port in %s is none", p.PID, file.Path)
-	}
-	return p.PeerConsoleAt(file.SocketDir(), port)
-}
-
-// PeerConsoleAt is PeerConsole where folder and port of the socket are known: what the file says may have changed since the process started.
-func (p *Process) PeerConsoleAt(dir string, port uint16) (*Pooler, error) {
+// lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). Folder and port are where it listens, in the process's own root: those
+// of SHOW CONFIG, or else of its file ([File.SocketDir], [File.Port]), which may have changed since it was started. Nothing is connected yet;
+// connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
+func (p *Process) PeerConsole(dir string, port uint16) (*Pooler, error) {
 	if dir == "" {
 		return nil, fmt.Errorf("process %d has no Unix socket (unix_socket_dir is empty)", p.PID)
 	}

@@ -70,7 +70,12 @@ func lookAround() int {
 	if err != nil {
 		s.Diff = err.Error()
 	}
-	if p, err := process.PeerConsole(file); err != nil {
+	listens := file
+	if listens == nil {
+		listens = &pgb.File{}
+	}
+	port, _ := listens.Port()
+	if p, err := process.PeerConsole(listens.SocketDir(), port); err != nil {
 		s.Connect = err.Error()
 	} else {
 		settings, err := p.Settings(ctx)
@@ -207,7 +212,9 @@ func TestPeerConsoleOfAnotherProcess(t *testing.T) {
 		}
 		defer p.Close()
 		// The file names the socket of the pooler, which is not that process.
-		peer, err := p.PeerConsole(r.read(t))
+		file := r.read(t)
+		port, _ := file.Port()
+		peer, err := p.PeerConsole(file.SocketDir(), port)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -177,8 +177,8 @@ func (c *Conn) mayRead(ctx context.Context, views ...view) error {
 
 // FileErrors lists what the server does not take of its files as they are on disk now: postgresql.conf and what it
 // includes, pg_hba.conf, and from 15 on pg_ident.conf. A setting that only waits for a restart is none; see
-// [Conn.PendingRestart]. Nor is a line of pg_hba.conf that is loaded and cannot match, such as hostssl with ssl = off. What this user may not read is told by a [*GrantError] beside what could be read. It blocks for up to
-// 6 round trips. PostgreSQL reads the files for it in this session; nothing is loaded.
+// [Conn.PendingRestart]. Nor is a line of pg_hba.conf that is loaded and cannot match, such as hostssl with ssl = off. What this user may not
+// read is told by a [*GrantError] beside what could be read. It blocks for up to 6 round trips. PostgreSQL reads the files for it in this session; nothing is loaded.
 func (c *Conn) FileErrors(ctx context.Context) ([]FileError, error) {
 	r, err := c.value(ctx, "select current_setting('server_version_num')")
 	if err != nil {
