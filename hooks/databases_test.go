@@ -98,10 +98,7 @@ func TestReconcileSingleDatabases(t *testing.T) {
 			if done, err := c.Round(t.Context()); len(done) > 0 || err != nil {
 				t.Fatalf("%+v, %v", done, err)
 			}
-			for name, s := range c.seen {
-				s.since = s.since.Add(-rt.Config.Pause.Lease - reconcileGrace)
-				c.seen[name] = s
-			}
+			c.age()
 			if done, err := c.Round(t.Context()); len(done) != 1 || done[0].Done != "resumed" || err != nil {
 				t.Errorf("%+v, %v", done, err)
 			}

@@ -159,8 +159,8 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 // used again.
 func (c *Reconciler) tidy() {
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		var order leaseOrder
-		if c.rt.Config.StateDir == "" || readState(filepath.Join(c.rt.Config.StateDir, leaseFile(owner)), &order) != nil || time.Now().Before(order.Until.Add(reconcileGrace)) {
+		order, ok := c.lease(owner)
+		if !ok || time.Now().Before(order.Until.Add(reconcileGrace)) {
 			continue
 		}
 		stands := false
@@ -220,10 +220,12 @@ func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why s
 	if !ok || s.what != key {
 		s = sighting{what: key, since: now}
 	}
-	own := ownLease{until: c.leaseUntil(*state)}
-	own.made = !own.until.IsZero()
-	if own.until.Before(s.since) {
-		own.until = time.Time{}
+	var own ownLease
+	if key.marked {
+		order, ok := c.lease(key.owner)
+		if own.made = ok && order.Nonce == key.nonce; own.made && !order.Until.Before(s.since) {
+			own.until = order.Until
+		}
 	}
 	what, why = overdue(*state, now.Sub(s.since), c.rt.Config.Pause.Lease, own, now, c.resumeForeign)
 	told, s.told = s.told, s.told || what == reportIt
@@ -231,16 +233,13 @@ func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why s
 	return what, why, told, state.Mark == nil || state.Mark.Owner == pgb.Foreign
 }
 
-// leaseUntil is the end of this member's own lease of the pause, zero when it has none.
-func (c *Reconciler) leaseUntil(state pgb.State) time.Time {
-	var order leaseOrder
-	if state.Mark == nil || c.rt.Config.StateDir == "" {
-		return time.Time{}
+// lease is this member's own lease for an owner of pauses; ok is false where it has none.
+func (c *Reconciler) lease(owner pgb.Owner) (order leaseOrder, ok bool) {
+	if c.rt.Config.StateDir == "" {
+		return order, false
 	}
-	if readState(filepath.Join(c.rt.Config.StateDir, leaseFile(state.Mark.Owner)), &order) != nil || order.Nonce != state.Mark.Nonce {
-		return time.Time{}
-	}
-	return order.Until
+	err := readState(filepath.Join(c.rt.Config.StateDir, leaseFile(owner)), &order)
+	return order, err == nil
 }
 
 // do does it, and says what was done also where that could not be done to the end.

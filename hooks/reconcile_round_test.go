@@ -29,6 +29,14 @@ func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner, databases ...string) 
 	}
 }
 
+// age makes what was seen be seen for longer than a lease.
+func (c *Reconciler) age() {
+	for name, s := range c.seen {
+		s.since = s.since.Add(-c.rt.Config.Pause.Lease - reconcileGrace)
+		c.seen[name] = s
+	}
+}
+
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	for _, suite := range suites {
@@ -53,13 +61,7 @@ func TestReconcile(t *testing.T) {
 					t.Errorf("%q was done, not %q: %+v", got, want, done)
 				}
 			}
-			// later makes what was seen be seen for longer than a lease.
-			later := func() {
-				for name, s := range c.seen {
-					s.since = s.since.Add(-rt.Config.Pause.Lease - reconcileGrace)
-					c.seen[name] = s
-				}
-			}
+			later := c.age
 			round("")
 			abandoned(t, rt, pgb.Guard)
 			round("")
