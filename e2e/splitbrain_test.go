@@ -24,7 +24,8 @@ func TestNoSplitBrain(t *testing.T) {
 		{"primary loses the DCS", func(c *cluster, old *lab.Member) {
 			old.CutDCS()
 		}, func(c *cluster, old *lab.Member) { old.HealDCS() },
-			// Patroni may demote before its last sight of the DCS is older than loop_wait + 2 s; until then it looks like a switchover.
+			// Where the renewal of the lock fails, and not a look, Patroni may demote before its last sight is older than
+			// loop_wait + 2 s; until then it looks like a switchover.
 			"PAUSE is sent and not waited for", 2*time.Second + 100*time.Millisecond},
 		{"DCS lost 5 s into a switchover", func(c *cluster, old *lab.Member) {
 			go func() { _, _ = c.Switchover(c.ctx, "") }()

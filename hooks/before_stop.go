@@ -132,7 +132,10 @@ func (g *guard) run(ctx context.Context) Result {
 	defer prepared.close()
 	// Patroni answers in some milliseconds. The pause does not wait for it longer than that, but where it answers at once that
 	// the lock is lost, no pooler is touched for nothing.
-	g.await(ctx, restHeadStart, func(v view) bool { return v.answered || !v.silentSince.IsZero() })
+	g.await(ctx, restHeadStart, func(v view) bool {
+		v.now = time.Now()
+		return !v.silentSince.IsZero() || v.answered && (v.ttl > 0 || decide(v).kind != hold)
+	})
 	plan := g.plan()
 	if plan.kind == leave {
 		return Result{Code: plan.code, Decision: plan.reason}
@@ -198,6 +201,8 @@ func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 	defer tick.Stop()
 	for {
 		asking.Go(func() { g.askPatroni(ctx, client) })
+		// Not in one with it: Patroni answers GET /config from the DCS when its last look there failed, so just then it hangs.
+		asking.Go(func() { g.askSettings(ctx, client) })
 		select {
 		case <-ctx.Done():
 			return
@@ -210,21 +215,7 @@ func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
 	asked := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, restTimeout)
 	defer cancel()
-	g.mu.Lock()
-	known := g.view.ttl > 0
-	g.mu.Unlock()
-	var dynamic patroni.Dynamic
-	var settings sync.WaitGroup
-	if !known {
-		settings.Go(func() {
-			var err error
-			if dynamic, err = client.Dynamic(ctx); err != nil {
-				g.log.Debug("GET /config", "error", err)
-			}
-		})
-	}
 	health, err := client.Leader(ctx)
-	settings.Wait()
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
@@ -233,9 +224,6 @@ func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
 			return // a later question has been answered already
 		}
 		v.asked = asked
-		if dynamic.TTL > 0 {
-			v.ttl, v.loopWait = dynamic.TTL, dynamic.LoopWait
-		}
 		switch {
 		case err == nil:
 			v.answered, v.health, v.silentSince = true, health, time.Time{}
@@ -246,6 +234,24 @@ func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
 			}
 		}
 	})
+}
+
+// askSettings asks for what does not change while a guard runs, until it is known.
+func (g *guard) askSettings(ctx context.Context, client *patroni.Client) {
+	g.mu.Lock()
+	known := g.view.ttl > 0
+	g.mu.Unlock()
+	if known {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	dynamic, err := client.Dynamic(ctx)
+	if err != nil {
+		g.log.Debug("GET /config", "error", err)
+		return
+	}
+	g.update(func(v *view) { v.ttl, v.loopWait = dynamic.TTL, dynamic.LoopWait })
 }
 
 func (g *guard) update(change func(*view)) {

@@ -25,6 +25,7 @@ type fakePatroni struct {
 	seen     time.Duration // age of dcs_last_seen
 	seenAt   time.Time     // or this, once and not again
 	silent   chan struct{} // not nil: no answer until it is closed
+	unseen   bool          // the last look into the DCS failed, and every further one hangs
 	ttl      int
 	loopWait int
 }
@@ -57,6 +58,12 @@ func (f *fakePatroni) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.unseen && r.URL.Path == "/config" { // it would ask the DCS
+		f.mu.Unlock()
+		<-r.Context().Done()
+		f.mu.Lock()
+		return
+	}
 	if r.URL.Path == "/config" {
 		fmt.Fprintf(w, `{"ttl": %d, "loop_wait": %d, "retry_timeout": 10}`, f.ttl, f.loopWait)
 		return
@@ -68,8 +75,8 @@ func (f *fakePatroni) serve(w http.ResponseWriter, r *http.Request) {
 	if seen.IsZero() {
 		seen = time.Now().Add(-f.seen)
 	}
-	fmt.Fprintf(w, `{"state": %q, "role": "primary", "server_version": 170005, "timeline": 1, "dcs_last_seen": %d,
- "database_system_identifier": "1", "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`, f.state, seen.Unix())
+	fmt.Fprintf(w, `{"state": %q, "role": "primary", "server_version": 170005, "timeline": 1, "dcs_last_seen": %d, "cluster_unlocked": %t,
+ "database_system_identifier": "1", "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`, f.state, seen.Unix(), f.unseen)
 }
 
 // guarded is a primary of its own, a pooler in front, and a runtime.
@@ -193,6 +200,19 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 	f.set(func(f *fakePatroni) { f.seen = 14 * time.Second })
 	open := openTransaction(t, b)
 	if took := run(t, rt, BudgetSpent, "PAUSE is sent and not waited for"); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
+	paused(t, b)
+	open.must("commit")
+}
+
+// Patroni's look into the DCS has failed just now: its last sight is fresh, and GET /config hangs.
+func TestBeforeStopDCSLostJustNow(t *testing.T) { // not beside others: it is about milliseconds
+	_, b, rt, f := guarded(t, "stopping")
+	f.set(func(f *fakePatroni) { f.unseen = true })
+	open := openTransaction(t, b)
+	if took := run(t, rt, BudgetSpent, "has lost sight of the DCS"); took > time.Second {
 		t.Errorf("took %s", took)
 	}
 	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })

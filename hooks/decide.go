@@ -91,8 +91,18 @@ func decide(v view) plan {
 	if !isStopping(h.State) && !v.calledByPatroni {
 		return plan{kind: leave, code: Refused, reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
 	}
-	if h.DCSLastSeen.IsZero() || v.ttl <= 0 {
+	if h.ClusterUnlocked {
+		// It thinks that its lock still lasts, and sees none: its last look into the DCS failed (that empties what it knows), or the key is gone.
+		return plan{kind: passOver, until: v.now, reason: "Patroni has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for"}
+	}
+	if h.DCSLastSeen.IsZero() {
 		return limited(v, "Patroni does not tell how long its lock lasts")
+	}
+	if v.ttl <= 0 {
+		p := limited(v, "Patroni does not tell how long its lock lasts")
+		p.lockEnd = h.DCSLastSeen.Add(patroni.MinTTL - lockMargin)
+		p.until = earlier(p.until, p.lockEnd)
+		return p
 	}
 	// A sight of the DCS is no renewal of the lock: that may be one loop older.
 	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-lockMargin)

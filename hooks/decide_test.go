@@ -47,6 +47,7 @@ func TestDecide(t *testing.T) {
 	byHand := func(v *view) { v.calledByPatroni = false }
 	lost := func(v *view) { v.health.HasLock = false }
 	wait := func(v *view) { v.unlimited = true }
+	unlocked := func(v *view) { v.health.ClusterUnlocked = true }
 	told := func(d time.Duration) func(*view) { return func(v *view) { v.told = t0.Add(d) } }
 	for _, c := range []struct {
 		name   string
@@ -96,6 +97,12 @@ func TestDecide(t *testing.T) {
 		{"sight in the future (clock stepped)", fresh(seen(2 * s)), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
 
 		{"ttl not known", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: hold, until: at(5 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
+		{"ttl not known, seen long ago", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }, seen(-12*s)), plan{kind: hold, until: at(3 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
+		{"sight just lost", fresh(unlocked), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
+		{"sight just lost in a restart", fresh(unlocked, state("restarting")), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
+		{"sight just lost, ttl not known", fresh(unlocked, func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
+		{"sight just lost, policy wait", fresh(unlocked, wait), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
+		{"nobody holds the lock", fresh(unlocked, lost), plan{kind: leave}, "lock is lost"},
 		{"DCS never seen", fresh(func(v *view) { v.health.DCSLastSeen = time.Time{} }), plan{kind: hold, until: at(5 * s), stop: true}, "does not tell"},
 		{"budget longer than the lock", fresh(func(v *view) { v.budget = 60 * s }), plan{kind: hold, until: at(25 * s), patient: true, stop: true}, "cut by the lock's end"},
 		{"ttl 20, loop_wait 5, sight 7 s old", fresh(now(0), func(v *view) { v.ttl, v.loopWait = 20*s, 5*s }, seen(-7*s)), plan{kind: hold, until: at(8 * s), patient: true, stop: true}, "full budget, cut by the lock's end"},
@@ -124,8 +131,8 @@ func TestDecide(t *testing.T) {
 			}
 			// Whatever the budget, a hold that is known to be under a lock knows when that ends.
 			lockEnd := time.Time{}
-			if v := c.view; got.kind == hold && v.answered && v.ttl > 0 && !v.health.DCSLastSeen.IsZero() {
-				lockEnd = v.health.DCSLastSeen.Add(v.ttl - lockMargin)
+			if v := c.view; got.kind == hold && v.answered && !v.health.DCSLastSeen.IsZero() {
+				lockEnd = v.health.DCSLastSeen.Add(shortestTTL(v) - lockMargin)
 			}
 			if !got.lockEnd.Equal(lockEnd) {
 				t.Errorf("lock ends %v, want %v", got.lockEnd, lockEnd)
@@ -137,6 +144,14 @@ func TestDecide(t *testing.T) {
 			}
 		})
 	}
+}
+
+// shortestTTL is how long the lock lasts at least.
+func shortestTTL(v view) time.Duration {
+	if v.ttl > 0 {
+		return v.ttl
+	}
+	return patroni.MinTTL
 }
 
 // anyView draws what the guard can know. Times are whole and half seconds around the limits.
@@ -153,9 +168,9 @@ func anyView(t *rapid.T) view {
 	}
 	if v.answered {
 		v.health = patroni.Health{
-			HasLock: rapid.SampledFrom([]bool{true, true, false}).Draw(t, "lock"),
-			State:   rapid.SampledFrom([]string{"stopping", "restarting", "running", "unknown", "stopped"}).Draw(t, "state"),
-			Role:    rapid.SampledFrom([]string{"primary", "master", "promoted", "replica", "standby_leader", "demoted"}).Draw(t, "role"),
+			HasLock: rapid.SampledFrom([]bool{true, true, false}).Draw(t, "lock"), ClusterUnlocked: rapid.Bool().Draw(t, "unlocked"),
+			State: rapid.SampledFrom([]string{"stopping", "restarting", "running", "unknown", "stopped"}).Draw(t, "state"),
+			Role:  rapid.SampledFrom([]string{"primary", "master", "promoted", "replica", "standby_leader", "demoted"}).Draw(t, "role"),
 		}
 		if rapid.Bool().Draw(t, "told") {
 			v.health.DCSLastSeen = t0.Add(half("seen", -30, 60))
@@ -174,9 +189,9 @@ func TestDecideNeverOutlivesTheLock(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := anyView(t)
 		p := decide(v)
-		known := v.answered && v.ttl > 0 && !v.health.DCSLastSeen.IsZero()
-		if p.kind == hold && known && p.until.After(v.health.DCSLastSeen.Add(v.ttl-lockMargin)) {
-			t.Fatalf("until %s, the lock may end at %s: %s", p.until.Sub(t0), v.health.DCSLastSeen.Add(v.ttl).Sub(t0), p.reason)
+		known := v.answered && !v.health.DCSLastSeen.IsZero()
+		if end := v.health.DCSLastSeen.Add(shortestTTL(v)); p.kind == hold && known && p.until.After(end.Add(-lockMargin)) {
+			t.Fatalf("until %s, the lock may end at %s: %s", p.until.Sub(t0), end.Sub(t0), p.reason)
 		}
 		if p.kind != leave && v.local == roleReplica {
 			t.Fatalf("a replica is held: %s", p.reason)
@@ -184,7 +199,10 @@ func TestDecideNeverOutlivesTheLock(t *testing.T) {
 		if p.kind != leave && v.answered && !v.health.HasLock {
 			t.Fatalf("the lock is lost, and not left: %s", p.reason)
 		}
-		if p.kind == hold && known && v.now.Sub(v.health.DCSLastSeen) > v.loopWait+staleMargin {
+		if p.kind == hold && v.answered && v.health.ClusterUnlocked {
+			t.Fatalf("Patroni sees no lock, and it is held: %s", p.reason)
+		}
+		if p.kind == hold && known && v.ttl > 0 && v.now.Sub(v.health.DCSLastSeen) > v.loopWait+staleMargin {
 			t.Fatalf("the DCS is lost, and held: %s", p.reason)
 		}
 		if p.stop && p.kind != hold {

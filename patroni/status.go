@@ -29,7 +29,7 @@ type Health struct {
 	// when not told, or never.
 	DCSLastSeen     time.Time
 	Maintenance     bool // the cluster is in maintenance mode ("pause": true)
-	ClusterUnlocked bool // nobody holds the leader lock
+	ClusterUnlocked bool // nobody holds the leader lock, or the last look into the DCS failed
 	PendingRestart  bool
 	// PendingRestartReason are the parameters that wait for it, since 3.3; nil before. Patroni knows those too that it
 	// gives to the server on its command line.
@@ -99,6 +99,9 @@ const (
 	DefaultLoopWait     = 10 * time.Second
 	DefaultRetryTimeout = 10 * time.Second
 )
+
+// MinTTL is what Patroni raises a smaller ttl to (4.0.7 and 4.1.5).
+const MinTTL = 20 * time.Second
 
 // Dynamic is the cluster-wide configuration as it is written in the DCS. Patroni raises values
 // that are too small (ttl to 20 s) and lowers loop_wait and retry_timeout where they do not fit ttl,
