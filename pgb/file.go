@@ -263,7 +263,7 @@ func (r *fileReader) read(name string, depth int, from *place) error {
 	fail := func(err error) error {
 		e := &FileError{File: name, Problem: "cannot be read", Err: err}
 		if from != nil {
-			e = &FileError{File: from.file, Line: from.line, Key: "%include", Problem: printable(name) + " cannot be read", Err: err}
+			e = &FileError{File: from.file, Line: from.line, Key: "%include", Problem: untilValue(name) + " cannot be read", Err: err}
 		}
 		return e
 	}
@@ -366,7 +366,7 @@ func (r *fileReader) begin(at place) {
 		r.file.main = append(r.file.main, len(r.file.entries))
 	case "databases", "users":
 	default:
-		at.name = printable(at.name)
+		at.name = untilValue(at.name)
 		r.file.sections = append(r.file.sections, at)
 	}
 }
@@ -530,6 +530,15 @@ func parseConnString(s string) (*connString, error) {
 			c.pairs = append(c.pairs, [2]string{key, hidden})
 		}
 	}
+}
+
+// untilValue is a path or the name of a section for a message, up to where it looks like something else: a line that was torn or
+// joined by an editor may have become the path of an %include, with the password that was in it.
+func untilValue(name string) string {
+	if i := strings.IndexAny(name, "= \t\"'"); i >= 0 {
+		name = name[:i] + "…"
+	}
+	return printable(name)
 }
 
 // printable is a piece of a file for people.
