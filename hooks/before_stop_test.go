@@ -196,28 +196,26 @@ func TestBeforeStopLockLostMeanwhile(t *testing.T) {
 }
 
 func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about milliseconds
-	_, b, rt, f := guarded(t, "stopping")
-	f.set(func(f *fakePatroni) { f.seen = 14 * time.Second })
-	open := openTransaction(t, b)
-	if took := run(t, rt, BudgetSpent, "PAUSE is sent and not waited for"); took > time.Second {
-		t.Errorf("took %s", took)
+	for _, c := range []struct {
+		name, decision string
+		lose           func(*fakePatroni)
+	}{
+		{"a while ago", "(loop_wait 10s): the lock is not renewed, PAUSE is sent and not waited for", func(f *fakePatroni) { f.seen = 14 * time.Second }},
+		// Patroni's look has failed: its last sight is fresh, and GET /config hangs.
+		{"just now", "has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for", func(f *fakePatroni) { f.unseen = true }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, b, rt, f := guarded(t, "stopping")
+			f.set(c.lose)
+			open := openTransaction(t, b)
+			if took := run(t, rt, BudgetSpent, c.decision); took > time.Second {
+				t.Errorf("took %s", took)
+			}
+			eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
+			paused(t, b)
+			open.must("commit")
+		})
 	}
-	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
-	paused(t, b)
-	open.must("commit")
-}
-
-// Patroni's look into the DCS has failed just now: its last sight is fresh, and GET /config hangs.
-func TestBeforeStopDCSLostJustNow(t *testing.T) { // not beside others: it is about milliseconds
-	_, b, rt, f := guarded(t, "stopping")
-	f.set(func(f *fakePatroni) { f.unseen = true })
-	open := openTransaction(t, b)
-	if took := run(t, rt, BudgetSpent, "has lost sight of the DCS"); took > time.Second {
-		t.Errorf("took %s", took)
-	}
-	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
-	paused(t, b)
-	open.must("commit")
 }
 
 // The DCS is lost between two attempts, while nothing is paused: PAUSE is sent after all.
