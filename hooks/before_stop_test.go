@@ -48,6 +48,9 @@ func (f *fakePatroni) set(change func(*fakePatroni)) {
 func (f *fakePatroni) serve(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	silent := f.silent
+	if f.unseen && r.URL.Path == "/config" {
+		silent = make(chan struct{}) // it asks the DCS
+	}
 	f.mu.Unlock()
 	if silent != nil {
 		select {
@@ -58,12 +61,6 @@ func (f *fakePatroni) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.unseen && r.URL.Path == "/config" { // it would ask the DCS
-		f.mu.Unlock()
-		<-r.Context().Done()
-		f.mu.Lock()
-		return
-	}
 	if r.URL.Path == "/config" {
 		fmt.Fprintf(w, `{"ttl": %d, "loop_wait": %d, "retry_timeout": 10}`, f.ttl, f.loopWait)
 		return

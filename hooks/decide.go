@@ -99,10 +99,7 @@ func decide(v view) plan {
 		return limited(v, "Patroni does not tell how long its lock lasts")
 	}
 	if v.ttl <= 0 {
-		p := limited(v, "Patroni does not tell how long its lock lasts")
-		p.lockEnd = h.DCSLastSeen.Add(patroni.MinTTL - lockMargin)
-		p.until = earlier(p.until, p.lockEnd)
-		return p
+		return limited(v, "Patroni does not tell how long its lock lasts").endingBy(h.DCSLastSeen.Add(patroni.MinTTL - lockMargin))
 	}
 	// A sight of the DCS is no renewal of the lock: that may be one loop older.
 	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-lockMargin)
@@ -116,9 +113,7 @@ func decide(v view) plan {
 		if !v.told.IsZero() {
 			why = "Patroni is told to shut down meanwhile"
 		}
-		p := limited(v, why)
-		p.until, p.lockEnd = earlier(p.until, lockEnd), lockEnd
-		return p
+		return limited(v, why).endingBy(lockEnd)
 	}
 	p := plan{kind: hold, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State),
 		reason: fmt.Sprintf("Patroni holds a fresh lock (state %s): full budget", h.State)}
@@ -155,6 +150,12 @@ func limited(v view, why string) plan {
 	}
 	return plan{kind: hold, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State),
 		reason: why + ": short budget"}
+}
+
+// endingBy is the plan under a lock that ends then.
+func (p plan) endingBy(lockEnd time.Time) plan {
+	p.until, p.lockEnd = earlier(p.until, lockEnd), lockEnd
+	return p
 }
 
 func earlier(a, b time.Time) time.Time {
