@@ -120,17 +120,18 @@ func TestRestartOfThePrimary(t *testing.T) {
 			c.asBefore()
 			return stalls
 		}
-		// Patroni looks once a second whether the server is up, so some have a second of its own, and a busy machine adds to all:
-		// five more, up to three times, where these five are not within what is claimed.
-		var stalls []time.Duration
-		for range 4 {
-			stalls = restarts()
-			t.Logf("restart in place: stalls %v", stalls)
-			if stalls[len(stalls)-1] <= 1600*time.Millisecond && median(stalls) <= 600*time.Millisecond {
-				return
-			}
+		stalls := restarts()
+		// Patroni looks once a second whether the server is up, so some have a second of its own; three of five may.
+		for more := 0; more < 3 && median(stalls) > 550*time.Millisecond; more++ {
+			stalls = sorted(stalls, restarts())
 		}
-		t.Errorf("the last five: worst stall %s, under 1.6 s is claimed; median %s, under 0.6 s is claimed", stalls[len(stalls)-1], median(stalls))
+		t.Logf("restart in place: stalls %v", stalls)
+		if worst := stalls[len(stalls)-1]; worst > 1600*time.Millisecond {
+			t.Errorf("stall of %s, under 1.6 s is claimed", worst)
+		}
+		if m := median(stalls); m > 600*time.Millisecond {
+			t.Errorf("median stall of %s, under 0.6 s is claimed", m)
+		}
 	})
 }
 
