@@ -15,12 +15,15 @@ build:
 	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build $(GOFLAGS_BUILD) -o dist/linux_amd64/pgbaton ./cmd/pgbaton
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build $(GOFLAGS_BUILD) -o dist/linux_arm64/pgbaton ./cmd/pgbaton
 
+# The demo is a module of its own, so that its plot library is not the product's.
 vet:
 	go vet ./...
+	cd e2e/demo && go vet ./...
 
 lint: vet shellcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	$(STATICCHECK) ./...
+	cd e2e/demo && $(STATICCHECK) ./...
 
 # SC1091: what a script sources is on the machine it runs on.
 shellcheck:
@@ -42,7 +45,7 @@ roots:
 manifests:
 	cd manifests/check && go vet ./... && go test -count=1 ./...
 
-# So is a client that is generated from the document that a running serve hands out.
+# Another one: a client that is generated from the document that a running serve hands out.
 client: roots
 	cd e2e/client && go run ./generate && go vet ./... && go test -count=1 ./...
 
@@ -57,6 +60,7 @@ fuzz:
 # One package at a time: what is measured shares two cores with nothing else. -v shows the figures.
 e2e: roots
 	go test -count=1 -p 1 -timeout 20m $$(go list ./e2e/... | grep -v '/e2e$$')
+	cd e2e/demo && go test -count=1 -timeout 20m ./...
 	go test -count=1 -timeout 90m -v ./e2e
 
 e2e-full: roots
@@ -65,10 +69,10 @@ e2e-full: roots
 test: lint build unit manifests client fuzz e2e
 
 demo:
-	go run ./e2e/demo $(if $(SUITE),-suite $(SUITE))
+	go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE))
 
 demo-down:
-	go run ./e2e/demo down
+	go run -C e2e/demo . down
 
 clean:
 	rm -rf bin dist demo-report

@@ -15,7 +15,8 @@ import (
 
 const (
 	stateDir  = "/run/pgbaton"
-	runPrefix = "demo-run-" // folders below labDir, one a run
+	runPrefix = "demo-run-"   // folders below labDir, one a run
+	reportDir = "demo-report" // in the repository, unless -out names another place
 
 	// How long clients may stand still before the demo takes the pooler for left paused.
 	foreverPaused = 25 * time.Second
@@ -50,6 +51,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	repository, err := repositoryRoot()
 	if err != nil {
 		return err
+	}
+	if d.out == "" {
+		d.out = filepath.Join(repository, reportDir)
 	}
 	if !m.rootMade && !m.debootstrap {
 		if err := installDebootstrap(ctx, labDir(), d.screen); err != nil {

@@ -72,7 +72,7 @@ func takeDown(ctx context.Context, dir string, s *screen) error {
 	} else {
 		s.step("removed %s", dir)
 	}
-	s.step("kept the report (demo-report) and Go's own caches")
+	s.step("kept the report (%s) and Go's own caches", reportDir)
 	return nil
 }
 

@@ -2,10 +2,12 @@
 // PgBouncer, moves the primary and restarts it, does the same switchover with the runbook's scripts, and
 // leaves a report with a plot.
 //
-//	go run ./e2e/demo [-suite trixie|sid] [-out DIR]
-//	go run ./e2e/demo down
+//	go run -C e2e/demo . [-suite trixie|sid] [-out DIR]
+//	go run -C e2e/demo . down
 //
 // The second form removes from the machine what the first has put there.
+//
+// It is a module of its own: the plot library is not a dependency of pgbaton.
 package main
 
 import (
@@ -47,7 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	}
 	var d demo
 	flags.StringVar(&d.suite, "suite", "trixie", "Debian suite whose programs are used: "+strings.Join(suites, " or "))
-	flags.StringVar(&d.out, "out", "demo-report", "`DIR` for the report")
+	flags.StringVar(&d.out, "out", "", "`DIR` for the report (default "+reportDir+" in the repository)")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {

@@ -1,0 +1,30 @@
+module github.com/pgbaton/pgbaton/e2e/demo
+
+go 1.26.0
+
+replace github.com/pgbaton/pgbaton => ../..
+
+require (
+	github.com/google/go-cmp v0.7.0
+	github.com/pgbaton/pgbaton v0.0.0
+	golang.org/x/sys v0.49.0
+	gonum.org/v1/plot v0.17.0
+)
+
+require (
+	codeberg.org/go-fonts/liberation v0.5.0 // indirect
+	codeberg.org/go-latex/latex v0.2.0 // indirect
+	codeberg.org/go-pdf/fpdf v0.11.1 // indirect
+	git.sr.ht/~sbinet/gg v0.7.0 // indirect
+	github.com/ajstarks/svgo v0.0.0-20211024235047-1546f124cd8b // indirect
+	github.com/avast/retry-go/v4 v4.7.0 // indirect
+	github.com/fsnotify/fsnotify v1.10.1 // indirect
+	github.com/goccy/go-yaml v1.19.2 // indirect
+	github.com/golang/freetype v0.0.0-20170609003504-e2365dfdc4a0 // indirect
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/pgx/v5 v5.12.0 // indirect
+	github.com/mitchellh/go-ps v1.0.0 // indirect
+	golang.org/x/image v0.45.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+)
