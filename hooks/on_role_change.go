@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
@@ -347,7 +348,7 @@ func (w *worker) oursOnly(ctx context.Context, p *pgb.Pooler) (map[string]bool, 
 	ours := map[string]bool{}
 	here := map[string]bool{}
 	for _, d := range databases {
-		for _, to := range destinations(p, []pgb.Database{d}, false) {
+		for _, to := range destinations(p, []pgbini.Database{d}, false) {
 			leads, looked := here[to.String()]
 			if !looked {
 				there, err := identify(ctx, to.server(w.local))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
 const (
@@ -154,7 +155,7 @@ func (r *reload) onePooler(ctx context.Context, p *pgb.Pooler, alone bool, repor
 }
 
 // changes are the settings that differ; none when the ones before are not known.
-func changes(before, after []pgb.Setting) []SettingDifference {
+func changes(before, after []pgbini.Setting) []SettingDifference {
 	old := make(map[string]string, len(before))
 	for _, s := range before {
 		old[s.Key] = s.Value
@@ -169,7 +170,7 @@ func changes(before, after []pgb.Setting) []SettingDifference {
 }
 
 // sorted tells what a reload changes from what needs a restart. What the restart would refuse is not left for then.
-func sorted(differences []pgb.Difference) (now, atRestart []SettingDifference) {
+func sorted(differences []pgbini.Difference) (now, atRestart []SettingDifference) {
 	for _, d := range differences {
 		s := SettingDifference{File: d.File, Line: d.Line, Key: d.Key, Want: d.Want, Running: d.Running, Problem: d.Problem}
 		if d.NeedsRestart && d.Problem == "" {

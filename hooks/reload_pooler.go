@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
 // poolerReload is the reload of one pooler.
@@ -27,7 +28,7 @@ type poolerReload struct {
 	peer    *pgb.Pooler  // its own socket, where our password does not count
 	path    string       // of its file; "" when that is not known
 	root    string       // in front of path
-	before  []pgb.Setting
+	before  []pgbini.Setting
 	late    error // its own file is not the version that was asked for
 }
 
@@ -210,7 +211,7 @@ func (x *poolerReload) tie(ctx context.Context, theirs string) (path, root strin
 		return "", "", fmt.Errorf("process %d was started with %s", x.process.PID, path)
 	}
 	// What is wrong with the file is told when it is read.
-	file, err := pgb.ReadFile(path, root)
+	file, err := pgbini.ReadFile(path, root)
 	if running := setting(x.before, "listen_port"); err == nil && x.Pidfile == "" && portOf(file) != running {
 		// The file is another pooler's, or has changed since the start; then the process listens where the console says.
 		if _, err := x.askPeer(ctx, running, setting(x.before, "unix_socket_dir")); err != nil {
@@ -221,7 +222,7 @@ func (x *poolerReload) tie(ctx context.Context, theirs string) (path, root strin
 }
 
 // portOf is where the file says that the pooler listens, as SHOW CONFIG would show it.
-func portOf(file *pgb.File) string {
+func portOf(file *pgbini.File) string {
 	if port, ok := file.Port(); ok {
 		return strconv.Itoa(int(port))
 	}
@@ -229,7 +230,7 @@ func portOf(file *pgb.File) string {
 	return strconv.Quote(value)
 }
 
-func setting(settings []pgb.Setting, key string) string {
+func setting(settings []pgbini.Setting, key string) string {
 	for _, s := range settings {
 		if s.Key == key {
 			return s.Value
@@ -267,7 +268,7 @@ func (x *poolerReload) findProcess(console error) error {
 }
 
 // askPeer asks the process's own socket, where our password does not count, and keeps it where it answers.
-func (x *poolerReload) askPeer(ctx context.Context, port, dir string) ([]pgb.Setting, error) {
+func (x *poolerReload) askPeer(ctx context.Context, port, dir string) ([]pgbini.Setting, error) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return nil, err
@@ -301,7 +302,7 @@ func (x *poolerReload) connectPeer(ctx context.Context) error {
 		sockets = append(sockets, [2]string{setting(x.before, "listen_port"), setting(x.before, "unix_socket_dir")})
 	}
 	if x.path != "" {
-		if file, err := pgb.ReadFile(x.path, x.root); err == nil {
+		if file, err := pgbini.ReadFile(x.path, x.root); err == nil {
 			port = portOf(file)
 			sockets = append(sockets, [2]string{port, file.SocketDir()})
 			if x.HasConsole() && port != want {
@@ -416,18 +417,18 @@ func (x *poolerReload) leaseHolder() string {
 }
 
 // readFile is the pooler's file as it is now; nil when it cannot be seen.
-func (x *poolerReload) readFile() (*pgb.File, error) {
+func (x *poolerReload) readFile() (*pgbini.File, error) {
 	if x.path == "" {
 		return nil, nil
 	}
 	x.report.File = x.path
-	return pgb.ReadFile(x.path, x.root)
+	return pgbini.ReadFile(x.path, x.root)
 }
 
 // check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into
 // force, and the rest of [pgbouncer] goes back to the defaults. A logfile that cannot be opened ends the process at its next line of log; without
 // its hba file nobody can log in, and without its certificates TLS is what it was (all 1.18 to 1.26).
-func (x *poolerReload) check(file *pgb.File) error {
+func (x *poolerReload) check(file *pgbini.File) error {
 	if file == nil {
 		return nil
 	}
@@ -583,7 +584,7 @@ func (x *poolerReload) verify(ctx context.Context) error {
 }
 
 // behind says what the pooler's own file lacks of the version that was waited for in another one. Only a line stands in the configuration itself.
-func (x *poolerReload) behind(file *pgb.File) error {
+func (x *poolerReload) behind(file *pgbini.File) error {
 	line := x.rt.Config.Versions.PgBouncer.Line
 	if file == nil || x.o.Version == nil || line == "" || x.root == "" && filepath.Clean(x.path) == filepath.Clean(line) {
 		return nil
@@ -607,7 +608,7 @@ func (x *poolerReload) behind(file *pgb.File) error {
 }
 
 // byAnswer judges a reload by its answer alone, which since 1.25 is an error for a file that could not be read to its end.
-func (x *poolerReload) byAnswer(after []pgb.Setting) error {
+func (x *poolerReload) byAnswer(after []pgbini.Setting) error {
 	x.report.Done = ReloadDone
 	why := x.report.NotVerified
 	if x.o.Version != nil || x.refused != nil || !answersForTheFile(x.version) {
@@ -629,7 +630,7 @@ func answersForTheFile(version string) bool {
 }
 
 // whollySeen: with so_reuseport the console is any one of several processes.
-func (x *poolerReload) whollySeen(after []pgb.Setting) error {
+func (x *poolerReload) whollySeen(after []pgbini.Setting) error {
 	x.report.Done = ReloadDone
 	if reuse := setting(after, "so_reuseport"); reuse != "" && reuse != "0" && x.console == x.Pooler && !strings.HasPrefix(x.Name, "/") && !strings.HasPrefix(x.Name, "@") {
 		return x.notVerified("so_reuseport is on, and other processes may share this port: give each one's Unix socket as dsn")
@@ -644,7 +645,7 @@ func (x *poolerReload) notVerified(why string) error {
 }
 
 // running asks the console for what is in force.
-func (x *poolerReload) running(ctx context.Context) ([]pgb.Setting, []pgb.Database, error) {
+func (x *poolerReload) running(ctx context.Context) ([]pgbini.Setting, []pgbini.Database, error) {
 	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 	defer cancel()
 	settings, err := x.console.Settings(ctx)
@@ -665,7 +666,7 @@ func changed(differences []SettingDifference, key string) bool {
 }
 
 // wouldReload says how, and what the file would change.
-func (x *poolerReload) wouldReload(ctx context.Context, file *pgb.File) error {
+func (x *poolerReload) wouldReload(ctx context.Context, file *pgbini.File) error {
 	x.report.Done, x.report.How = ReloadWould, "RELOAD"
 	if x.refused != nil {
 		x.report.How = fmt.Sprintf("SIGHUP to process %d", x.process.PID)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
@@ -45,7 +46,7 @@ func (d destination) server(local *postgres.Server) *postgres.Server {
 
 // destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback
 // addresses of a pooler elsewhere, mean another machine than ours and are left out.
-func destinations(p *pgb.Pooler, databases []pgb.Database, all bool) []destination {
+func destinations(p *pgb.Pooler, databases []pgbini.Database, all bool) []destination {
 	var found []destination
 	for _, d := range databases {
 		if !all && p.Databases != nil && !slices.Contains(p.Databases, d.Name) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
 const secret = "s3cr3t-of-the-test"
@@ -88,7 +89,7 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		r.client(t, "auto3").must("select 1")
 		// A "*" line that is nonsense is found by clients only.
 		r.put(t, strings.Replace(config, star, "* = nonsense", 1))
-		if d := r.diff(t); !slices.ContainsFunc(d, func(d pgb.Difference) bool { return d.Key == "database *" && d.Line == 2 && d.Problem != "" }) {
+		if d := r.diff(t); !slices.ContainsFunc(d, func(d pgbini.Difference) bool { return d.Key == "database *" && d.Line == 2 && d.Problem != "" }) {
 			t.Errorf("%v", d)
 		}
 		auto.must("commit")

@@ -31,8 +31,8 @@
 // # Reload
 //
 // Before 1.25 RELOAD answers the same for a good file and for one that PgBouncer stopped reading half way through, and a
-// signal never answers. So a reload has three looks at the file: [ReadFile] finds what every version refuses, [File.Check] what the
-// running one refuses, both before anything is sent; [File.Diff] afterwards what is not in force. What no version tells
+// signal never answers. So a reload has three looks at the file: [pgbini.ReadFile] finds what every version refuses, [pgbini.File.Check] what the
+// running one refuses, both before anything is sent; [pgbini.File.Diff] afterwards what is not in force. What no version tells
 // (1.18 to 1.26), in its answer or in SHOW CONFIG, is in its log only: an auth_file or auth_hba_file that cannot be read or parsed,
 // and, before 1.25, a certificate that cannot be loaded. A logfile that cannot be opened ends the process at its next log line.
 //

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
@@ -354,7 +355,7 @@ func TestPauseOfSingleDatabases(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range append([]string{"plain"}, all...) {
-			i := slices.IndexFunc(listed, func(d pgb.Database) bool { return d.Name == name })
+			i := slices.IndexFunc(listed, func(d pgbini.Database) bool { return d.Name == name })
 			if i < 0 {
 				t.Fatalf("%q is not among %+v", name, listed)
 			}
@@ -362,7 +363,7 @@ func TestPauseOfSingleDatabases(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		}
-		if slices.ContainsFunc(listed, func(d pgb.Database) bool { return d.Name == "pgbouncer" }) {
+		if slices.ContainsFunc(listed, func(d pgbini.Database) bool { return d.Name == "pgbouncer" }) {
 			t.Error("the console is listed as a database")
 		}
 

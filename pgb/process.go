@@ -7,12 +7,13 @@ import (
 	"net"
 	"os"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	ps "github.com/mitchellh/go-ps"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
+	"github.com/pgbaton/pgbaton/process"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,7 +60,7 @@ func OnlyProcess(uid int) (*Process, error) {
 	return nil, fmt.Errorf("%w of user %d: %s", ErrSeveralProcesses, uid, strings.Join(ids, ", "))
 }
 
-// ConfigFile is the file that the process was started with, and the root to read it through, for [ReadFile]: path is
+// ConfigFile is the file that the process was started with, and the root to read it through, for [pgbini.ReadFile]: path is
 // absolute inside of root, which is "/proc/PID/root", so that the file of a process in another container is found. It
 // needs the right to look into the process: the same user, and no change of user since its start.
 func (p *Process) ConfigFile() (file, root string, err error) {
@@ -72,7 +73,7 @@ func (p *Process) ConfigFile() (file, root string, err error) {
 		return "", "", fmt.Errorf("process %d: no configuration file in its command line", p.PID)
 	}
 	root = p.root()
-	cwd, ok := workingDirectory(root)
+	cwd, ok := process.WorkingDirectory(root)
 	if !ok {
 		_, err := os.Readlink(root)
 		return "", "", fmt.Errorf("process %d: its root and working directory cannot be seen: %w", p.PID, err)
@@ -116,32 +117,6 @@ func configArgument(args []string) (string, bool) {
 	return rest[0], true
 }
 
-var procRoot = regexp.MustCompile(`^(/proc/[0-9]+)/root/*$`)
-
-// workingDirectory is that of the process whose root "/proc/PID/root" is, inside of it.
-func workingDirectory(root string) (string, bool) {
-	m := procRoot.FindStringSubmatch(root)
-	if m == nil {
-		return "", false
-	}
-	top, err := os.Readlink(m[1] + "/root")
-	if err != nil {
-		return "", false
-	}
-	cwd, err := os.Readlink(m[1] + "/cwd")
-	if err != nil || !path.IsAbs(cwd) {
-		return "", false
-	}
-	// Both links are told as seen from here when the two share our file systems (a chroot), and as seen from there when not.
-	if top == "/" {
-		return cwd, true
-	}
-	if inside, ok := strings.CutPrefix(cwd+"/", strings.TrimSuffix(top, "/")+"/"); ok {
-		return path.Join("/", inside), true
-	}
-	return cwd, true
-}
-
 // Opens reports whether the process can open a file, as far as we can tell: for reading, or for appending to it, or making it where it is not.
 // It opens it itself, in the process's own root, which is proof where the process has our uid; where it has not, it is enough that the
 // file, or the folder to make it in, is there. Nothing is made or changed. What cannot be judged is no error: a path that is not absolute,
@@ -162,7 +137,7 @@ func (p *Process) Opens(file string, appending bool) error {
 	if appending {
 		flags = unix.O_WRONLY | unix.O_APPEND
 	}
-	fd, err := openIn(root, file, flags|unix.O_NONBLOCK)
+	fd, err := process.OpenIn(root, file, flags|unix.O_NONBLOCK)
 	if err == nil {
 		_ = unix.Close(fd)
 		return nil
@@ -172,7 +147,7 @@ func (p *Process) Opens(file string, appending bool) error {
 		return nil
 	}
 	if appending && errors.Is(err, unix.ENOENT) {
-		folder, missing := openIn(root, path.Dir(file), unix.O_PATH|unix.O_DIRECTORY)
+		folder, missing := process.OpenIn(root, path.Dir(file), unix.O_PATH|unix.O_DIRECTORY)
 		if missing != nil {
 			return &os.PathError{Op: "open", Path: path.Dir(file), Err: missing}
 		}
@@ -196,7 +171,7 @@ func leadsToSelf(root int, file string) bool {
 		if at == "/proc/self" || at == "/proc/thread-self" {
 			return true
 		}
-		fd, err := openIn(root, at, unix.O_PATH|unix.O_NOFOLLOW)
+		fd, err := process.OpenIn(root, at, unix.O_PATH|unix.O_NOFOLLOW)
 		if err != nil {
 			return false
 		}
@@ -219,13 +194,13 @@ func leadsToSelf(root int, file string) bool {
 
 // PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it
 // lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). Folder and port are where it listens, in the process's own root: those
-// of SHOW CONFIG, or else of its file ([File.SocketDir], [File.Port]), which may have changed since it was started. Nothing is connected yet;
+// of SHOW CONFIG, or else of its file ([pgbini.File.SocketDir], [pgbini.File.Port]), which may have changed since it was started. Nothing is connected yet;
 // connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
 func (p *Process) PeerConsole(dir string, port uint16) (*Pooler, error) {
 	if dir == "" {
 		return nil, fmt.Errorf("process %d has no Unix socket (unix_socket_dir is empty)", p.PID)
 	}
-	config, err := pgconn.ParseConfig("sslmode=disable user=" + adminDatabase + " dbname=" + adminDatabase)
+	config, err := pgconn.ParseConfig("sslmode=disable user=" + pgbini.AdminDatabase + " dbname=" + pgbini.AdminDatabase)
 	if err != nil {
 		return nil, err
 	}
@@ -257,10 +232,10 @@ func dialPeer(ctx context.Context, pid int, root, dir, socket string) (net.Conn,
 		defer unix.Close(top)
 		at := dir
 		if !path.IsAbs(dir) {
-			cwd, _ := workingDirectory(root)
+			cwd, _ := process.WorkingDirectory(root)
 			at = path.Join("/", cwd, dir)
 		}
-		folder, err := openIn(top, at, unix.O_PATH|unix.O_DIRECTORY)
+		folder, err := process.OpenIn(top, at, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return nil, &os.PathError{Op: "open", Path: at, Err: err}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,13 +67,13 @@ func lookAround() int {
 	if s.Config, s.Root, err = process.ConfigFile(); err != nil {
 		s.Config = err.Error()
 	}
-	file, err := pgb.ReadFile(s.Config, s.Root)
+	file, err := pgbini.ReadFile(s.Config, s.Root)
 	if err != nil {
 		s.Diff = err.Error()
 	}
 	listens := file
 	if listens == nil {
-		listens = &pgb.File{}
+		listens = &pgbini.File{}
 	}
 	port, _ := listens.Port()
 	if p, err := process.PeerConsole(listens.SocketDir(), port); err != nil {

@@ -2,51 +2,31 @@ package pgb
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"net"
 	"strings"
-	"sync"
+
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
 // Reload sends RELOAD and blocks until PgBouncer has read its files or the context ends. Since 1.25 a file that it
 // refuses is a [*ServerError] with the code [CodeBadFile] and "RELOAD failed, see logs for additional details"; before, it answers
-// RELOAD all the same. In neither case does it say what is wrong: see [ReadFile] and [File.Diff]. Another [*ServerError] says nothing of the file:
+// RELOAD all the same. In neither case does it say what is wrong: see [pgbini.ReadFile] and [pgbini.File.Diff]. Another [*ServerError] says nothing of the file:
 // a user of stats_users is told "admin access needed".
 func (p *Pooler) Reload(ctx context.Context) error {
 	_, err := p.exec(ctx, "RELOAD")
 	return err
 }
 
-// Setting is a line of SHOW CONFIG.
-type Setting struct {
-	Key        string
-	Value      string // what is in force; "***" where it may hold a secret
-	Default    string // of this version; "" also where there is none
-	Changeable bool   // by RELOAD; the others are read at the start only
-
-	sum digest // of the value that Value does not show
-}
-
 // Settings lists what is in force (SHOW CONFIG), in PgBouncer's order.
-func (p *Pooler) Settings(ctx context.Context) ([]Setting, error) {
+func (p *Pooler) Settings(ctx context.Context) ([]pgbini.Setting, error) {
 	result, err := p.exec(ctx, "SHOW CONFIG")
 	if err != nil {
 		return nil, err
 	}
-	settings := make([]Setting, 0, len(result.Rows))
+	settings := make([]pgbini.Setting, 0, len(result.Rows))
 	for row := range result.Rows {
-		s := Setting{
-			Key:        result.Get(row, "key"),
-			Value:      result.Get(row, "value"),
-			Default:    result.Get(row, "default"),
-			Changeable: result.Get(row, "changeable") == "yes",
-		}
-		if mayHoldSecret(s.Key) {
-			s.sum, s.Value = digestOf(s.Value), hide(s.Value)
-		}
-		settings = append(settings, s)
+		settings = append(settings, pgbini.NewSetting(result.Get(row, "key"), result.Get(row, "value"), result.Get(row, "default"),
+			result.Get(row, "changeable") == "yes"))
 	}
 	return settings, nil
 }
@@ -79,43 +59,6 @@ func (p *Pooler) Local() bool {
 		}
 	}
 	return false
-}
-
-const hidden = "***"
-
-// hide is what is shown of a secret; that there is none may be seen.
-func hide(value string) string {
-	if value == "" {
-		return ""
-	}
-	return hidden
-}
-
-// mayHoldSecret tells it by the name: auth_ldap_options has ldapbindpasswd in it.
-func mayHoldSecret(key string) bool {
-	key = strings.ToLower(key)
-	for _, part := range []string{"pass", "secret", "ldap", "token", "credential"} {
-		if strings.Contains(key, part) {
-			return true
-		}
-	}
-	return false
-}
-
-// digest tells two secrets apart without keeping them. The key is this process's own, so that a digest is of no
-// use to anybody else.
-type digest [sha256.Size]byte
-
-var digestKey = sync.OnceValue(func() []byte {
-	key := make([]byte, sha256.Size)
-	_, _ = rand.Read(key) // does not fail (crypto/rand)
-	return key
-})
-
-func digestOf(secret string) digest {
-	mac := hmac.New(sha256.New, digestKey())
-	mac.Write([]byte(secret))
-	return digest(mac.Sum(nil))
 }
 
 // Port is the port of the console's address, 0 for a pooler without a console. A Unix socket has one in its name.

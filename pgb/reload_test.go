@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
 const loadFailed = "config file loading failed"
@@ -73,7 +74,7 @@ func (r *reloader) put(t *testing.T, config string) {
 
 func tailOf(log string) string { return log[max(0, len(log)-1000):] }
 
-func (r *reloader) settings(t *testing.T) []pgb.Setting {
+func (r *reloader) settings(t *testing.T) []pgbini.Setting {
 	t.Helper()
 	s, err := r.p.Settings(soon(t))
 	if err != nil {
@@ -82,16 +83,16 @@ func (r *reloader) settings(t *testing.T) []pgb.Setting {
 	return s
 }
 
-func (r *reloader) read(t *testing.T) *pgb.File {
+func (r *reloader) read(t *testing.T) *pgbini.File {
 	t.Helper()
-	f, err := pgb.ReadFile(r.ConfigPath, r.root)
+	f, err := pgbini.ReadFile(r.ConfigPath, r.root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-func (r *reloader) diff(t *testing.T) []pgb.Difference {
+func (r *reloader) diff(t *testing.T) []pgbini.Difference {
 	t.Helper()
 	databases, err := r.p.ShowDatabases(soon(t))
 	if err != nil {
@@ -108,12 +109,12 @@ func (r *reloader) wantNoDiff(t *testing.T, when string) {
 }
 
 // wantOnly is the key and the line in the file of the only difference.
-func (r *reloader) wantOnly(t *testing.T, when, key string, line int) pgb.Difference {
+func (r *reloader) wantOnly(t *testing.T, when, key string, line int) pgbini.Difference {
 	t.Helper()
 	d := r.diff(t)
 	if len(d) != 1 || d[0].Key != key || d[0].Line != line || d[0].File != r.ConfigPath {
 		t.Errorf("%s: %+v, want only %s at line %d", when, d, key, line)
-		return pgb.Difference{}
+		return pgbini.Difference{}
 	}
 	return d[0]
 }
@@ -123,7 +124,7 @@ func lines(s string) int { return strings.Count(s, "\n") }
 var anyDatabase = single.PgBouncerOptions{Databases: "app = {backend}"}
 
 // legal is a value that is not the default and that PgBouncer takes, in a form that it does not print so.
-func legal(r *reloader, s pgb.Setting) string {
+func legal(r *reloader, s pgbini.Setting) string {
 	own := func(name string) string { return r.Dir + "/" + name }
 	switch s.Key {
 	case "admin_users":
@@ -251,7 +252,7 @@ func TestBadValuesAreNamed(t *testing.T) {
 			r.write(t, config)
 			line := lines(r.base) + 1
 
-			var e *pgb.FileError
+			var e *pgbini.FileError
 			if err := r.read(t).Check(before); !errors.As(err, &e) || e.Key != key || e.Line != line || e.File != r.ConfigPath || e.Problem == "" {
 				t.Errorf("%s: %v", bad, err)
 			}
@@ -259,14 +260,14 @@ func TestBadValuesAreNamed(t *testing.T) {
 				t.Errorf("%s: taken", bad)
 			}
 			found := r.diff(t)
-			i := slices.IndexFunc(found, func(d pgb.Difference) bool {
+			i := slices.IndexFunc(found, func(d pgbini.Difference) bool {
 				return d.Key == key && d.Line == line && d.Problem != "" && !d.NeedsRestart
 			})
 			if i < 0 {
 				t.Errorf("%s is not among %v", bad, found)
 			}
 			// PgBouncer stopped reading there.
-			if !slices.ContainsFunc(found, func(d pgb.Difference) bool { return d.Key == "query_timeout" && d.Line == line+1 }) {
+			if !slices.ContainsFunc(found, func(d pgbini.Difference) bool { return d.Key == "query_timeout" && d.Line == line+1 }) {
 				t.Errorf("%s: what comes after it is not among %v", bad, found)
 			}
 		}
@@ -468,7 +469,7 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 			r.put(t, r.base)
 			r.write(t, fill(s.head)+r.base+fill(s.tail))
 			took := r.reload(t)
-			f, err := pgb.ReadFile(r.ConfigPath, r.root)
+			f, err := pgbini.ReadFile(r.ConfigPath, r.root)
 			if err == nil {
 				err = f.Check(known)
 			}
@@ -482,7 +483,7 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 			if took != (err == nil) {
 				t.Errorf("%s: PgBouncer takes it: %v; ours: %v", s.name, took, err)
 			}
-			var e *pgb.FileError
+			var e *pgbini.FileError
 			if err != nil {
 				refused++
 				if !errors.As(err, &e) || e.Problem == "" || e.Line == 0 {
@@ -490,7 +491,7 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 				}
 			}
 			if took && !s.odd {
-				if d := slices.DeleteFunc(r.diff(t), func(d pgb.Difference) bool { return d.NeedsRestart || d.Key == "database *" }); len(d) > 0 {
+				if d := slices.DeleteFunc(r.diff(t), func(d pgbini.Difference) bool { return d.NeedsRestart || d.Key == "database *" }); len(d) > 0 {
 					t.Errorf("%s: taken, and yet %v", s.name, d)
 				}
 			}
@@ -500,7 +501,7 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 		}
 		// The main section.
 		r.write(t, "[databases]\na =\n")
-		if _, err := pgb.ReadFile(r.ConfigPath, r.root); r.reload(t) || err == nil {
+		if _, err := pgbini.ReadFile(r.ConfigPath, r.root); r.reload(t) || err == nil {
 			t.Errorf("without [pgbouncer]: %v", err)
 		}
 		r.put(t, r.base+"[pgbouncer]\nquery_timeout = 5\nadmin_users = "+single.AdminUser+"\nlogfile = "+r.Log+"\n")
@@ -512,7 +513,7 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 		if err := os.Remove(r.ConfigPath); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := pgb.ReadFile(r.ConfigPath, r.root); r.reload(t) || !errors.Is(err, os.ErrNotExist) {
+		if _, err := pgbini.ReadFile(r.ConfigPath, r.root); r.reload(t) || !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("no file: %v", err)
 		}
 	})

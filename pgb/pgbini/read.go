@@ -1,4 +1,4 @@
-package pgb
+package pgbini
 
 import (
 	"errors"
@@ -7,37 +7,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/process"
 )
-
-// FileError says why PgBouncer refuses a configuration file. It never repeats a value.
-type FileError struct {
-	File    string // as PgBouncer calls it: without the root that it was read through
-	Line    int    // from 1; 0: the file as a whole
-	Key     string // may be empty
-	Problem string
-	Err     error // of the system, where there is one
-}
-
-func (e *FileError) Error() string {
-	s := e.File
-	if e.Line > 0 {
-		s += fmt.Sprintf(":%d", e.Line)
-	}
-	if e.Key != "" {
-		s += ": " + e.Key
-	}
-	s += ": " + e.Problem
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
-	}
-	return s
-}
-
-func (e *FileError) Unwrap() error { return e.Err }
 
 // What is read at most. PgBouncer itself bounds the depth only.
 const (
@@ -46,89 +21,6 @@ const (
 	maxFiles        = 2000
 	maxTotalSize    = 32 << 20
 )
-
-// File is a pgbouncer.ini with what it includes, read as PgBouncer reads it (libusual's cfparser; measured on 1.18, 1.24
-// and 1.26, which agree on the syntax). Values that may be secrets are not kept.
-type File struct {
-	Path string
-
-	entries  []entry  // of all sections, in the order in which they are read
-	sections []place  // where the sections that PgBouncer 1.18 does not know begin
-	main     []int    // where in entries each [pgbouncer] begins: it puts everything back to the defaults
-	paths    []string // all files read
-	comments map[string]string
-}
-
-// place is a line of a file.
-type place struct {
-	file string
-	line int
-	name string
-}
-
-// entry is a line "key = value".
-type entry struct {
-	place
-	section string
-	value   string // of [pgbouncer]; "***" for a secret
-	sum     digest // of a secret
-	conn    *connString
-}
-
-// Paths are the files that were read: the file itself, then what it includes.
-func (f *File) Paths() []string { return f.paths }
-
-// Comments are the comment lines of one of [File.Paths], each in its place: the other lines are empty. (Those may hold secrets.)
-func (f *File) Comments(path string) string { return f.comments[path] }
-
-// commentsOf leaves of a text what stands in lines that are comments as a whole.
-func commentsOf(text string) string {
-	var s strings.Builder
-	for line := range strings.Lines(text) {
-		if begin := strings.TrimLeft(line, " \t"); begin != "" && (begin[0] == ';' || begin[0] == '#') {
-			s.WriteString(line)
-		} else if strings.HasSuffix(line, "\n") {
-			s.WriteByte('\n')
-		}
-	}
-	return s.String()
-}
-
-// Port is where the file has PgBouncer listen: listen_port, or PgBouncer's own default (1.18 to 1.26). ok is false where it is no port.
-func (f *File) Port() (port uint16, ok bool) {
-	value, _, _, ok := f.Setting("listen_port")
-	if !ok {
-		return 6432, true
-	}
-	n, ok := strtol(value)
-	return uint16(n), ok && n >= 0 && n <= 0xffff
-}
-
-// SocketDir is the folder of the Unix socket: unix_socket_dir, or PgBouncer's own default, which is Debian's too. "" is none.
-func (f *File) SocketDir() string {
-	if value, _, _, ok := f.Setting("unix_socket_dir"); ok {
-		return value
-	}
-	return "/tmp"
-}
-
-// Setting is a key of [pgbouncer] as the file has it, with where it stands; ok is false where it does not.
-func (f *File) Setting(key string) (value, file string, line int, ok bool) {
-	e := f.inFile()[key]
-	if e == nil {
-		return "", "", 0, false
-	}
-	return e.value, e.place.file, e.place.line, true
-}
-
-// CheckAny is [File.Check] where the version cannot be asked: what no version from 1.18 to 1.26 takes.
-func (f *File) CheckAny() error {
-	settings := make([]Setting, 0, len(kinds))
-	for key := range kinds {
-		settings = append(settings, Setting{Key: key, Changeable: true})
-	}
-	return f.Check(settings)
-}
 
 // ReadFile reads a pgbouncer.ini and what it includes. root is put before the file's path and those of %include, for the
 // file of a process in another container: "/proc/PID/root" (see [Process.ConfigFile]), or "" for this one's own root; symbolic
@@ -180,28 +72,13 @@ func (r *fileReader) close() {
 	}
 }
 
-// openIn opens a path as a process whose root is the directory fd would.
-func openIn(fd int, path string, flags int) (int, error) {
-	for {
-		got, err := unix.Openat2(fd, path, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT})
-		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // EAGAIN: something was renamed meanwhile
-		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
-			// Before Linux 5.6, or a container run-time that forbids what it does not know: links are followed in our root then.
-			return unix.Open(fmt.Sprintf("/proc/self/fd/%d/%s", fd, path), flags|unix.O_CLOEXEC, 0)
-		default:
-			return got, err
-		}
-	}
-}
-
 func (r *fileReader) content(name string) ([]byte, error) {
 	var fd int
 	var err error
 	// O_NONBLOCK: a pipe without a writer must not hold us.
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
 	if r.fd >= 0 {
-		fd, err = openIn(r.fd, name, flags)
+		fd, err = process.OpenIn(r.fd, name, flags)
 	} else {
 		fd, err = unix.Open(name, flags, 0)
 	}
@@ -240,7 +117,7 @@ func (r *fileReader) lookFor(name string) []string {
 	if path.IsAbs(name) {
 		return []string{name}
 	}
-	if cwd, ok := workingDirectory(r.root); ok {
+	if cwd, ok := process.WorkingDirectory(r.root); ok {
 		return []string{path.Join(cwd, name)}
 	}
 	if r.root == "" && len(r.file.paths) == 0 {
@@ -248,9 +125,6 @@ func (r *fileReader) lookFor(name string) []string {
 	}
 	return []string{path.Join("/", name), path.Join(path.Dir(r.file.Path), name)}
 }
-
-// isspace is C's, in the locale "C".
-func isspace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 
 func isKey(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-' || c == '*'
@@ -386,7 +260,7 @@ func (r *fileReader) entry(at place, value string) error {
 			e.sum, e.value = digestOf(value), hide(value)
 		}
 	case "databases":
-		if at.name == adminDatabase {
+		if at.name == AdminDatabase {
 			return bad("this name is reserved for the admin console")
 		}
 		e.conn, err = parseConnString(value)
@@ -405,131 +279,6 @@ func (r *fileReader) entry(at place, value string) error {
 	}
 	r.file.entries = append(r.file.entries, e)
 	return nil
-}
-
-// label is how an entry is called in errors and differences.
-func (e *entry) label() string {
-	name := e.name
-	if name == "" {
-		name = `""`
-	}
-	switch e.section {
-	case "databases":
-		return "database " + name
-	case "users":
-		return "user " + name
-	case "peers":
-		return "peer " + name
-	}
-	return name
-}
-
-// fixedProblem is what every version refuses in a connection string.
-func (e *entry) fixedProblem() string {
-	if e.conn == nil || e.conn.bad || e.name == "*" && e.section == "databases" {
-		return ""
-	}
-	if port, ok := e.conn.get("port"); ok && e.section != "users" && atoi(port) == 0 {
-		return "port is not a number, or 0"
-	}
-	if mode, ok := e.conn.get("pool_mode"); ok && e.section != "peers" && !containsFold(poolModes, mode) {
-		return "not a pool_mode"
-	}
-	if e.section == "peers" {
-		if id, ok := strtonum(e.name); !ok || id < 1 || id > 0xffff {
-			return "the id of a peer is a number from 1 to 65535"
-		}
-		if _, ok := e.conn.get("host"); !ok {
-			return "a peer without a host"
-		}
-	}
-	return ""
-}
-
-// connString is what stands after "name =" outside of [pgbouncer].
-type connString struct {
-	pairs  [][2]string // secrets without their value
-	secret bool        // there is one
-	bad    bool
-}
-
-func (c *connString) get(key string) (value string, ok bool) {
-	for _, p := range c.pairs {
-		if p[0] == key {
-			value, ok = p[1], true // the last one counts
-		}
-	}
-	return value, ok
-}
-
-// connShown are the parameters whose values are kept: those that SHOW DATABASES shows and a few that are checked. connect_query, for
-// one, may have a password in it, and nothing shows it.
-var connShown = regexp.MustCompile(`^(host|port|dbname|user|pool_size|min_pool_size|reserve_pool|reserve_pool_size|pool_mode|max_db_connections|max_db_client_connections|server_lifetime|load_balance_hosts)$`)
-
-var errConnString = errors.New("syntax error in the connection string")
-
-// parseConnString takes it apart as PgBouncer does: only blanks separate, a quoted value may be followed by anything,
-// whose first byte is lost, and a value must not be empty.
-func parseConnString(s string) (*connString, error) {
-	c := &connString{}
-	pos := 0
-	blanks := func() {
-		for pos < len(s) && s[pos] == ' ' {
-			pos++
-		}
-	}
-	for {
-		blanks()
-		if pos >= len(s) {
-			return c, nil
-		}
-		start := pos
-		for pos < len(s) && s[pos] != '=' && s[pos] != ' ' {
-			pos++
-		}
-		key := s[start:pos]
-		blanks()
-		if key == "" || pos >= len(s) || s[pos] != '=' {
-			return nil, errConnString
-		}
-		pos++
-		blanks()
-		var value strings.Builder
-		if pos < len(s) && s[pos] == '\'' {
-			pos++
-			for {
-				if pos >= len(s) {
-					return nil, errConnString
-				}
-				if s[pos] == '\'' {
-					pos++
-					if pos >= len(s) || s[pos] != '\'' {
-						break
-					}
-				}
-				value.WriteByte(s[pos])
-				pos++
-			}
-		} else {
-			start := pos
-			for pos < len(s) && s[pos] != ' ' {
-				pos++
-			}
-			value.WriteString(s[start:pos])
-		}
-		if pos < len(s) {
-			pos++
-		}
-		switch {
-		case value.Len() == 0:
-			return nil, errConnString
-		case connShown.MatchString(key):
-			c.pairs = append(c.pairs, [2]string{key, value.String()})
-		default:
-			c.secret = c.secret || mayHoldSecret(key)
-			c.pairs = append(c.pairs, [2]string{key, hidden})
-		}
-	}
 }
 
 // untilValue is a path or the name of a section for a message, up to where it looks like something else: a line that was torn or

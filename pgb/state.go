@@ -1,0 +1,183 @@
+package pgb
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
+)
+
+// State is what a pooler says about itself.
+type State struct {
+	Version     string // "1.24.1/bouncer"
+	Paused      bool   // globally, or one of our databases
+	PausedKnown bool   // false: this version cannot tell (1.18 has no SHOW STATE)
+	Mark        *Mark  // nil: not held by pgbaton
+	LoginRetry  time.Duration
+	Waiting     int // clients that wait for a server connection
+	Servers     int // server connections
+	MaxWait     time.Duration
+	PausedDBs   []string // databases that are paused on their own
+}
+
+// LooksPaused is a guess for versions that cannot tell: clients wait and there is no server connection.
+func (s State) LooksPaused() bool {
+	if s.PausedKnown {
+		return s.Paused
+	}
+	return s.Waiting > 0 && s.Servers == 0 && s.MaxWait > 0
+}
+
+// State asks the console for all of it.
+func (p *Pooler) State(ctx context.Context) (State, error) {
+	var s State
+	var err error
+	if s.LoginRetry, s.Mark, err = p.loginRetry(ctx); err != nil {
+		return s, err
+	}
+	s.Version = p.work.Version()
+	pools, err := p.exec(ctx, "SHOW POOLS")
+	if err != nil {
+		return s, err
+	}
+	s.Waiting = p.countPools(pools, "cl_waiting")
+	s.Servers = p.countPools(pools, "sv_")
+	for row := range pools.Rows {
+		wait := time.Duration(pools.Int(row, "maxwait"))*time.Second + time.Duration(pools.Int(row, "maxwait_us"))*time.Microsecond
+		s.MaxWait = max(s.MaxWait, wait)
+	}
+	databases, err := p.ShowDatabases(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, d := range databases {
+		if d.Paused {
+			s.PausedDBs = append(s.PausedDBs, d.Name)
+		}
+	}
+	if p.Databases != nil {
+		// An entry of a "*" line that nobody has used for a moment is not listed, paused or not (1.18, 1.24, 1.26).
+		s.PausedKnown = true
+		for _, name := range p.Databases {
+			i := slices.IndexFunc(databases, func(d pgbini.Database) bool { return d.Name == name })
+			s.PausedKnown = s.PausedKnown && i >= 0
+			s.Paused = s.Paused || i >= 0 && databases[i].Paused
+		}
+		s.PausedKnown = s.PausedKnown || s.Paused
+		return s, nil
+	}
+	result, err := p.exec(ctx, "SHOW STATE")
+	var refused *ServerError
+	if errors.As(err, &refused) {
+		return s, nil // before 1.19 there is no such statement
+	}
+	if err != nil {
+		return s, err
+	}
+	for row := range result.Rows {
+		if result.Get(row, "key") == "paused" {
+			s.Paused, s.PausedKnown = result.Get(row, "value") == "yes", true
+		}
+	}
+	return s, nil
+}
+
+// ShowDatabases lists them.
+func (p *Pooler) ShowDatabases(ctx context.Context) ([]pgbini.Database, error) {
+	result, err := p.exec(ctx, "SHOW DATABASES")
+	if err != nil {
+		return nil, err
+	}
+	var databases []pgbini.Database
+	for row := range result.Rows {
+		name := result.Get(row, "name")
+		if name == pgbini.AdminDatabase {
+			continue
+		}
+		port, _ := strconv.ParseUint(result.Get(row, "port"), 10, 16)
+		firstOf := func(columns ...string) int { // -1: there is none of them
+			for _, c := range columns {
+				if slices.Contains(result.Columns, c) {
+					return result.Int(row, c)
+				}
+			}
+			return -1
+		}
+		databases = append(databases, pgbini.Database{
+			Name:   name,
+			Target: result.Get(row, "database"),
+			Host:   result.Get(row, "host"),
+			Port:   uint16(port),
+			Paused: result.Int(row, "paused") != 0,
+
+			Disabled:       result.Int(row, "disabled") != 0,
+			ForceUser:      result.Get(row, "force_user"),
+			PoolMode:       result.Get(row, "pool_mode"),
+			PoolSize:       result.Int(row, "pool_size"),
+			MinPoolSize:    result.Int(row, "min_pool_size"),
+			ReservePool:    firstOf("reserve_pool_size", "reserve_pool"), // the latter in 1.18
+			MaxConns:       result.Int(row, "max_connections"),
+			MaxClients:     firstOf("max_client_connections"),
+			ServerLifetime: firstOf("server_lifetime"),
+			LoadBalance:    result.Get(row, "load_balance_hosts"),
+		})
+	}
+	return databases, nil
+}
+
+// ServerConn is a line of SHOW SERVERS.
+type ServerConn struct {
+	Database  string
+	State     string
+	RemotePID int32 // of the backend at the other end; 0 while it is not known
+}
+
+// Servers lists the server connections of the databases that a pause of this pooler stops.
+func (p *Pooler) Servers(ctx context.Context) ([]ServerConn, error) {
+	result, err := p.exec(ctx, "SHOW SERVERS")
+	if err != nil {
+		return nil, err
+	}
+	var servers []ServerConn
+	for row := range result.Rows {
+		if s := (ServerConn{
+			Database:  result.Get(row, "database"),
+			State:     result.Get(row, "state"),
+			RemotePID: int32(result.Int(row, "remote_pid")),
+		}); p.stops(s.Database) {
+			servers = append(servers, s)
+		}
+	}
+	return servers, nil
+}
+
+// ServerConnections counts the server connections of the databases that a pause of this pooler stops, in
+// whatever state. Paused and drained means none.
+func (p *Pooler) ServerConnections(ctx context.Context) (int, error) {
+	pools, err := p.exec(ctx, "SHOW POOLS")
+	if err != nil {
+		return 0, err
+	}
+	return p.countPools(pools, "sv_"), nil
+}
+
+// countPools adds up the columns with a prefix: sv_active, sv_active_cancel, sv_being_canceled, sv_idle,
+// sv_used, sv_tested, sv_login (1.18 to 1.26), or cl_waiting.
+func (p *Pooler) countPools(pools *Result, prefix string) int {
+	total := 0
+	for row := range pools.Rows {
+		if name := pools.Get(row, "database"); name == pgbini.AdminDatabase || !p.stops(name) {
+			continue
+		}
+		for _, column := range pools.Columns {
+			if strings.HasPrefix(column, prefix) {
+				total += pools.Int(row, column)
+			}
+		}
+	}
+	return total
+}
