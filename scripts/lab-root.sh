@@ -16,7 +16,8 @@ esac
 packages="postgresql-$pg patroni python3-etcd python3-psycopg2 pgbouncer haproxy
  etcd-server etcd-client procps iproute2 tini"
 
-lab=${PGBATON_LAB_DIR:-/var/lib/pgbaton-lab}
+# shellcheck source=scripts/lab-dir.sh
+. "$(dirname "$0")/lab-dir.sh"
 root=$lab/$suite
 stamp=$root/.pgbaton-lab
 want=$(printf '%s\n' "3 $packages" | cksum | cut -d' ' -f1)
@@ -25,7 +26,6 @@ want=$(printf '%s\n' "3 $packages" | cksum | cut -d' ' -f1)
 exec 3>&2
 say() { printf '%s lab-root %s: %s\n' "$(date +%H:%M:%S)" "$suite" "$*" >&3; }
 
-mkdir -p "$lab"
 # Two suites of tests started side by side must not build the same folder.
 exec 9>"$lab/$suite.lock"
 flock 9
@@ -40,7 +40,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 if ! command -v debootstrap >/dev/null; then
 	say "installing debootstrap"
-	{ apt-get -q update && apt-get -q install -y --no-install-recommends debootstrap; } >"$lab/$suite.log" 2>&1 ||
+	# The other suite's script may be about to do the same.
+	flock "$lab/apt.lock" sh -c 'apt-get -q update && apt-get -q install -y --no-install-recommends debootstrap debian-archive-keyring' >"$lab/$suite.log" 2>&1 ||
 		{ tail -n 20 "$lab/$suite.log" >&2; exit 1; }
 fi
 
@@ -48,7 +49,8 @@ building=$root.building
 rm -rf "$building"
 {
 	say "debootstrap (about a minute)"
-	debootstrap --variant=minbase "$suite" "$building"
+	# Without the flag debootstrap goes on, unchecked, where the archive's keys are missing.
+	debootstrap --force-check-gpg --variant=minbase "$suite" "$building"
 	# No daemon may start inside the folder while packages are installed.
 	printf '#!/bin/sh\nexit 101\n' >"$building/usr/sbin/policy-rc.d"
 	chmod 755 "$building/usr/sbin/policy-rc.d"

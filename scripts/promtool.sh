@@ -9,10 +9,10 @@ set -eu
 if command -v promtool; then
 	exit 0
 fi
-lab=${PGBATON_LAB_DIR:-/var/lib/pgbaton-lab}
+# shellcheck source=scripts/lab-dir.sh
+. "$(dirname "$0")/lab-dir.sh"
 tool=$lab/promtool
 
-mkdir -p "$lab"
 # Two tests side by side must not fetch it twice.
 exec 9>"$lab/promtool.lock"
 flock 9
@@ -26,9 +26,10 @@ rm -rf "$building"
 mkdir -p "$building"
 {
 	cd "$building"
-	# apt's own user, who fetches, must be able to write here.
-	chmod 777 "$building"
+	# apt's own user, who fetches, must be able to write here, and nobody else.
+	chown _apt "$building"
 	apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }
+	chown -R root "$building"
 	dpkg -x prometheus_*.deb root
 } >"$lab/promtool.log" 2>&1 || { echo "promtool.sh: failed; the end of $lab/promtool.log:" >&2; tail -n 20 "$lab/promtool.log" >&2; exit 1; }
 

@@ -374,6 +374,53 @@ func TestTakeDown(t *testing.T) {
 	}
 }
 
+// TestTakeDownForeign: what somebody else can write to is not removed by root, and no package that is named there is purged.
+func TestTakeDownForeign(t *testing.T) {
+	needRoot(t)
+	const nobody = 65534
+	for name, spoil := range map[string]func(dir string) error{
+		"folder of another user":       func(dir string) error { return os.Chown(dir, nobody, nobody) },
+		"folder that others write to":  func(dir string) error { return os.Chmod(dir, 0o777) },
+		"parent that others write to":  func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o777) },
+		"parent of another user":       func(dir string) error { return os.Chown(filepath.Dir(dir), nobody, nobody) },
+		"sticky folder, others create": func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "parent", "lab")
+			t.Setenv("PGBATON_LAB_DIR", dir)
+			inside := filepath.Join(dir, "trixie", "x")
+			if err := errors.Join(os.MkdirAll(filepath.Dir(inside), 0o755), os.WriteFile(inside, nil, 0o644), spoil(dir)); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			if code := run(t.Context(), []string{"down"}, &out); code != exitFailed || !strings.Contains(out.String(), "others than root can change") {
+				t.Errorf("exit %d\n%s", code, &out)
+			}
+			if _, err := os.Stat(inside); err != nil {
+				t.Errorf("removed all the same: %v", err)
+			}
+		})
+	}
+}
+
+// TestTakeDownForeignEntry: root's folder has an entry of another user.
+func TestTakeDownForeignEntry(t *testing.T) {
+	needRoot(t)
+	dir := filepath.Join(t.TempDir(), "lab")
+	t.Setenv("PGBATON_LAB_DIR", dir)
+	foreign := filepath.Join(dir, "sid")
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "trixie"), 0o755), os.Mkdir(foreign, 0o755), os.Chown(foreign, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"down"}, &out); code != 0 || !strings.Contains(out.String(), "kept "+foreign+": it is not root's") {
+		t.Errorf("exit %d\n%s", code, &out)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != "sid" {
+		t.Errorf("left: %v %v", entries, err)
+	}
+}
+
 // TestDemo is the demo itself, on real servers.
 func TestDemo(t *testing.T) {
 	needRoot(t)

@@ -25,6 +25,9 @@ func takeDown(ctx context.Context, dir string, s *screen) error {
 		s.step("nothing to remove: there is no %s", dir)
 		return nil
 	}
+	if err := rootsAlone(dir); err != nil {
+		return err
+	}
 	// The locks are held to the end: who waits for one makes everything anew.
 	locks, err := lockAll(dir)
 	defer func() {
@@ -60,6 +63,10 @@ func takeDown(ctx context.Context, dir string, s *screen) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		if owner, err := ownerOf(path); err != nil || owner != 0 {
+			s.step("kept %s: it is not root's", path)
+			continue
+		}
 		if err := os.RemoveAll(path); err != nil {
 			return &problem{fmt.Sprintf("cannot remove all of %s: %v", path, err), "see who uses it (fuser -vm " + path + "), then run make demo-down again"}
 		}
@@ -76,9 +83,49 @@ func takeDown(ctx context.Context, dir string, s *screen) error {
 	return nil
 }
 
-// ownNames are the entries of the directory that scripts/lab-root.sh, the lab and the demo make.
+// rootsAlone returns an error where somebody other than root could have put something into a folder, or in its place: root purges the
+// packages that a file in it names, and removes what is in it.
+func rootsAlone(dir string) error {
+	path, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	for at := path; ; at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		if err != nil {
+			return err
+		}
+		owner, err := ownerOf(at)
+		if err != nil {
+			return err
+		}
+		// In a sticky folder such as /tmp nobody can rename another's entry.
+		othersWrite := info.Mode().Perm()&0o022 != 0 && (at == path || info.Mode()&fs.ModeSticky == 0)
+		if owner != 0 || othersWrite {
+			return &problem{fmt.Sprintf("others than root can change %s: nothing in %s is removed", at, dir),
+				"see what is there and remove it by hand, or set PGBATON_LAB_DIR to the folder that the demo was started with"}
+		}
+		if at == "/" {
+			return nil
+		}
+	}
+}
+
+// ownerOf is the user id of a file's owner; a symbolic link is not followed.
+func ownerOf(path string) (uint32, error) {
+	var stat unix.Stat_t
+	if err := unix.Lstat(path, &stat); err != nil {
+		return 0, &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return stat.Uid, nil
+}
+
+// ownNames are the entries of the directory that the scripts in scripts/, the lab and the demo make.
 func ownNames(dir string) []string {
-	names := []string{"run", installedNote, "demo-apt.log"}
+	names := []string{"run", installedNote, "demo-apt.log", "apt.lock", "promtool", "promtool.building", "promtool.log", "promtool.lock"}
 	for _, suite := range suites {
 		names = append(names, suite, suite+".building", suite+".log", suite+".lock")
 	}
