@@ -3,44 +3,18 @@ package config
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // Error is a configuration that cannot be used: what is wrong, where, and what to write instead.
-// A command that meets one ends with exit code 2. Its text never holds a password.
-type Error struct {
-	File    string // the file it was read from; "" for flags, environment and defaults
-	Line    int    // 0 when it has none
-	Key     string // dotted, as in the file; or the flag or variable it came from
-	Problem string
-	Hint    string // what to do about it; a question is shown in brackets
-	Err     error  // the cause, when there is one
-}
+// A command that meets one ends with exit code 2. Its text never holds a password. Name is the key, dotted as in the file, or
+// the flag or variable that the value came from; File is "" for flags, environment and defaults.
+type Error file.Problem
 
 // Error is one line: file, line, key, problem, hint, each where there is one.
-func (e *Error) Error() string {
-	var b strings.Builder
-	if e.File != "" {
-		b.WriteString(e.File)
-		if e.Line > 0 {
-			fmt.Fprintf(&b, ":%d", e.Line)
-		}
-		b.WriteString(": ")
-	}
-	// "unknown key "pause.bugdet"" names it already.
-	if e.Key != "" && !strings.Contains(e.Problem, `"`+e.Key+`"`) && !strings.HasPrefix(e.Problem, e.Key+" ") {
-		b.WriteString(e.Key + ": ")
-	}
-	b.WriteString(e.Problem)
-	switch {
-	case strings.HasSuffix(e.Hint, "?"):
-		b.WriteString(" (" + e.Hint + ")")
-	case e.Hint != "":
-		b.WriteString(": " + e.Hint)
-	}
-	return b.String()
-}
+func (e *Error) Error() string { return file.Problem(*e).String() }
 
 // Unwrap is the cause, such as fs.ErrNotExist of a file that is not there.
 func (e *Error) Unwrap() error { return e.Err }
@@ -63,7 +37,7 @@ func CheckTTL(budget, ttl time.Duration) error {
 		return nil
 	}
 	return &Error{
-		Key: "pause.budget",
+		Name: "pause.budget",
 		Problem: fmt.Sprintf("pause.budget %s is longer than Patroni's ttl allows: ttl %s less %s = %s; lower pause.budget or raise ttl (patronictl edit-config)",
 			budget, ttl, ttlReserve, longest),
 	}

@@ -17,6 +17,8 @@ import (
 	"unicode"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 const (
@@ -160,16 +162,16 @@ func (l *loader) poolerBindings(p *Pooler) []binding {
 }
 
 func (l *loader) load() error {
-	file, text, err := l.findFile()
+	path, text, err := l.findFile()
 	if err != nil {
 		return err
 	}
-	l.config.File = file
+	l.config.File = path
 	inFile := map[string]value{}
 	var poolers ast.Node
 	var doc *tree
-	if file != "" {
-		if doc, err = parseTree(file, text); err != nil {
+	if path != "" {
+		if doc, err = parseTree(path, text); err != nil {
 			return err
 		}
 		if poolers, err = l.flatten(doc, inFile); err != nil {
@@ -255,49 +257,49 @@ func (l *loader) findFile() (string, []byte, error) {
 	return "", nil, nil
 }
 
-func readConfig(file, source string) (string, []byte, error) {
-	text, err := readBounded(file, maxFile)
+func readConfig(path, source string) (string, []byte, error) {
+	text, err := file.Read(path, maxFile)
 	if err != nil {
-		return "", nil, &Error{Key: source, Problem: cannotRead(file, err), Err: err}
+		return "", nil, &Error{Name: source, Problem: cannotRead(path, err), Err: err}
 	}
 	// Whatever stands beside it must be found from another working directory, too.
-	if file, err = filepath.Abs(file); err != nil {
-		return "", nil, &Error{Key: source, Problem: cannotRead(file, err), Err: err}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", nil, &Error{Name: source, Problem: cannotRead(path, err), Err: err}
 	}
-	return file, text, nil
+	return absolute, text, nil
 }
 
-func cannotRead(file string, err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		err = path.Err
+func cannotRead(path string, err error) string {
+	if named, ok := errors.AsType[*fs.PathError](err); ok {
+		err = named.Err
 	}
-	if strings.Contains(file, "://") {
-		file = "***" // a connection string in the wrong place
+	if strings.Contains(path, "://") {
+		path = "***" // a connection string in the wrong place
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Sprintf("cannot read %s as uid %d: %v", file, os.Geteuid(), err)
+		return fmt.Sprintf("cannot read %s as uid %d: %v", path, os.Geteuid(), err)
 	}
-	return fmt.Sprintf("cannot read %s: %v", file, err)
+	return fmt.Sprintf("cannot read %s: %v", path, err)
 }
 
-func readPassword(file string, from value) (string, error) {
+func readPassword(path string, from value) (string, error) {
 	at := from.at
-	b, err := readBounded(file, maxPassword)
+	b, err := file.Read(path, maxPassword)
 	if strings.Contains(from.raw, "${") {
-		file = from.raw // the variable may be the password itself
+		path = from.raw // the variable may be the password itself
 	}
 	if err != nil {
-		at.Problem, at.Err = cannotRead(file, err), err
+		at.Problem, at.Err = cannotRead(path, err), err
 		return "", &at
 	}
 	password := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
 	if password == "" {
-		at.Problem = file + " is empty"
+		at.Problem = path + " is empty"
 		return "", &at
 	}
 	if strings.ContainsAny(password, "\n\x00") {
-		at.Problem = file + " has more than one line"
+		at.Problem = path + " has more than one line"
 		at.Hint = "a password file holds the password and nothing else"
 		return "", &at
 	}
@@ -314,7 +316,7 @@ func (l *loader) flatten(doc *tree, into map[string]value) (poolers ast.Node, er
 		}
 		entries, ok := doc.mapping(n)
 		if !ok {
-			at := Error{File: doc.file, Line: lineOf(n), Key: prefix, Problem: "must be keys and values"}
+			at := Error{File: doc.file, Line: lineOf(n), Name: prefix, Problem: "must be keys and values"}
 			if prefix == "" {
 				at.Problem = "must be keys and values, such as patroni:"
 			}
@@ -350,14 +352,14 @@ func (l *loader) flatten(doc *tree, into map[string]value) (poolers ast.Node, er
 	return poolers, walk(doc.root, "", 1)
 }
 
-func unknownKey(file string, at entry, prefix string, known []string) error {
+func unknownKey(path string, at entry, prefix string, known []string) error {
 	within := ""
 	if prefix != "" {
 		within = prefix + "."
 	}
 	full := within + at.key
 	compare := withoutIndex(full)
-	e := &Error{File: file, Line: at.line, Key: full, Problem: fmt.Sprintf("unknown key %q", full)}
+	e := &Error{File: path, Line: at.line, Name: full, Problem: fmt.Sprintf("unknown key %q", full)}
 	near := nearest(compare, append(rooms(known), known...))
 	switch {
 	case compare == "patroni.password":
@@ -366,8 +368,8 @@ func unknownKey(file string, at entry, prefix string, known []string) error {
 		e.Hint = "a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD"
 	// What stands where a key should be may be a piece of a password.
 	case !isPlainKey(at.key), at.flow && near == "":
-		e.Key = within + "***"
-		e.Problem, e.Hint = fmt.Sprintf("unknown key %q", e.Key), quoteIt
+		e.Name = within + "***"
+		e.Problem, e.Hint = fmt.Sprintf("unknown key %q", e.Name), quoteIt
 	case near != "":
 		e.Hint = fmt.Sprintf("did you mean %q?", near)
 	default:
@@ -423,7 +425,7 @@ func withoutIndex(key string) string {
 }
 
 func (l *loader) scalarValue(doc *tree, e entry, key string) (value, error) {
-	at := Error{File: doc.file, Line: e.line, Key: key}
+	at := Error{File: doc.file, Line: e.line, Name: key}
 	raw, ok := doc.scalar(e.value)
 	if !ok {
 		at.Problem = "must be a single value"
@@ -501,7 +503,7 @@ func (l *loader) weightiest(key string, inFile map[string]value) (value, bool, e
 		}
 	}
 	if raw, ok := l.env(EnvName(key)); ok {
-		v, err := l.newValue(raw, Error{Key: EnvName(key)})
+		v, err := l.newValue(raw, Error{Name: EnvName(key)})
 		return v, true, err
 	}
 	v, ok := inFile[key]
@@ -509,9 +511,9 @@ func (l *loader) weightiest(key string, inFile map[string]value) (value, bool, e
 }
 
 func (l *loader) flagValue(s Setting) (value, error) {
-	at := Error{Key: s.Source}
-	if at.Key == "" {
-		at.Key = s.Key
+	at := Error{Name: s.Source}
+	if at.Name == "" {
+		at.Name = s.Key
 	}
 	if isDSN := s.Key == "pooler" || s.Key == "postgres" || s.Key == "resume.route"; isDSN {
 		if problem, hint, cause := checkDSN(s.Value); problem != "" && !strings.Contains(s.Value, "${") {
@@ -542,7 +544,7 @@ func (l *loader) loadPoolers(doc *tree, node ast.Node) error {
 			if line = strings.TrimSpace(line); line == "" {
 				continue
 			}
-			v, err := l.newValue(line, Error{Key: "PGBATON_POOLER"})
+			v, err := l.newValue(line, Error{Name: "PGBATON_POOLER"})
 			if err != nil {
 				return err
 			}
@@ -575,11 +577,11 @@ func (l *loader) loadPoolers(doc *tree, node ast.Node) error {
 func (l *loader) poolersOf(doc *tree, node ast.Node) error {
 	items, ok := doc.sequence(node)
 	if !ok {
-		return &Error{File: doc.file, Line: lineOf(node), Key: "poolers", Problem: "must be a list", Hint: "write - dsn: ... below it"}
+		return &Error{File: doc.file, Line: lineOf(node), Name: "poolers", Problem: "must be a list", Hint: "write - dsn: ... below it"}
 	}
 	for i, item := range items {
 		prefix := fmt.Sprintf("poolers[%d]", i)
-		at := Error{File: doc.file, Line: lineOf(item), Key: prefix}
+		at := Error{File: doc.file, Line: lineOf(item), Name: prefix}
 		entries, ok := doc.mapping(item)
 		if !ok {
 			at.Problem, at.Hint = "must have keys", "write - dsn: ..."
@@ -624,7 +626,7 @@ func (l *loader) poolersOf(doc *tree, node ast.Node) error {
 }
 
 func (l *loader) databasesOf(doc *tree, e entry, key string) (Databases, error) {
-	at := Error{File: doc.file, Line: e.line, Key: key}
+	at := Error{File: doc.file, Line: e.line, Name: key}
 	if items, ok := doc.sequence(e.value); ok {
 		names := []string{}
 		for _, item := range items {
@@ -691,7 +693,7 @@ func (l *loader) fillDefaults() {
 func (l *loader) where(key string, inFile map[string]value) value {
 	v, ok, err := l.weightiest(key, inFile)
 	if !ok || err != nil {
-		return value{at: Error{Key: key}}
+		return value{at: Error{Name: key}}
 	}
 	return v
 }
@@ -716,7 +718,7 @@ func (l *loader) check(inFile map[string]value) error {
 		}
 		if slices.Sort(set); len(set) > 1 {
 			at := l.where(s.key+"."+set[0], inFile).at
-			at.Key = s.key
+			at.Name = s.key
 			return value{at: at}.fail("has "+strings.Join(set, " and "), "one of them is enough", nil)
 		}
 	}
@@ -771,7 +773,7 @@ func (l *loader) openStateDir(inFile map[string]value) error {
 	}
 	dir := fallbackStateDir(tmp)
 	if err := openStateDir(dir); err != nil {
-		return &Error{Key: "state_dir", Problem: stateDirProblem(dir, err), Hint: "set state_dir to a directory of your own", Err: err}
+		return &Error{Name: "state_dir", Problem: stateDirProblem(dir, err), Hint: "set state_dir to a directory of your own", Err: err}
 	}
 	c.StateDir = dir
 	return nil
@@ -898,7 +900,7 @@ func setDuration(to *time.Duration) func(value) error {
 // ParseDuration reads a flag's duration with the same rules and words as one of the file.
 func ParseDuration(source, text string) (time.Duration, error) {
 	var d time.Duration
-	err := setDuration(&d)(value{text: text, raw: text, at: Error{Key: source}})
+	err := setDuration(&d)(value{text: text, raw: text, at: Error{Name: source}})
 	return d, err
 }
 

@@ -186,7 +186,7 @@ func TestErrors(t *testing.T) {
 		{"patroni: {url: 'h:8008'}", `pgbaton.yaml:1: patroni.url: is not a URL of Patroni's REST API: write http://HOST:8008 or https://HOST:8008`},
 		{"patroni: {password_file: /nonexistent/pw}", `pgbaton.yaml:1: patroni.password_file: cannot read /nonexistent/pw: no such file or directory`},
 		{"patroni:\n  password_file: " + dir + "/empty", `pgbaton.yaml:2: patroni.password_file: ` + dir + `/empty is empty`},
-		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: /dev/zero", `pgbaton.yaml:3: poolers[0].password_file: cannot read /dev/zero: is not a regular file`},
+		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: /dev/zero", `pgbaton.yaml:3: poolers[0].password_file: cannot read /dev/zero: is a device, not a regular file`},
 		{"patroni: {cert_file: /x}", `pgbaton.yaml:1: patroni.cert_file and patroni.key_file go together`},
 		{"patroni:\n  key_file: /x", `pgbaton.yaml:2: patroni.key_file: patroni.cert_file and patroni.key_file go together`},
 		{"patroni: {url: 'http://h:8008/patroni'}", `pgbaton.yaml:1: patroni.url: has something behind the port: write http://HOST:8008 or https://HOST:8008`},
@@ -264,7 +264,7 @@ func TestUnreadableFile(t *testing.T) {
 	big := t.TempDir() + "/big"
 	write(t, big, strings.Repeat("#", maxFile+1))
 	_, err = Load(Options{File: "", LookupEnv: environment("PGBATON_CONFIG=" + big)})
-	if want := "PGBATON_CONFIG: cannot read " + big + ": is larger than 1024 KiB"; err == nil || err.Error() != want {
+	if want := "PGBATON_CONFIG: cannot read " + big + ": is larger than 1024 KiB, the most that is read"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -4,13 +4,15 @@ import (
 	"net"
 	"net/url"
 	"strings"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // fillFromPatroni takes from Patroni's own configuration what ours does not say. Like Patroni,
 // it lets PATRONI_* variables win over the file.
 func (l *loader) fillFromPatroni(inFile map[string]value) error {
 	p := &l.config.Patroni
-	text, err := readBounded(p.Config, maxFile)
+	text, err := file.Read(p.Config, maxFile)
 	if err != nil {
 		return l.where("patroni.config", inFile).fail(cannotRead(p.Config, err), "", err)
 	}
@@ -45,7 +47,7 @@ func (l *loader) fillFromPatroni(inFile map[string]value) error {
 		}
 		if address != "" {
 			if u, err := url.Parse(scheme + "://" + address); err != nil || u.Host != address {
-				return &Error{File: p.Config, Key: "restapi.connect_address", Problem: "is not HOST:PORT"}
+				return &Error{File: p.Config, Name: "restapi.connect_address", Problem: "is not HOST:PORT"}
 			}
 			p.URL = scheme + "://" + address
 		}
@@ -63,7 +65,7 @@ func (l *loader) fillFromPatroni(inFile map[string]value) error {
 	if l.config.Postgres == "" {
 		dsn := localServer(doc, look)
 		if problem, hint, cause := checkDSN(dsn); problem != "" {
-			return &Error{File: p.Config, Key: "postgresql", Problem: "does not say how to reach the local server", Hint: hint, Err: cause}
+			return &Error{File: p.Config, Name: "postgresql", Problem: "does not say how to reach the local server", Hint: hint, Err: cause}
 		}
 		l.config.Postgres = dsn
 	}

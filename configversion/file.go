@@ -8,9 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
-	"syscall"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 const (
@@ -31,25 +31,25 @@ func (f File) Paths() []string { return []string{f.Path} }
 
 // Read reads the file, at most 4 KiB. It does not wait for anything but the file system, and looks at ctx only before it starts.
 func (f File) Read(ctx context.Context) (Version, error) {
-	file, err := open(ctx, f.Path)
+	in, err := open(ctx, f.Path)
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err != nil {
 		return 0, err
 	}
 	if len(text) > maxFile {
-		return 0, fmt.Errorf("%s: longer than %d bytes: not a file with a configuration version", f.Path, maxFile)
+		return 0, at(f.Path, 0, fmt.Errorf("longer than %d bytes: not a file with a configuration version", maxFile))
 	}
 	text = bytes.Trim(bytes.TrimPrefix(text, bom), asciiSpace)
 	if len(text) == 0 {
-		return 0, fmt.Errorf("%s: %w: the file is empty", f.Path, ErrAbsent)
+		return 0, at(f.Path, 0, fmt.Errorf("%w: the file is empty", ErrAbsent))
 	}
 	v, err := Parse(string(text))
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", f.Path, err)
+		return 0, at(f.Path, 0, err)
 	}
 	return v, nil
 }
@@ -71,32 +71,24 @@ func (l Line) Paths() []string { return []string{l.Path} }
 // Read reads the file, at most 16 MiB. It does not wait for anything but the file system, and looks at ctx only before it starts. Where two
 // lines differ the error is [ErrConflict].
 func (l Line) Read(ctx context.Context) (Version, error) {
-	file, err := open(ctx, l.Path)
+	in, err := open(ctx, l.Path)
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close()
-	v, err := scan(file)
-	if _, named := errors.AsType[*fs.PathError](err); err != nil && !named {
-		err = fmt.Errorf("%s%w", l.Path, err)
-	}
-	return v, err
+	defer in.Close()
+	return scan(l.Path, in)
 }
 
 // InText is the version that a text says in the lines that [Line] looks for, for who has read the file already. name is the file's, for
 // errors: those of [Line.Read].
 func InText(name, text string) (Version, error) {
-	v, err := scan(strings.NewReader(text))
-	if err != nil {
-		err = fmt.Errorf("%s%w", name, err)
-	}
-	return v, err
+	return scan(name, strings.NewReader(text))
 }
 
-// scan's own errors begin with what follows the file's name: ":17: ", or ": ".
-func scan(r io.Reader) (Version, error) {
+// scan reads a file of that name. What is wrong with its text is a [*file.Problem], and a read that fails is what the reader says.
+func scan(name string, r io.Reader) (Version, error) {
 	var (
-		s    scanner
+		s    = scanner{name: name}
 		buf  = make([]byte, bufSize)
 		n    int  // bytes in buf, from a line's beginning or within one that is skipped
 		size int  // of what was read
@@ -110,7 +102,7 @@ func scan(r io.Reader) (Version, error) {
 			return 0, err
 		}
 		if size > maxLine {
-			return 0, fmt.Errorf(": longer than %d MiB: not looked through for %s", maxLine>>20, key)
+			return 0, at(name, 0, fmt.Errorf("longer than %d MiB: not looked through for %s", maxLine>>20, key))
 		}
 		if size == n {
 			n = copy(buf, bytes.TrimPrefix(buf[:n], bom))
@@ -135,15 +127,21 @@ func scan(r io.Reader) (Version, error) {
 		n = copy(buf, buf[to:n])
 	}
 	if !s.found {
-		return 0, fmt.Errorf(": %w: no line \"# %s: NUMBER\"", ErrAbsent, key)
+		return 0, at(name, 0, fmt.Errorf("%w: no line \"# %s: NUMBER\"", ErrAbsent, key))
 	}
 	return s.version, nil
 }
 
 const bufSize = 64 << 10
 
+// at is an error about a line of a file; line 0 is the file as a whole.
+func at(name string, line int, err error) error {
+	return &file.Problem{File: name, Line: line, Problem: err.Error(), Err: err}
+}
+
 // scanner is what was found so far.
 type scanner struct {
+	name    string
 	lines   int // that lie behind
 	found   bool
 	version Version
@@ -184,11 +182,11 @@ func (s *scanner) look(text []byte, cut bool) error {
 		switch v, err := Parse(digits); {
 		// A line without an end may be one that is being written.
 		case !finished && (digits == "" || s.found && digits != s.digits && strings.HasPrefix(s.digits, digits)):
-			return fmt.Errorf(":%d: %w: the line is not complete", line, ErrAbsent)
+			return at(s.name, line, fmt.Errorf("%w: the line is not complete", ErrAbsent))
 		case err != nil:
-			return fmt.Errorf(":%d: %w", line, err)
+			return at(s.name, line, err)
 		case s.found && v != s.version:
-			return fmt.Errorf(": %w: %d in line %d, %d in line %d", ErrConflict, s.version, s.line, v, line)
+			return at(s.name, 0, fmt.Errorf("%w: %d in line %d, %d in line %d", ErrConflict, s.version, s.line, v, line))
 		case !s.found:
 			s.found, s.version, s.digits, s.line = true, v, digits, line
 		}
@@ -208,42 +206,13 @@ func open(ctx context.Context, path string) (*os.File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// Without waiting: a FIFO without a writer would keep us for ever.
-	file, err := openSettled(path)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: %w: no such file", path, ErrAbsent)
-		}
-		return nil, err
+	f, err := file.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, at(path, 0, fmt.Errorf("%w: no such file", ErrAbsent))
 	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: not a regular file (%s)", path, info.Mode().Type())
+	// The path is the fault, not the system: [Wait] does not wait for another answer.
+	if irregular, ok := errors.AsType[*file.NotRegularError](err); ok {
+		return nil, at(path, 0, irregular)
 	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
-}
-
-// maxOpens bounds what a writer that never rests can cost.
-const maxOpens = 200
-
-// openSettled says that there is no such file only when the links that lead to it stood still meanwhile: the kubelet removes the old
-// directory right after it has moved ..data, and whoever had followed ..data just then finds nothing.
-func openSettled(path string) (file *os.File, err error) {
-	var before []hop
-	for range maxOpens {
-		file, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESTALE) {
-			return file, err
-		}
-		now := walk(path)
-		if before != nil && slices.Equal(before, now) {
-			return nil, err
-		}
-		before = now
-	}
-	return nil, err
+	return f, err
 }

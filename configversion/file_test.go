@@ -110,7 +110,7 @@ func TestLineAcrossReads(t *testing.T) {
 	for pad := bufSize - 50; pad < bufSize+10; pad++ {
 		for _, fill := range []string{"x", "\n"} {
 			text := strings.Repeat(fill, pad) + "\n; config-version: 42\nx\n; config-version: 43\n"
-			_, err := scan(strings.NewReader(text))
+			_, err := scan("f", strings.NewReader(text))
 			line := strings.Count(text[:strings.Index(text, ";")], "\n") + 1
 			if want := fmt.Sprintf("42 in line %d, 43 in line %d", line, line+2); !saysError(err, want) {
 				t.Fatalf("%q %d times: %v, want %s", fill, pad, err, want)

@@ -85,7 +85,7 @@ func FuzzLine(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		v, err := scan(strings.NewReader(text))
+		v, err := scan("f", strings.NewReader(text))
 		_, syntax := errors.AsType[*SyntaxError](err)
 		switch {
 		case err == nil:
@@ -94,7 +94,7 @@ func FuzzLine(f *testing.F) {
 			}
 			// Whatever a writer has written so far says no more than the whole.
 			for cut := range min(len(text), 300) {
-				part, err := scan(strings.NewReader(text[:cut]))
+				part, err := scan("f", strings.NewReader(text[:cut]))
 				if part > v || err != nil && !errors.Is(err, ErrAbsent) {
 					t.Fatalf("%q says %d, its first %d bytes %d, %v", text, v, cut, part, err)
 				}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 const (
@@ -274,9 +276,9 @@ func (w *watches) set() (changed bool, err error) {
 	want := map[string]bool{}
 	w.names = map[string]bool{}
 	for _, path := range w.paths {
-		for _, h := range walk(path) {
-			want[h.dir] = true
-			w.names[h.path()], w.names[h.dir] = true, true
+		for _, h := range file.Walk("", path) {
+			want[h.Dir] = true
+			w.names[h.Path()], w.names[h.Dir] = true, true
 		}
 	}
 	have := w.watcher.WatchList()

@@ -457,32 +457,6 @@ func TestRefusedForAMoment(t *testing.T) {
 	}
 }
 
-func TestWalk(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	must(t, err)
-	at := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.MkdirAll(at("real/sub"), 0o755), os.WriteFile(at("real/sub/f"), nil, 0o644),
-		os.Symlink("real", at("rel")), os.Symlink(at("rel/sub"), at("abs")), os.Symlink("../real/sub/f", at("real/up")), os.Symlink("loop", at("loop")))
-	for path, want := range map[string][]hop{
-		"real/sub/f":    {{at("real/sub"), "f", ""}},
-		"abs/f":         {{dir, "abs", at("rel/sub")}, {dir, "rel", "real"}, {at("real/sub"), "f", ""}},
-		"real/up":       {{at("real"), "up", "../real/sub/f"}, {at("real/sub"), "f", ""}},
-		"missing/x/y":   {{dir, "missing", ""}},
-		"rel/missing/y": {{dir, "rel", "real"}, {at("real"), "missing", ""}},
-		"rel":           {{dir, "rel", "real"}, {dir, "real", ""}},
-	} {
-		if got := walk(at(path)); !slices.Equal(got, want) {
-			t.Errorf("%s: %+v", path, got)
-		}
-	}
-	if got := walk(at("loop")); len(got) != maxLinks+1 {
-		t.Errorf("%d hops in a loop", len(got))
-	}
-	if got := walk("/"); len(got) != 1 {
-		t.Error(got)
-	}
-}
-
 // Waiting costs at most 1 % of a core, as the kernel counts it for a process that does nothing else.
 func TestWaitingCostsNothing(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/postgres"
 )
@@ -261,13 +262,13 @@ func (r *reload) checkPatroniFiles(report *PostgresReload) error {
 		files = append(files, filepath.Clean(file))
 	}
 	var texts []string
-	for _, file := range slices.Compact(files) {
-		err := patroni.CheckConfig(file)
+	for _, path := range slices.Compact(files) {
+		err := patroni.CheckConfig(path)
 		if err == nil {
 			continue
 		}
-		wrong := FileError{File: file, Problem: err.Error()}
-		if at := (*patroni.ConfigError)(nil); errors.As(err, &at) {
+		wrong := FileError{File: path, Problem: err.Error()}
+		if at := (*file.Problem)(nil); errors.As(err, &at) {
 			wrong.Line, wrong.Problem = at.Line, at.Problem
 			if at.Column > 0 {
 				wrong.Problem = fmt.Sprintf("column %d: %s", at.Column, at.Problem)

@@ -144,7 +144,7 @@ func newGuard(c config.Serve, log *slog.Logger) (*guard, error) {
 	for _, pin := range c.ClientKeyPins {
 		sum, err := base64.StdEncoding.DecodeString(pin)
 		if err != nil {
-			return nil, &config.Error{Key: "serve.client_key_pins", Problem: "is not base64"}
+			return nil, &config.Error{Name: "serve.client_key_pins", Problem: "is not base64"}
 		}
 		g.pins = append(g.pins, sum)
 	}
@@ -152,7 +152,7 @@ func newGuard(c config.Serve, log *slog.Logger) (*guard, error) {
 	g.look()
 	for _, file := range []struct{ key, path string }{{"serve.tokens_file", c.TokensFile}, {"serve.cert_file", c.CertFile}, {"serve.key_file", c.KeyFile}, {"serve.client_ca_file", c.ClientCAFile}} {
 		if problem := g.problems[file.path]; file.path != "" && problem != "" {
-			return nil, &config.Error{Key: file.key, Problem: problem}
+			return nil, &config.Error{Name: file.key, Problem: problem}
 		}
 	}
 	return g, nil

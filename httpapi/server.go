@@ -90,7 +90,7 @@ func New(o Options) (_ *Server, err error) {
 		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
 		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, idleTimeout: idleTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
 	if rt.Config.StateDir == "" {
-		return nil, &config.Error{Key: "state_dir", Problem: "the HTTP mode needs one"}
+		return nil, &config.Error{Name: "state_dir", Problem: "the HTTP mode needs one"}
 	}
 	if s.calls.Pause == nil {
 		s.calls.Pause = hooks.Pause
@@ -106,7 +106,7 @@ func New(o Options) (_ *Server, err error) {
 	}
 	address, err := net.ResolveTCPAddr("tcp", c.Listen)
 	if err != nil {
-		return nil, &config.Error{Key: "serve.listen", Problem: "cannot be resolved", Err: err}
+		return nil, &config.Error{Name: "serve.listen", Problem: "cannot be resolved", Err: err}
 	}
 	if err := mayListen(address, c); err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func mayListen(address *net.TCPAddr, c config.Serve) error {
 		return nil
 	}
 	fail := func(problem, hint string) error {
-		return &config.Error{Key: "serve.listen", Problem: fmt.Sprintf("%s leads beyond this machine, and %s", c.Listen, problem), Hint: hint}
+		return &config.Error{Name: "serve.listen", Problem: fmt.Sprintf("%s leads beyond this machine, and %s", c.Listen, problem), Hint: hint}
 	}
 	switch {
 	case c.CertFile == "":

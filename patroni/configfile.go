@@ -3,8 +3,6 @@ package patroni
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -12,38 +10,22 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // configLimit is more than any Patroni's configuration has.
 const configLimit = 4 << 20
 
-// ConfigError is a configuration file that Patroni would not load.
-type ConfigError struct {
-	File         string
-	Line, Column int    // from 1; 0: not known, or the file as a whole
-	Problem      string // nothing of the file's text, which may be a password
-}
-
-func (e *ConfigError) Error() string {
-	s := e.File
-	if e.Line > 0 {
-		s += fmt.Sprintf(":%d", e.Line)
-	}
-	if e.Column > 0 {
-		s += fmt.Sprintf(":%d", e.Column)
-	}
-	return s + ": " + e.Problem
-}
-
-// CheckConfig returns a [*ConfigError] where a configuration file is no YAML that Patroni can load. Patroni itself tells nobody: it logs
+// CheckConfig returns a [*file.Problem] where a configuration file is no YAML that Patroni can load. Patroni itself tells nobody: it logs
 // what is wrong, goes on with the configuration that it had, and reloads the server with that (config.py, 4.0.7 and 4.1.5).
 //
 // nil is not the promise that Patroni takes it: its values are not looked at, nor are tags (!) that it does not know.
 func CheckConfig(path string) error {
 	fail := func(line, column int, problem string) error {
-		return &ConfigError{File: path, Line: line, Column: column, Problem: problem}
+		return &file.Problem{File: path, Line: line, Column: column, Problem: problem}
 	}
-	text, err := readConfig(path)
+	text, err := file.Read(path, configLimit)
 	if err != nil {
 		if failed := (*os.PathError)(nil); errors.As(err, &failed) {
 			err = failed.Err // the path is told already
@@ -77,26 +59,6 @@ func CheckConfig(path string) error {
 	return nil
 }
 
-func readConfig(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a file")
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, configLimit+1))
-	if err == nil && len(text) > configLimit {
-		err = fmt.Errorf("longer than %d bytes", configLimit)
-	}
-	return text, err
-}
-
 // parseConfig returns the only document, nil when there is none.
 func parseConfig(text []byte) (body ast.Node, err error) {
 	// A file that the parser cannot stand is a bad file.
@@ -106,11 +68,11 @@ func parseConfig(text []byte) (body ast.Node, err error) {
 		}
 	}()
 	// PyYAML takes the last of a key that is set twice.
-	file, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
+	parsed, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return nil, err
 	}
-	for _, doc := range file.Docs {
+	for _, doc := range parsed.Docs {
 		if doc.Body == nil || doc.Body.Type() == ast.DirectiveType {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/patroni"
 )
 
@@ -75,7 +76,7 @@ func TestCheckConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := patroni.CheckConfig(path)
-		var at *patroni.ConfigError
+		var at *file.Problem
 		switch {
 		case err == nil:
 			if !c.ok {

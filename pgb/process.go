@@ -7,11 +7,13 @@ import (
 	"net"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	ps "github.com/mitchellh/go-ps"
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/process"
 	"golang.org/x/sys/unix"
@@ -161,35 +163,10 @@ func (p *Process) Opens(file string, appending bool) error {
 }
 
 // leadsToSelf reports whether a path goes through /proc/self or /proc/thread-self, which for us is another place than for the process.
-func leadsToSelf(root int, file string) bool {
-	const maxLinks = 40 // the kernel's
-	buffer := make([]byte, unix.PathMax)
-	at, rest, links := "/", strings.Split(file, "/"), 0
-	for len(rest) > 0 {
-		from := at
-		at, rest = path.Join(at, rest[0]), rest[1:] // at has no links in it, so that ".." is what it looks like
-		if at == "/proc/self" || at == "/proc/thread-self" {
-			return true
-		}
-		fd, err := process.OpenIn(root, at, unix.O_PATH|unix.O_NOFOLLOW)
-		if err != nil {
-			return false
-		}
-		n, err := unix.Readlinkat(fd, "", buffer)
-		_ = unix.Close(fd)
-		if err != nil {
-			continue // no link
-		}
-		if links++; links > maxLinks {
-			return false
-		}
-		target := string(buffer[:n])
-		if at = from; path.IsAbs(target) {
-			at = "/"
-		}
-		rest = append(strings.Split(target, "/"), rest...)
-	}
-	return false
+func leadsToSelf(root int, path string) bool {
+	return slices.ContainsFunc(file.Walk(fmt.Sprintf("/proc/self/fd/%d", root), path), func(h file.Hop) bool {
+		return h.Path() == "/proc/self" || h.Path() == "/proc/thread-self"
+	})
 }
 
 // PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it

@@ -53,14 +53,14 @@ func (c *reloadCmd) Run(p *program) error {
 func configVersion(text string) (*configversion.Version, error) {
 	const flag = "--config-version"
 	if strings.TrimSpace(text) == "" { // a variable that is not set: waiting for nothing would look like success
-		return nil, &config.Error{Key: flag, Problem: flag + " is empty"}
+		return nil, &config.Error{Name: flag, Problem: flag + " is empty"}
 	}
 	version, err := configversion.Parse(text)
 	if _, ok := errors.AsType[*configversion.SyntaxError](err); ok {
 		err = &configversion.SyntaxError{Text: fmt.Sprintf("%+.40q", text)}
 	}
 	if err != nil {
-		return nil, &config.Error{Key: flag, Problem: err.Error(), Err: err}
+		return nil, &config.Error{Name: flag, Problem: err.Error(), Err: err}
 	}
 	return &version, nil
 }
