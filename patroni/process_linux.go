@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mitchellh/go-ps"
 	"github.com/pgbaton/pgbaton/process"
 	"golang.org/x/sys/unix"
 )
@@ -39,17 +38,17 @@ type Process struct {
 //
 // The errors are [ErrNoProcess] and [ErrManyProcesses], with the process ids and what to do. It does not block.
 func FindProcess(config string) (*Process, error) {
-	all, err := ps.Processes()
+	all, err := process.All()
 	if err != nil {
-		return nil, fmt.Errorf("patroni: processes: %w", err)
+		return nil, fmt.Errorf("patroni: %w", err)
 	}
 	var found []*candidate
 	var passed []string // and why
-	for _, info := range all {
-		if info.Pid() == os.Getpid() {
+	for _, pid := range all {
+		if pid == os.Getpid() {
 			continue
 		}
-		c, why := examine(info.Pid(), config)
+		c, why := examine(pid, config)
 		if c != nil && c.first && !hasPython(all, c) {
 			c.process.Close()
 			c, why = nil, "is just starting: as process 1 it passes signals on, to one that has no handler for SIGHUP yet"
@@ -57,7 +56,7 @@ func FindProcess(config string) (*Process, error) {
 		if c != nil {
 			found = append(found, c)
 		} else if why != "" {
-			passed = append(passed, fmt.Sprintf("%d %s", info.Pid(), why))
+			passed = append(passed, fmt.Sprintf("%d %s", pid, why))
 		}
 	}
 	top := uppermost(found)
@@ -102,6 +101,23 @@ func (p *Process) Reload() error {
 
 // Close lets go of the process.
 func (p *Process) Close() { p.process.Close() }
+
+// IsAncestor reports whether a Patroni, of whatever user, is above this process, through shells or not. Where the REST API does not answer, this tells a
+// stop by Patroni from a person who tries the guard by hand. What cannot be seen is no Patroni. It does not block.
+func IsAncestor() bool {
+	for _, pid := range process.Ancestors(os.Getpid()) {
+		p, err := process.Open(pid)
+		if err != nil {
+			continue
+		}
+		args, err := p.Args()
+		p.Close()
+		if _, is := arguments(args); err == nil && is {
+			return true
+		}
+	}
+	return false
+}
 
 type candidate struct {
 	process *process.Process
@@ -149,7 +165,7 @@ func examine(pid int, config string) (c *candidate, why string) {
 	if err != nil {
 		return nil, ""
 	}
-	parents := ancestors(pid)
+	parents := process.Ancestors(pid)
 	if p.Ended() {
 		return nil, ""
 	}
@@ -158,12 +174,12 @@ func examine(pid int, config string) (c *candidate, why string) {
 
 // hasPython reports whether a Python, or a Patroni that is none, below the process has a handler for SIGHUP. The server has one
 // too, and does not count.
-func hasPython(all []ps.Process, c *candidate) bool {
-	for _, info := range all {
-		if !slices.Contains(ancestors(info.Pid()), c.process.PID) {
+func hasPython(all []int, c *candidate) bool {
+	for _, pid := range all {
+		if !slices.Contains(process.Ancestors(pid), c.process.PID) {
 			continue
 		}
-		p, err := process.Open(info.Pid())
+		p, err := process.Open(pid)
 		if err != nil {
 			continue
 		}
@@ -177,7 +193,8 @@ func hasPython(all []ps.Process, c *candidate) bool {
 	return false
 }
 
-// arguments returns what follows Patroni's name in its command line; ok is false for any other program.
+// arguments returns what follows Patroni's name in its command line; ok is false for any other program, also for one that only has the name among its
+// arguments ("sudo -u patroni bash", "tail -f /var/log/patroni").
 func arguments(args []string) (rest []string, ok bool) {
 	if len(args) == 0 {
 		return nil, false
@@ -232,20 +249,6 @@ func isConfig(p *process.Process, arg, config string) bool {
 	}
 	ours, err := os.Stat(config)
 	return err == nil && os.SameFile(theirs, ours)
-}
-
-// ancestors are the process ids above, nearest first.
-func ancestors(pid int) []int {
-	var out []int
-	for range 64 {
-		info, err := ps.FindProcess(pid)
-		if err != nil || info == nil || info.PPid() <= 0 {
-			break
-		}
-		pid = info.PPid()
-		out = append(out, pid)
-	}
-	return out
 }
 
 // uppermost leaves out those that have another one above them.

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	ps "github.com/mitchellh/go-ps"
 	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/process"
@@ -29,18 +28,15 @@ var (
 // OnlyProcess opens the only pgbouncer process of a user that can be seen from here. None is an [ErrNoProcess], more than one an
 // [ErrSeveralProcesses] with their ids. Processes that have ended and were not reaped do not count.
 func OnlyProcess(uid int) (*Process, error) {
-	all, err := ps.Processes()
+	all, err := process.All()
 	if err != nil {
-		return nil, fmt.Errorf("processes: %w", err)
+		return nil, err
 	}
 	var found []*Process
-	for _, info := range all {
-		if info.Executable() != "pgbouncer" {
-			continue
-		}
-		process, err := OpenProcess(info.Pid())
+	for _, pid := range all {
+		process, err := OpenProcess(pid)
 		if err != nil {
-			continue // it has ended, or become something else
+			continue // something else, or it has ended
 		}
 		if owner, err := process.UID(); err != nil || owner != uid {
 			process.Close()

@@ -7,38 +7,51 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
-	"strings"
+	"syscall"
+	"time"
 
-	"github.com/mitchellh/go-ps"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	statusLimit = 64 << 10  // bytes of /proc/PID/status
-	argsLimit   = 256 << 10 // bytes of /proc/PID/cmdline
-)
+// reapInterval is how often [Process.Reaped] looks whether a process that has exited was reaped: signal 0, 1 µs.
+const reapInterval = 2 * time.Millisecond
 
-// Process is a process, for ever the same. It is not safe for concurrent use.
+// ErrZombie says that a process has exited and that nobody has reaped it: its parent is gone and the container's first process
+// does not reap, or its parent does not wait for it.
+var ErrZombie = errors.New("has exited and was not reaped")
+
+// Process is a process, for ever the same. It is safe for concurrent use, also of Close.
 type Process struct {
-	PID int
-	fd  int
+	PID  int
+	file *os.File
+	raw  syscall.RawConn // of file: Close in another goroutine does not pull the descriptor away
 }
 
 // Open takes hold of a process. errors.Is(err, os.ErrNotExist): there is none, or it has ended and waits to be reaped.
 func Open(pid int) (*Process, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.EINVAL) && pid > 0 { // before Linux 5.10
+		if fd, err = unix.PidfdOpen(pid, 0); err == nil {
+			if err = unix.SetNonblock(fd, true); err != nil {
+				_ = unix.Close(fd)
+			}
+		}
+	}
 	if errors.Is(err, unix.ESRCH) {
 		return nil, fmt.Errorf("process %d: %w", pid, os.ErrNotExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("process %d: pidfd_open: %w", pid, err)
 	}
-	p := &Process{PID: pid, fd: fd}
+	p := &Process{PID: pid, file: os.NewFile(uintptr(fd), "pidfd")}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("process %d: pidfd: %w", pid, err)
+	}
 	if p.Ended() {
 		p.Close()
 		return nil, fmt.Errorf("process %d: %w", pid, os.ErrNotExist)
@@ -48,19 +61,26 @@ func Open(pid int) (*Process, error) {
 
 // Ended reports whether the process is gone. A zombie is: it takes every signal as if it heard it.
 func (p *Process) Ended() bool {
-	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n > 0
+	ended := false
+	err := p.raw.Control(func(fd uintptr) { ended, _ = readable(fd) })
+	return err == nil && ended
 }
 
-// Signal sends a signal. An end before it is an [os.ErrNotExist].
-func (p *Process) Signal(s unix.Signal) error {
-	if p.Ended() {
-		return fmt.Errorf("process %d: %s: %w", p.PID, unix.SignalName(s), os.ErrNotExist)
+// readable is true of a pidfd from the exit of its process on, reaped or not.
+func readable(fd uintptr) (bool, error) {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	if errors.Is(err, unix.EINTR) {
+		err = nil
 	}
-	err := unix.PidfdSendSignal(p.fd, s, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
-		err = os.ErrNotExist
+	return n > 0, err
+}
+
+// Signal sends a signal and does not wait for what it does. The error is [os.ErrNotExist] when the process has exited, reaped or not, and
+// EPERM when we may not signal it.
+func (p *Process) Signal(s unix.Signal) error {
+	err := os.ErrNotExist
+	if !p.Ended() {
+		err = p.send(s)
 	}
 	if err != nil {
 		return fmt.Errorf("process %d: %s: %w", p.PID, unix.SignalName(s), err)
@@ -68,134 +88,86 @@ func (p *Process) Signal(s unix.Signal) error {
 	return nil
 }
 
-// Close lets go of the process.
-func (p *Process) Close() { _ = unix.Close(p.fd) }
-
-// Name is the name of what it runs, 15 bytes at most: of the script where the kernel started an interpreter for it.
-func (p *Process) Name() (string, error) {
-	info, err := p.info()
-	if err != nil {
-		return "", err
+// send is [os.ErrNotExist] for a process that was reaped; a zombie takes the signal.
+func (p *Process) send(s unix.Signal) error {
+	var err error
+	if closed := p.raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), s, nil, 0) }); closed != nil {
+		return closed
 	}
-	return info.Executable(), nil
+	if errors.Is(err, unix.ESRCH) {
+		return os.ErrNotExist
+	}
+	return err
 }
 
-// Parent is the process id of its parent.
-func (p *Process) Parent() (int, error) {
-	info, err := p.info()
-	if err != nil {
-		return 0, err
+// Wait blocks until the process has exited, and returns nil also where it is a zombie; when ctx ends before that, the context's error. A process that has
+// exited already is told also when ctx is over.
+func (p *Process) Wait(ctx context.Context) error {
+	if err := p.exited(ctx); err != nil {
+		return fmt.Errorf("process %d still runs: %w", p.PID, err)
 	}
-	return info.PPid(), nil
+	return nil
 }
 
-func (p *Process) info() (ps.Process, error) {
-	info, err := ps.FindProcess(p.PID)
-	if err == nil && info == nil || p.Ended() {
-		err = os.ErrNotExist
+// Reaped blocks until the process has exited and its parent, or init, has reaped it. When ctx ends before that: [ErrZombie] when it
+// has exited, else the context's error.
+func (p *Process) Reaped(ctx context.Context) error {
+	if err := p.Wait(ctx); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", p.PID, err)
-	}
-	return info, nil
-}
-
-// UID is the effective user.
-func (p *Process) UID() (int, error) {
-	v, err := p.status("Uid")
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(v) // real, effective, saved, of the file system
-	if len(fields) != 4 {
-		return 0, fmt.Errorf("process %d: Uid: %q", p.PID, v)
-	}
-	uid, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return 0, fmt.Errorf("process %d: Uid: %w", p.PID, err)
-	}
-	return uid, nil
-}
-
-// Catches reports whether the process has a handler of its own for a signal. Without one most signals end it.
-func (p *Process) Catches(s unix.Signal) (bool, error) {
-	v, err := p.status("SigCgt")
-	if err != nil {
-		return false, err
-	}
-	mask, err := strconv.ParseUint(v, 16, 64)
-	if err != nil {
-		return false, fmt.Errorf("process %d: SigCgt: %w", p.PID, err)
-	}
-	return mask>>(uint(s)-1)&1 == 1, nil
-}
-
-// InnerPID is its process id in its own pid namespace, which may be below ours: 1 for a container's first process.
-func (p *Process) InnerPID() (int, error) {
-	v, err := p.status("NSpid")
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(v) // from ours to its own
-	if len(fields) == 0 {
-		return 0, fmt.Errorf("process %d: NSpid is empty", p.PID)
-	}
-	pid, err := strconv.Atoi(fields[len(fields)-1])
-	if err != nil {
-		return 0, fmt.Errorf("process %d: NSpid: %w", p.PID, err)
-	}
-	return pid, nil
-}
-
-// status is one line of /proc/PID/status.
-func (p *Process) status(key string) (string, error) {
-	text, err := p.read("status", statusLimit)
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(text) {
-		if k, v, ok := strings.Cut(line, ":"); ok && k == key {
-			return strings.TrimSpace(v), nil
+	tick := time.NewTicker(reapInterval)
+	defer tick.Stop()
+	for {
+		err := p.send(0)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil
+		case err != nil && !errors.Is(err, unix.EPERM): // a process of another user that is still there
+			return fmt.Errorf("process %d: %w", p.PID, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d %w", p.PID, ErrZombie)
+		case <-tick.C:
 		}
 	}
-	return "", fmt.Errorf("process %d: no %s in its status", p.PID, key)
 }
 
-// Args is its command line; of one that is longer than 256 KiB, the beginning. They may hold secrets.
-func (p *Process) Args() ([]string, error) {
-	text, err := p.read("cmdline", argsLimit)
-	if err != nil || text == "" {
-		return nil, err
+func (p *Process) exited(ctx context.Context) error {
+	if ctx.Err() != nil {
+		if p.Ended() {
+			return nil
+		}
+		return ctx.Err()
 	}
-	return strings.Split(strings.TrimSuffix(text, "\x00"), "\x00"), nil
-}
-
-// Path is a path in /proc that leads to one as the process sees it: through its root, and from its working directory
-// where it is relative. It needs the right to look into the process (the same user), and the process can be
-// another by the time that it is used: ask [Process.Ended] after that.
-func (p *Process) Path(name string) string {
-	if strings.HasPrefix(name, "/") {
-		return fmt.Sprintf("/proc/%d/root%s", p.PID, name)
+	// A descriptor of its own, with a deadline of its own: others may wait for the same process.
+	fd := -1
+	var err error
+	if closed := p.raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); closed != nil || err != nil {
+		return errors.Join(closed, err)
 	}
-	return fmt.Sprintf("/proc/%d/cwd/%s", p.PID, name)
-}
-
-func (p *Process) read(name string, limit int64) (string, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/%s", p.PID, name))
-	if err != nil {
-		return "", p.failed(err)
-	}
+	file := os.NewFile(uintptr(fd), "pidfd")
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, limit))
-	if err != nil || p.Ended() {
-		return "", p.failed(err)
+	stop := context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return string(text), nil
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		ended, err := readable(fd)
+		failed = err
+		return ended || err != nil
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if p.Ended() {
+			return nil
+		}
+		return ctx.Err()
+	}
+	return errors.Join(err, failed)
 }
 
-func (p *Process) failed(err error) error {
-	if err == nil || errors.Is(err, unix.ESRCH) || p.Ended() {
-		err = os.ErrNotExist
-	}
-	return fmt.Errorf("process %d: %w", p.PID, err)
-}
+// Close lets go of the process. It may be called twice.
+func (p *Process) Close() { _ = p.file.Close() }

@@ -2,11 +2,16 @@ package process_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pgbaton/pgbaton/process"
@@ -125,6 +130,126 @@ func gone(t *testing.T, p *process.Process) {
 		if !errors.Is(err, os.ErrNotExist) {
 			t.Error(err)
 		}
+	}
+}
+
+func TestWait(t *testing.T) {
+	cmd, goOn := start(t, "")
+	p, err := process.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, wait := range map[string]func(context.Context) error{"Wait": p.Wait, "Reaped": p.Reaped} {
+		if err := wait(over); !errors.Is(err, context.Canceled) || errors.Is(err, process.ErrZombie) {
+			t.Errorf("%s while it runs: %v", name, err)
+		}
+	}
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := p.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while it runs: %v", err)
+	}
+	waiting := make(chan error, 3)
+	for range 2 {
+		go func() { waiting <- p.Wait(t.Context()) }()
+	}
+	goOn()
+	for range 2 {
+		if err := <-waiting; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.Wait(over); err != nil {
+		t.Errorf("it has ended, asked too late: %v", err)
+	}
+	if err := p.Reaped(over); !errors.Is(err, process.ErrZombie) {
+		t.Errorf("a zombie: %v", err)
+	}
+	go func() { waiting <- p.Reaped(t.Context()) }()
+	_ = cmd.Wait()
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	p.Close()
+	if err := p.Wait(t.Context()); err == nil || p.Ended() || p.Signal(unix.SIGTERM) == nil {
+		t.Error("a closed one", err)
+	}
+}
+
+func TestFamily(t *testing.T) {
+	cmd, _ := start(t, "cd /")
+	p, err := process.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if above := process.Ancestors(p.PID); len(above) < 2 || above[0] != os.Getpid() || above[1] != os.Getppid() {
+		t.Error(above)
+	}
+	all, err := process.All()
+	if err != nil || !slices.Contains(all, p.PID) || !slices.Contains(all, 1) {
+		t.Error(all, err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/", link); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]bool{"/": true, link: true, "/tmp": false} {
+		if got, err := p.WorksIn(dir); got != want || err != nil {
+			t.Errorf("%s: %v, %v", dir, got, err)
+		}
+	}
+	if got, err := p.WorksIn("/none"); got || err == nil {
+		t.Error("a folder that is not there")
+	}
+}
+
+// Who has the other end of a connection: the process that accepted it, and nobody who only says so.
+func TestHoldsOtherEnd(t *testing.T) {
+	other, _ := start(t, "")
+	p, err := process.Open(other.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	self, err := process.Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	for _, network := range []struct{ listen, dial string }{{"127.0.0.1:0", "127.0.0.1"}, {"[::1]:0", "::1"}, {"[::]:0", "127.0.0.1"}, {"[::]:0", "::1"}} {
+		l, err := net.Listen("tcp", network.listen)
+		if err != nil {
+			t.Logf("%v (no IPv6 here?)", err)
+			continue
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		c, err := net.Dial("tcp", net.JoinHostPort(network.dial, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if holds, err := self.HoldsOtherEnd(c); !holds || err != nil {
+			t.Errorf("%v: %v, %v", network, holds, err)
+		}
+		if holds, err := p.HoldsOtherEnd(c); holds || err != nil {
+			t.Errorf("%v: another process: %v, %v", network, holds, err)
+		}
+		_ = c.Close()
+		_ = accepted.Close()
+		_ = l.Close()
+	}
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if holds, err := self.HoldsOtherEnd(a); holds || err == nil {
+		t.Error("a pipe")
 	}
 }
 

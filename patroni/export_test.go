@@ -1,0 +1,3 @@
+package patroni
+
+var Arguments = arguments
