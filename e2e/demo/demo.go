@@ -266,6 +266,13 @@ func (d *demo) way(ctx context.Context, hooks hookPair, names ...string) (way, e
 		}
 		o.Throughput = throughput(result.Commits, o.Zero, until)
 		o.log = merged(o.Zero, journal, events)
+		if o.Name == "switchover" {
+			if f, err := lab.SwitchoverFloor(events, o.From, o.To); err != nil {
+				d.screen.step("%s: the switchover's floor is not known: %v", hooks.name, err)
+			} else {
+				o.Floor = &floor{ShutdownMS: f.Shutdown.Milliseconds(), LockMS: f.Lock.Milliseconds(), PromotionMS: f.Promotion.Milliseconds()}
+			}
+		}
 	}
 	return w, nil
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,6 +53,15 @@ func TestReportText(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("(-want +got; -update writes it anew)\n%s", diff)
+	}
+}
+
+func TestReportWithoutFloor(t *testing.T) {
+	r := recorded(t)
+	r.Ways[1].Operations[0].Floor = nil
+	line := regexp.MustCompile(`(?m)^(the switchover's own floor|  server down|  leader key moved|  promoted|longest stall beyond the floor).* (\d+) +–$`)
+	if text := r.text(); len(line.FindAllString(text, -1)) != 5 {
+		t.Errorf("a floor that is not known is not said to be so:\n%s", text)
 	}
 }
 
@@ -461,6 +471,15 @@ func TestDemo(t *testing.T) {
 			if !slices.Contains(names, want) {
 				t.Errorf("%s: the time line has no %q, only %q", name, want, names)
 			}
+		}
+	}
+	for _, w := range r.Ways {
+		o := w.operation("switchover")
+		switch {
+		case o == nil || o.Floor == nil:
+			t.Errorf("%s: no floor of the switchover", w.Name)
+		case o.Floor.ShutdownMS <= 0 || o.Floor.LockMS <= 0 || o.Floor.PromotionMS <= 0 || o.Floor.total() > o.StallMS:
+			t.Errorf("%s: floor %+v of a stall of %d ms", w.Name, *o.Floor, o.StallMS)
 		}
 	}
 	for _, name := range []string{"report.txt", "throughput.svg", "throughput.png", "timeline-pgbaton-switchover.log", "timeline-pgbaton-restart.log", "timeline-by-the-runbook-switchover.log"} {

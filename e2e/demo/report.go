@@ -42,12 +42,22 @@ type operation struct {
 	Asked      time.Time `json:"asked"`
 	Zero       time.Time `json:"zero"` // when PAUSE was sent (without one: when it was asked for); times in ms count from here
 	StallMS    int64     `json:"longest_stall_ms"`
-	LeftPaused bool      `json:"left_paused"` // the demo had to resume
+	Floor      *floor    `json:"floor,omitempty"` // of a switchover
+	LeftPaused bool      `json:"left_paused"`     // the demo had to resume
 	Steps      []step    `json:"steps"`
 	Throughput []bin     `json:"throughput"`
 
 	log string // everything that was written down
 }
+
+// floor is how much of a switchover's stall PostgreSQL and Patroni alone take, by their own logs. Whoever pauses the poolers adds the rest.
+type floor struct {
+	ShutdownMS  int64 `json:"server_down_ms"`
+	LockMS      int64 `json:"leader_key_moved_ms"`
+	PromotionMS int64 `json:"promoted_ms"`
+}
+
+func (f floor) total() int64 { return f.ShutdownMS + f.LockMS + f.PromotionMS }
 
 // bin is how many writes of the probe were acknowledged in a piece of time.
 type bin struct {
@@ -170,7 +180,22 @@ func (r report) text() string {
 			return fmt.Sprintf("%.2f s", float64(o.StallMS)/1000)
 		})
 	}
+	floorCell := func(head string, of func(operation, floor) string) {
+		cells(head, func(w way) string {
+			if o := w.operation("switchover"); o != nil && o.Floor != nil {
+				return of(*o, *o.Floor)
+			}
+			return "–"
+		})
+	}
+	rows = append(rows, nil)
+	floorCell("the switchover's own floor, ms", func(_ operation, f floor) string { return fmt.Sprint(f.total()) })
+	floorCell("  server down", func(_ operation, f floor) string { return fmt.Sprint(f.ShutdownMS) })
+	floorCell("  leader key moved", func(_ operation, f floor) string { return fmt.Sprint(f.LockMS) })
+	floorCell("  promoted", func(_ operation, f floor) string { return fmt.Sprint(f.PromotionMS) })
+	floorCell("longest stall beyond the floor, ms", func(o operation, f floor) string { return fmt.Sprint(o.StallMS - f.total()) })
 	table(&b, rows)
+	b.WriteString("The floor is what PostgreSQL and Patroni alone take, by their own logs of this run.\n")
 
 	b.WriteString("\nTime line, ms since PAUSE\n")
 	head, names := []string{""}, []string{""}
