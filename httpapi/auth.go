@@ -307,11 +307,11 @@ func (g *guard) tlsConfig() *tls.Config {
 }
 
 // authenticate says who asks. Nobody needs to when neither tokens nor an authority are configured.
-func (g *guard) authenticate(r *http.Request) (caller, *Problem) {
+func (g *guard) authenticate(r *http.Request) (caller, *refusal) {
 	if g.open() {
 		return caller{name: "anybody", operate: true}, nil
 	}
-	refusal := func(detail string) *Problem {
+	refusal := func(detail string) *refusal {
 		p := unauthenticated.problem(detail)
 		if g.c.TokensFile != "" {
 			p.header("WWW-Authenticate", `Bearer realm="pgbaton"`)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 func testLog(t *testing.T) *slog.Logger {
@@ -71,7 +72,7 @@ func TestTokens(t *testing.T) {
 // TestTokenRemoved: within 2 s it is refused, a stream that it has opened ends, and what cannot be read allows nobody.
 func TestTokenRemoved(t *testing.T) {
 	a := start(t, &fake{pause: held(nil)}, nil)
-	path := a.do("POST", "/v1/pgbouncer/pause", "").operation(t).path() + "/events"
+	path := a.do("POST", "/v1/pgbouncer/pause", "").operation(t).Path() + "/events"
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -297,7 +298,7 @@ func (a *authority) issue(name string) (tls.Certificate, string) {
 }
 
 // as is a client with this certificate, or none.
-func (a *api) as(ca *authority, pair *tls.Certificate) {
+func (a *service) as(ca *authority, pair *tls.Certificate) {
 	a.t.Helper()
 	a.client.CloseIdleConnections()
 	roots := x509.NewCertPool()
@@ -446,7 +447,7 @@ func TestOpen(t *testing.T) {
 // TestTwoServers: one state directory has one server.
 func TestTwoServers(t *testing.T) {
 	a := start(t, &fake{}, nil)
-	if _, err := New(Options{Runtime: a.server.rt}); err == nil || !strings.Contains(err.Error(), ErrBusy.Error()) {
+	if _, err := New(Options{Runtime: a.server.rt}); err == nil || !strings.Contains(err.Error(), operation.ErrBusy.Error()) {
 		t.Errorf("%v", err)
 	}
 }

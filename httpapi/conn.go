@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	"github.com/pgbaton/pgbaton/api"
 )
 
 // maxConns is how many connections may be open; further ones are closed at once.
@@ -95,7 +97,7 @@ func rewrite(b []byte) []byte {
 	if status != http.StatusExpectationFailed && !bytes.HasPrefix(rest[len(line):], []byte(ownHeaders)) {
 		return nil
 	}
-	var p *Problem
+	var p *refusal
 	switch status {
 	case http.StatusExpectationFailed:
 		p = expectationFailed.problem("only Expect: 100-continue is known")
@@ -117,7 +119,7 @@ func rewrite(b []byte) []byte {
 		return nil
 	}
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		status, http.StatusText(status), problemType, len(body), body)
+		status, http.StatusText(status), api.ProblemType, len(body), body)
 }
 
 type connKey struct{}

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -24,16 +26,19 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 // contract drives one server until every declared answer of every route was given.
 type contract struct {
-	*api
-	open     *api // a server without authentication
-	ended    Operation
+	*service
+	open     *service // a server without authentication
+	leaving  *service // a server that is ending, and waits for a pause that runs
+	ended    api.Operation
 	code     atomic.Int32 // of a resume
 	slow     atomic.Bool
 	entered  chan struct{} // a slow call has begun
@@ -74,7 +79,7 @@ func (c *contract) succeed(op *huma.Operation, status int) answer {
 		<-c.entered
 		c.slow.Store(false)
 		c.slowness <- struct{}{}
-		c.until(got.operation(c.t).ID, stateSucceeded)
+		c.until(got.operation(c.t).ID, api.Succeeded)
 		return got
 	}
 	return c.do(op.Method, path, body)
@@ -83,11 +88,7 @@ func (c *contract) succeed(op *huma.Operation, status int) answer {
 // provoke sends what must be answered with that problem.
 func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	path, body := c.request(op)
-	// The body of a resume is not looked at.
-	kind, sent := strings.TrimPrefix(op.Path, "/v1/"), body
-	if kind == kindResume {
-		sent = ""
-	}
+	kind := strings.TrimPrefix(op.Path, "/v1/")
 	switch problem {
 	case malformedRequest.name:
 		if op.OperationID == "pausePoolers" {
@@ -114,13 +115,11 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 		c.slow.Store(false)
 		got := c.do(op.Method, path, body)
 		c.slowness <- struct{}{}
-		c.until(held.ID, stateSucceeded)
+		c.until(held.ID, api.Succeeded)
 		return got
 	case operationForgotten.name:
-		c.used(problem+kind, sum(kind, sent), "0000000000000000")
 		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
 	case keyReused.name:
-		c.used(problem+kind, sum(kind, "another body"), c.ended.ID)
 		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
 	case invalidConfiguration.name, poolerFailed.name:
 		c.code.Store(hooks.Failed)
@@ -130,17 +129,6 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 		defer c.code.Store(hooks.Done)
 		return c.do(op.Method, path, body)
 	case interrupted.name, unknownOutcome.name:
-		// Its key stands for a resume that an earlier server did not end.
-		k := &kept{changed: make(chan struct{}), done: make(chan struct{}), Operation: c.ended}
-		k.ID, k.Kind, k.State, k.Problem = newID(), kindResume, stateFailed, interrupted.problem("")
-		if problem == unknownOutcome.name {
-			k.State, k.Problem = stateUnknown, unknownOutcome.problem("")
-		}
-		close(k.done)
-		c.server.store.mu.Lock()
-		c.server.store.operations = append(c.server.store.operations, k)
-		c.server.store.mu.Unlock()
-		c.used(problem+kind, sum(kind, sent), k.ID)
 		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
 	case contentTooLarge.name:
 		return c.do(op.Method, path, strings.Repeat(" ", maxBody+1))
@@ -170,14 +158,7 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 		}()
 		return c.do(op.Method, path, body)
 	case shuttingDown.name, notReady.name:
-		ending := func(now bool) {
-			c.server.life.Lock()
-			defer c.server.life.Unlock()
-			c.server.ending = now
-		}
-		ending(true)
-		defer ending(false)
-		return c.do(op.Method, path, body)
+		return c.leaving.do(op.Method, path, body)
 	case stateNotKept.name:
 		rename := func(from, to string) {
 			if err := os.Rename(from, to); err != nil {
@@ -192,12 +173,34 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	return c.do(op.Method, path, body)
 }
 
-// used makes an Idempotency-Key one that was used.
-func (c *contract) used(key, request, operation string) {
-	s := c.server.store
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys = append(s.keys, keyed{Caller: "operator", Key: sum(key), Request: request, Operation: operation, Time: time.Now()})
+// usedKeys is what an earlier server has left: keys that were used, each named after the problem that it leads to and the kind that it is sent with.
+func usedKeys() savedState {
+	now := time.Now()
+	sum := func(parts ...string) string {
+		h := sha256.New()
+		for _, p := range parts {
+			fmt.Fprintf(h, "%d:%s", len(p), p)
+		}
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	ended := func(id, state, name string) operation.Operation {
+		return operation.Operation{ID: id, Kind: api.KindResume, State: state, Caller: "operator", Created: now, Started: now, Ended: now,
+			Failure: &operation.Failure{Name: name, Detail: "a server of before"}, Steps: []api.Step{}}
+	}
+	s := savedState{Operations: []operation.Operation{
+		ended("0000000000000001", api.Failed, operation.Interrupted),
+		ended("0000000000000002", api.Unknown, operation.UnknownOutcome),
+	}}
+	key := func(name, request, operation string) {
+		s.Keys = append(s.Keys, savedKey{Caller: "operator", Key: sum(name), Request: request, Operation: operation, Time: now})
+	}
+	for kind, body := range map[string]string{api.KindPause: "{}", api.KindResume: "", api.KindReloadPostgres: "{}", api.KindReloadPgBouncer: "{}"} {
+		key(operationForgotten.name+kind, sum(kind, body), "0000000000000000")
+		key(keyReused.name+kind, sum(kind, "another body"), "0000000000000001")
+	}
+	key(interrupted.name+api.KindResume, sum(api.KindResume, ""), "0000000000000001")
+	key(unknownOutcome.name+api.KindResume, sum(api.KindResume, ""), "0000000000000002")
+	return s
 }
 
 // linger is what a slow call does.
@@ -265,13 +268,23 @@ func TestContract(t *testing.T) {
 				Poolers:  []hooks.PoolerReload{{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []hooks.SettingDifference{{Key: "a", Want: "1", Running: "2"}}}},
 				Versions: []hooks.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}
 		}}
-	c.api = start(t, f, nil)
+	c.service = start(t, f, func(serve *config.Config, _ *Options) { usedKeys().write(t, serve.StateDir) })
 	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Runtime.Config.Serve.TokensFile = "" })
-	failed := c.until(c.do("POST", "/v1/postgres/reload", `{"configVersion":"43"}`).operation(t).ID, stateFailed)
-	if p := failed.Problem; p.ObservedVersion != "42" || p.Type != problemBase+"config-version-timeout" || p.Pooler != "p:6432" {
+	release := make(chan struct{})
+	c.leaving = start(t, &fake{pause: held(release)}, func(serve *config.Config, _ *Options) { serve.Serve.Grace = time.Minute })
+	c.leaving.until(c.leaving.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Running)
+	gone := make(chan error, 1)
+	go func() { gone <- c.leaving.end() }()
+	t.Cleanup(func() {
+		close(release)
+		<-gone
+	})
+	eventually(t, "a server is ending", func() bool { return c.leaving.do("GET", "/readyz", "").status == 503 })
+	failed := c.until(c.do("POST", "/v1/postgres/reload", `{"configVersion":"43"}`).operation(t).ID, api.Failed)
+	if p := failed.Problem; p.ObservedVersion != "42" || p.Type != api.ProblemBase+"config-version-timeout" || p.Pooler != "p:6432" {
 		t.Errorf("%+v", p)
 	}
-	c.ended = c.until(c.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, stateSucceeded)
+	c.ended = c.until(c.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Succeeded)
 
 	document := c.server.document
 	// What is declared lets a later version add members; this one must have declared all of its own.
@@ -321,9 +334,7 @@ func TestContract(t *testing.T) {
 					}
 					c.check(op, response, got, problem)
 					eventually(t, "nothing runs", func() bool {
-						c.server.store.mu.Lock()
-						defer c.server.store.mu.Unlock()
-						return c.server.store.running() == nil
+						return !slices.ContainsFunc(c.server.operations.List(), func(o operation.Operation) bool { return o.State == api.Pending || o.State == api.Running })
 					})
 				}
 			}
@@ -417,28 +428,28 @@ func TestReloadProblems(t *testing.T) {
 		code     int
 		poolers  []hooks.PoolerReload
 		versions []hooks.VersionReport
-		want     Problem
+		want     api.Problem
 	}{
-		{hooks.ProblemVersionTimeout, hooks.Failed, nil, seen, Problem{Type: "config-version-timeout", Status: 504, Class: classTransient, ObservedVersion: "42"}},
-		{hooks.ProblemVersionInvalid, hooks.Failed, nil, nil, Problem{Type: "config-version-invalid", Status: 409, Class: classValidation}},
-		{hooks.ProblemHandover, hooks.Failed, one, seen, Problem{Type: "handover-in-progress", Status: 409, Class: classTransient, Pooler: "q:6432", ObservedVersion: "42"}},
-		{hooks.ProblemNotApplied, hooks.Failed, one, seen, Problem{Type: "not-applied", Status: 409, Class: classValidation, Pooler: "q:6432", ObservedVersion: "42"}},
-		{hooks.ProblemNotVerified, hooks.Failed, one, nil, Problem{Type: "not-verified", Status: 503, Class: classTransient, Pooler: "q:6432"}},
-		{hooks.ProblemUnreachable, hooks.Failed, two, seen, Problem{Type: "unreachable", Status: 503, Class: classTransient, ObservedVersion: "42"}},
-		{hooks.ProblemInvalidFile, hooks.Failed, one, nil, Problem{Type: "invalid-configuration-file", Status: 409, Class: classValidation, Pooler: "q:6432"}},
+		{hooks.ProblemVersionTimeout, hooks.Failed, nil, seen, api.Problem{Type: "config-version-timeout", Status: 504, Class: api.Transient, ObservedVersion: "42"}},
+		{hooks.ProblemVersionInvalid, hooks.Failed, nil, nil, api.Problem{Type: "config-version-invalid", Status: 409, Class: api.Validation}},
+		{hooks.ProblemHandover, hooks.Failed, one, seen, api.Problem{Type: "handover-in-progress", Status: 409, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
+		{hooks.ProblemNotApplied, hooks.Failed, one, seen, api.Problem{Type: "not-applied", Status: 409, Class: api.Validation, Pooler: "q:6432", ObservedVersion: "42"}},
+		{hooks.ProblemNotVerified, hooks.Failed, one, nil, api.Problem{Type: "not-verified", Status: 503, Class: api.Transient, Pooler: "q:6432"}},
+		{hooks.ProblemUnreachable, hooks.Failed, two, seen, api.Problem{Type: "unreachable", Status: 503, Class: api.Transient, ObservedVersion: "42"}},
+		{hooks.ProblemInvalidFile, hooks.Failed, one, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation, Pooler: "q:6432"}},
 		// The name tells more than the code.
-		{hooks.ProblemInvalidFile, hooks.Invalid, nil, nil, Problem{Type: "invalid-configuration-file", Status: 409, Class: classValidation}},
-		{"", hooks.Invalid, nil, nil, Problem{Type: "invalid-configuration", Status: 409, Class: classValidation}},
-		{"", hooks.Refused, one, seen, Problem{Type: "refused", Status: 409, Class: classPermanent, Pooler: "q:6432", ObservedVersion: "42"}},
-		{"", hooks.Failed, two, nil, Problem{Type: "reload-failed", Status: 503, Class: classTransient}},
-		{"of-a-later-version", hooks.Failed, one, seen, Problem{Type: "reload-failed", Status: 503, Class: classTransient, Pooler: "q:6432", ObservedVersion: "42"}},
+		{hooks.ProblemInvalidFile, hooks.Invalid, nil, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation}},
+		{"", hooks.Invalid, nil, nil, api.Problem{Type: "invalid-configuration", Status: 409, Class: api.Validation}},
+		{"", hooks.Refused, one, seen, api.Problem{Type: "refused", Status: 409, Class: api.Permanent, Pooler: "q:6432", ObservedVersion: "42"}},
+		{"", hooks.Failed, two, nil, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient}},
+		{"of-a-later-version", hooks.Failed, one, seen, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
 	} {
 		f.reload = func(context.Context, hooks.ReloadOptions) hooks.ReloadReport {
 			return hooks.ReloadReport{Result: hooks.Result{Code: test.code, Decision: "why"}, Problem: test.problem, Poolers: test.poolers, Versions: test.versions}
 		}
-		o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, stateFailed)
+		o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, api.Failed)
 		got, want := *o.Problem, test.want
-		want.Type, want.Detail, want.Operation = problemBase+want.Type, "why", o.path()
+		want.Type, want.Detail, want.Operation = api.ProblemBase+want.Type, "why", o.Path()
 		if got.Title == "" {
 			t.Errorf("%s: no title", got.Type)
 		}
@@ -469,8 +480,8 @@ func TestResumeIsDeclared(t *testing.T) {
 func TestListsAreNotNull(t *testing.T) {
 	a := start(t, &fake{status: func() hooks.Status { return hooks.Status{} }}, nil)
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
-	a.until(o.ID, stateSucceeded)
-	for _, path := range []string{"/v1/status", "/v1/operations", o.path()} {
+	a.until(o.ID, api.Succeeded)
+	for _, path := range []string{"/v1/status", "/v1/operations", o.Path()} {
 		if got := a.expect(a.do("GET", path, ""), 200, ""); strings.Contains(string(got.body), "null") {
 			t.Errorf("%s: %s", path, got.body)
 		}
@@ -494,7 +505,7 @@ func (c *contract) check(op *huma.Operation, response *huma.Response, got answer
 		return
 	}
 	if got.status >= 400 {
-		if name := strings.TrimPrefix(got.problem(c.t).Type, problemBase); name != problem {
+		if name := strings.TrimPrefix(got.problem(c.t).Type, api.ProblemBase); name != problem {
 			c.t.Errorf("%s: %s instead of %s", at, name, problem)
 		}
 	}

@@ -2,20 +2,13 @@
 //
 // # What it adds
 //
-// Nothing is decided here: a handler checks what was asked for and calls package hooks. What the HTTP mode adds is what a caller over a
-// network needs: who he is (bearer tokens, client certificates), that his request is taken once (Idempotency-Key), what has become of it when
-// the connection or this process has died (operations, kept in the state directory), and numbers (metrics).
-//
-// # Operations
-//
-// A POST writes an operation to the disk before anything is done, and answers 202 with its path. One runs at a time, except resume: that is
-// what one calls when things stand still, so it is never refused for another operation; it ends a pause that is under way. A server that was
-// killed finds its operations again when it starts: one that had not begun has failed; one that ran is unknown, and is looked after until
-// the poolers, the lease and the journal tell what it came to. Unknown is never called failed.
+// Nothing is decided here, and nothing kept: a handler checks what was asked for, and calls package operation, which runs it and writes it down.
+// What the HTTP mode adds is what a caller over a network needs: who they are (bearer tokens, client certificates), operations and their steps as
+// answers and event streams, problems for errors, and numbers (metrics). The types on the wire are those of package api.
 //
 // # Errors
 //
-// Every error is a [Problem] (RFC 9457): also what net/http answers before a handler sees the request. Not problems, because nobody is
+// Every error is an [api.Problem] (RFC 9457): also what net/http answers before a handler sees the request. Not problems, because nobody is
 // there to read one: a failed TLS handshake, a connection that ends in the middle of a header, one that sends nothing for 5 s, and the 1025th
 // connection, which are closed.
 //

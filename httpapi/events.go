@@ -27,12 +27,12 @@ type eventsInput struct {
 // events streams the steps of an operation until it has ended. Nothing is buffered for a slow reader: each reader goes through the kept steps at
 // his own pace.
 func (s *Server) events(_ context.Context, in *eventsInput) (*huma.StreamResponse, error) {
-	o, _, ok := s.store.get(in.ID)
+	o, _, ok := s.operations.Get(in.ID)
 	if !ok {
 		return nil, s.noOperation()
 	}
 	after := in.LastEventID
-	if o.over() && (len(o.Steps) == 0 || o.Steps[len(o.Steps)-1].ID <= after) {
+	if o.Over() && (len(o.Steps) == 0 || o.Steps[len(o.Steps)-1].ID <= after) {
 		// What tells a browser's EventSource not to come back.
 		return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetStatus(http.StatusNoContent) }}, nil
 	}
@@ -74,7 +74,7 @@ func (s *Server) stream(r *http.Request, w http.ResponseWriter, id string, after
 		return
 	}
 	for {
-		o, changed, ok := s.store.get(id)
+		o, changed, ok := s.operations.Get(id)
 		if !ok {
 			return
 		}
@@ -90,7 +90,7 @@ func (s *Server) stream(r *http.Request, w http.ResponseWriter, id string, after
 			text = fmt.Appendf(text, "id: %d\nevent: step\ndata: %s\n\n", step.ID, data)
 			after = step.ID
 		}
-		if len(text) > 0 && !send(text) || o.over() {
+		if len(text) > 0 && !send(text) || o.Over() {
 			return
 		}
 		for waiting := true; waiting; {

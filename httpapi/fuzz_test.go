@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
 )
@@ -163,7 +164,7 @@ func FuzzRequests(f *testing.F) {
 // checkProblem: an error has a problem for its body, which tells the same as the status and is of a kind that there is.
 func checkProblem(t *testing.T, request []byte, response *http.Response, body []byte) {
 	t.Helper()
-	if got := response.Header.Get("Content-Type"); got != problemType {
+	if got := response.Header.Get("Content-Type"); got != api.ProblemType {
 		t.Fatalf("%q: %d of the type %q: %s", request, response.StatusCode, got, body)
 	}
 	if bytes.Contains(body, []byte(operateToken)) {
@@ -172,12 +173,12 @@ func checkProblem(t *testing.T, request []byte, response *http.Response, body []
 	if methodOf(request) == http.MethodHead {
 		return // it has no body
 	}
-	var p Problem
+	var p api.Problem
 	if err := json.Unmarshal(body, &p); err != nil {
 		t.Fatalf("%q: %d: %v: %s", request, response.StatusCode, err, body)
 	}
 	known := slices.ContainsFunc(kinds(), func(k kind) bool { return k.uri() == p.Type && k.title == p.Title && k.class == p.Class })
-	if p.Status != response.StatusCode || !strings.HasPrefix(p.Type, problemBase) || p.Title == "" || !known {
+	if p.Status != response.StatusCode || !strings.HasPrefix(p.Type, api.ProblemBase) || p.Title == "" || !known {
 		t.Fatalf("%q: %d: %s", request, response.StatusCode, body)
 	}
 }

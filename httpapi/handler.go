@@ -147,7 +147,7 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 	}
 	who := caller{}
 	if route.access != openToAll {
-		var p *Problem
+		var p *refusal
 		if who, p = s.guard.authenticate(r); p == nil && route.access == toOperate && !who.operate {
 			p = forbidden.problem("this needs the scope operate")
 			p.header("WWW-Authenticate", `Bearer realm="pgbaton", error="insufficient_scope", scope="operate"`)
@@ -182,7 +182,7 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 }
 
 // admit is what is refused before it counts.
-func (s *Server) admit(r *http.Request, route *route, allow string) *Problem {
+func (s *Server) admit(r *http.Request, route *route, allow string) *refusal {
 	switch {
 	case route == nil && allow == "":
 		return notFound.problem("the paths are in /openapi.json")
@@ -287,7 +287,7 @@ func accepts(headers, produces []string) bool {
 }
 
 // readBody reads all of it, maxBody at most.
-func readBody(r *http.Request) ([]byte, *Problem) {
+func readBody(r *http.Request) ([]byte, *refusal) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
@@ -317,13 +317,13 @@ func instanceOf(ctx context.Context) string {
 }
 
 // refuse answers with a problem, counts and logs it.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, instance string, p *Problem) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, instance string, p *refusal) {
 	s.told(r.Context(), r.Method, r.URL.Path, instance, p)
 	p.write(w)
 }
 
 // told completes a problem that is about to be answered.
-func (s *Server) told(ctx context.Context, method, path, instance string, p *Problem) {
+func (s *Server) told(ctx context.Context, method, path, instance string, p *refusal) {
 	p.Instance = instance
 	if !p.counted {
 		s.metrics.errors.WithLabelValues(p.Class).Inc()
@@ -332,6 +332,6 @@ func (s *Server) told(ctx context.Context, method, path, instance string, p *Pro
 	if p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden || p.Status >= 500 {
 		level = s.log.Warn
 	}
-	level("refused", "instance", instance, "method", clip(method, 20), "path", clip(path, 200), "status", p.Status, "problem", strings.TrimPrefix(p.Type, problemBase),
+	level("refused", "instance", instance, "method", clip(method, 20), "path", clip(path, 200), "status", p.Status, "problem", p.Name(),
 		"detail", p.Detail, "caller", callerOf(ctx).name)
 }

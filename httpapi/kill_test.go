@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -17,14 +15,14 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/e2e/single"
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 // child is a real pgbaton serve.
 type child struct {
-	*api
+	*service
 	cmd *exec.Cmd
 	log string
 }
@@ -55,7 +53,7 @@ func serveChild(t *testing.T, program, configFile, log string) *child {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd: cmd, log: log, api: &api{t: t, out: &output{}, token: operateToken, client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}}
+	c := &child{cmd: cmd, log: log, service: &service{t: t, out: &output{}, token: operateToken, client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _, _ = cmd.Process.Wait() })
 	eventually(t, "it listens", func() bool {
 		text, _ := os.ReadFile(log)
@@ -122,7 +120,7 @@ state_dir: %s/state
 	}
 	o := c.expect(c.do("POST", "/v1/pgbouncer/pause", `{"timeout":"1m","lease":"50s"}`, "Idempotency-Key: once"), 202, "").operation(t)
 	eventually(t, "PAUSE is sent", func() bool {
-		o = c.do("GET", o.path(), "").operation(t)
+		o = c.do("GET", o.Path(), "").operation(t)
 		return strings.Contains(fmt.Sprint(o.Steps), "PAUSE sent")
 	})
 	c.kill(syscall.SIGKILL)
@@ -132,16 +130,16 @@ state_dir: %s/state
 	if again.ID != o.ID {
 		t.Fatalf("the key is forgotten: %+v", again)
 	}
-	o = c.until(o.ID, stateUnknown)
+	o = c.until(o.ID, api.Unknown)
 	if o.Problem == nil || o.Problem.Type != unknownOutcome.uri() || !o.Ended.IsZero() {
 		t.Errorf("%+v", o)
 	}
 	eventually(t, "it sees the pause", func() bool {
-		o = c.do("GET", o.path(), "").operation(t)
+		o = c.do("GET", o.Path(), "").operation(t)
 		return strings.Contains(fmt.Sprint(o.Steps), "1 pooler(s) paused, not seen drained; the lease ends that at")
 	})
 	c.expect(c.do("POST", "/v1/pgbouncer/resume", ""), 200, "")
-	o = c.until(o.ID, stateFailed)
+	o = c.until(o.ID, api.Failed)
 	if !strings.Contains(o.Problem.Detail, "nothing of it stands any more") || o.Problem.Type != interrupted.uri() {
 		t.Errorf("%+v", o.Problem)
 	}
@@ -151,7 +149,7 @@ state_dir: %s/state
 
 	// A pause that nothing keeps from draining, and then the end of its lease.
 	pause := c.do("POST", "/v1/pgbouncer/pause", `{"lease":"3s"}`).operation(t)
-	pause = c.until(pause.ID, stateSucceeded)
+	pause = c.until(pause.ID, api.Succeeded)
 	if text := fmt.Sprint(pause.Steps); !strings.Contains(text, "drained after") {
 		t.Errorf("%s", text)
 	}
@@ -168,20 +166,20 @@ state_dir: %s/state
 
 	// A reload that waits for a version.
 	reload := c.do("POST", "/v1/pgbouncer/reload", `{"configVersion":"2","timeout":"1m"}`).operation(t)
-	eventually(t, "the reload has begun to wait", func() bool { return len(c.do("GET", reload.path(), "").operation(t).Steps) > 2 })
+	eventually(t, "the reload has begun to wait", func() bool { return len(c.do("GET", reload.Path(), "").operation(t).Steps) > 2 })
 	c.kill(syscall.SIGKILL)
 	c = serveChild(t, program, dir+"/pgbaton.yaml", log)
 	eventually(t, "the reload is settled", func() bool {
-		reload = c.do("GET", reload.path(), "").operation(t)
+		reload = c.do("GET", reload.Path(), "").operation(t)
 		return !reload.Ended.IsZero()
 	})
-	if reload.State != stateUnknown || !strings.Contains(reload.Problem.Detail, "version 2 cannot be seen applied") {
+	if reload.State != api.Unknown || !strings.Contains(reload.Problem.Detail, "version 2 cannot be seen applied") {
 		t.Errorf("%+v", reload)
 	}
 	writeText(t, dir+"/version", "2\n")
 	reload = c.do("POST", "/v1/pgbouncer/reload", `{"configVersion":"2","timeout":"1m"}`).operation(t)
 	eventually(t, "it is reloaded", func() bool {
-		reload = c.do("GET", reload.path(), "").operation(t)
+		reload = c.do("GET", reload.Path(), "").operation(t)
 		return !reload.Ended.IsZero()
 	})
 	if reload.Result == nil || reload.Result.Reload == nil || len(reload.Result.Reload.Poolers) != 1 {
@@ -209,79 +207,6 @@ state_dir: %s/state
 	}
 }
 
-// TestJudgePause: what an interrupted pause has come to.
-func TestJudgePause(t *testing.T) {
-	began := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	entry := func(event, pooler, handover string) hooks.Entry {
-		return hooks.Entry{Hook: "pause", Event: event, Pooler: pooler, Handover: handover, Time: began.Add(time.Second)}
-	}
-	all := func(handover string) hooks.Entry { return entry(hooks.EventAllDrained, "", handover) }
-	paused := func(name string) hooks.PoolerStatus {
-		return hooks.PoolerStatus{Pooler: name, Paused: "yes", PausedBy: "hand"}
-	}
-	free := func(name string) hooks.PoolerStatus { return hooks.PoolerStatus{Pooler: name, Paused: "no"} }
-	dead := func(name string) hooks.PoolerStatus {
-		return hooks.PoolerStatus{Pooler: name, Paused: "unknown", Error: "refused"}
-	}
-	old := hooks.PoolerStatus{Pooler: "a", Paused: "unknown", PausedBy: "hand"} // 1.18
-	for name, test := range map[string]struct {
-		poolers []hooks.PoolerStatus
-		entries []hooks.Entry
-		state   string
-		final   bool
-	}{
-		"nothing was done":    {[]hooks.PoolerStatus{free("a")}, nil, stateFailed, true},
-		"paused, not drained": {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventPauseSent, "a", "x")}, stateUnknown, false},
-		"paused and drained":  {[]hooks.PoolerStatus{paused("a"), paused("b")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), entry(hooks.EventDrained, "b", "x"), all("x")}, stateSucceeded, true},
-		"one drained":         {[]hooks.PoolerStatus{paused("a"), paused("b")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x")}, stateUnknown, false},
-		"those drained that are seen, and another is not found": {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x")}, stateUnknown, false},
-		"drained by a later pause":                              {[]hooks.PoolerStatus{paused("a")}, []hooks.Entry{entry(hooks.EventPauseSent, "a", "x"), entry(hooks.EventDrained, "a", "y"), all("y")}, stateUnknown, false},
-		"nothing done, a later pause":                           {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "y"), all("y")}, stateFailed, true},
-		"drained, and over by now":                              {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), all("x")}, stateSucceeded, true},
-		"drained, a pooler is silent":                           {[]hooks.PoolerStatus{dead("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), all("x")}, stateSucceeded, true},
-		"taken back":                                            {[]hooks.PoolerStatus{free("a")}, []hooks.Entry{entry(hooks.EventDrained, "a", "x"), entry(hooks.EventUndone, "a", "x")}, stateFailed, true},
-		"a pooler is silent":                                    {[]hooks.PoolerStatus{free("a"), dead("b")}, nil, stateUnknown, false},
-		"taken back, a pooler is silent":                        {[]hooks.PoolerStatus{free("a"), dead("b")}, []hooks.Entry{entry(hooks.EventUndone, "a", "x")}, stateUnknown, false},
-		"1.18":                                                  {[]hooks.PoolerStatus{old}, nil, stateUnknown, false},
-		"single databases":                                      {[]hooks.PoolerStatus{{Pooler: "a", Paused: "no", PausedBy: "hand", Databases: []string{"app"}}}, nil, stateUnknown, false},
-		"some":                                                  {[]hooks.PoolerStatus{paused("a"), free("b")}, nil, stateUnknown, false},
-		"no poolers":                                            {nil, nil, stateUnknown, false},
-	} {
-		got := judgePause(Operation{ID: "x", Kind: kindPause, Started: began}, hooks.Status{Poolers: test.poolers}, test.entries)
-		if got.state != test.state || got.final != test.final || got.text == "" {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-	// Of which no address is known is not among those that answer.
-	got := judgePause(Operation{ID: "x", Kind: kindPause, Started: began}, hooks.Status{Poolers: []hooks.PoolerStatus{free("a")}, Unresolved: []string{"pooler b: no such host"}}, nil)
-	if got.state != stateUnknown || got.final {
-		t.Errorf("%+v", got)
-	}
-}
-
-func TestJudgeResume(t *testing.T) {
-	for _, test := range []struct {
-		pooler hooks.PoolerStatus
-		state  string
-		final  bool
-	}{
-		{hooks.PoolerStatus{Paused: "no"}, stateSucceeded, true},
-		{hooks.PoolerStatus{Paused: "yes"}, stateFailed, true},
-		{hooks.PoolerStatus{Paused: "no", Databases: []string{"a"}}, stateFailed, true},
-		{hooks.PoolerStatus{Paused: "unknown", Error: "x"}, stateUnknown, false},
-		{hooks.PoolerStatus{Paused: "unknown", Servers: 1}, stateSucceeded, true},
-		{hooks.PoolerStatus{Paused: "unknown"}, stateUnknown, true},
-	} {
-		if got := judgeResume(hooks.Status{Poolers: []hooks.PoolerStatus{test.pooler}}); got.state != test.state || got.final != test.final {
-			t.Errorf("%+v: %+v", test.pooler, got)
-		}
-	}
-	got := judgeResume(hooks.Status{Poolers: []hooks.PoolerStatus{{Paused: "no"}}, Unresolved: []string{"pooler b: no such host"}})
-	if got.state != stateUnknown || got.final {
-		t.Errorf("one is not found: %+v", got)
-	}
-}
-
 // TestPendingAtTheEnd: what had not begun when the server was killed has failed, and that is the truth.
 func TestPendingAtTheEnd(t *testing.T) {
 	a := start(t, &fake{}, nil)
@@ -289,58 +214,18 @@ func TestPendingAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now().UTC()
-	saved := savedState{Operations: []Operation{
-		{ID: newID(), Kind: kindPause, State: statePending, Created: now, Steps: []Step{}},
-		{ID: newID(), Kind: kindResume, State: stateRunning, Created: now, Started: now, Steps: []Step{}},
+	saved := savedState{Operations: []operation.Operation{
+		{ID: "0000000000000001", Kind: api.KindPause, State: api.Pending, Created: now, Steps: []api.Step{}},
+		{ID: "0000000000000002", Kind: api.KindResume, State: api.Running, Created: now, Started: now, Steps: []api.Step{}},
 	}}
-	content, err := json.Marshal(saved)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeText(t, filepath.Join(a.config.StateDir, operationsFile), string(bytes.TrimSpace(content)))
+	saved.write(t, a.config.StateDir)
 	b := startWith(t, a.config, &fake{}, nil)
-	if o := b.until(saved.Operations[0].ID, stateFailed); !strings.Contains(o.Problem.Detail, "nothing was done") {
+	if o := b.until(saved.Operations[0].ID, api.Failed); !strings.Contains(o.Problem.Detail, "nothing was done") {
 		t.Errorf("%+v", o.Problem)
 	}
-	b.until(saved.Operations[1].ID, stateSucceeded)
+	b.until(saved.Operations[1].ID, api.Succeeded)
 	// A reader may have seen steps that the server before was killed with. It gets the outcome all the same.
-	if ids, text := readEvents(t, b, saved.Operations[1].path()+"/events", "Last-Event-ID: 7"); len(ids) == 0 || !strings.Contains(text, `"state":"succeeded"`) {
+	if ids, text := readEvents(t, b, api.OperationPath(saved.Operations[1].ID)+"/events", "Last-Event-ID: 7"); len(ids) == 0 || !strings.Contains(text, `"state":"succeeded"`) {
 		t.Errorf("%v %s", ids, text)
-	}
-}
-
-// TestJudgeReload: what an interrupted reload has come to.
-func TestJudgeReload(t *testing.T) {
-	began := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	version := func(target, applied string) []hooks.VersionReport {
-		report := hooks.VersionReport{Target: target}
-		if v, err := configversion.Parse(applied); err == nil {
-			report.Applied = &v
-		}
-		return []hooks.VersionReport{report}
-	}
-	for name, test := range map[string]struct {
-		kind, asked, timeout string
-		versions             []hooks.VersionReport
-		after                time.Duration
-		state                string
-		final                bool
-	}{
-		"applied":                          {kindReloadPostgres, "42", "30s", version("postgres", "42"), time.Second, stateSucceeded, true},
-		"a newer one is applied":           {kindReloadPgBouncer, "42", "30s", version("pgbouncer", "43"), time.Second, stateSucceeded, true},
-		"the other target's":               {kindReloadPgBouncer, "42", "30s", version("postgres", "42"), time.Second, stateUnknown, true},
-		"an older one":                     {kindReloadPostgres, "42", "30s", version("postgres", "41"), time.Second, stateUnknown, false},
-		"cannot be seen":                   {kindReloadPostgres, "42", "30s", version("postgres", ""), time.Second, stateUnknown, false},
-		"Patroni has not had its time":     {kindReloadPostgres, "42", "30s", version("postgres", "41"), 36 * time.Second, stateUnknown, false},
-		"its time is over":                 {kindReloadPostgres, "42", "30s", version("postgres", "41"), 38 * time.Second, stateUnknown, true},
-		"the usual time-out":               {kindReloadPostgres, "42", "", version("postgres", "41"), 2 * time.Minute, stateUnknown, false},
-		"nobody goes on with a pooler":     {kindReloadPgBouncer, "42", "30s", version("pgbouncer", "41"), time.Second, stateUnknown, true},
-		"without a version nothing can be": {kindReloadPostgres, "", "30s", version("postgres", "42"), time.Second, stateUnknown, true},
-	} {
-		o := Operation{Kind: test.kind, Started: began, Request: OperationRequest{ConfigVersion: test.asked, Timeout: test.timeout}}
-		s := hooks.Status{Versions: test.versions, Patroni: hooks.PatroniStatus{LoopWaitSeconds: 2}}
-		if got := judgeReload(o, s, began.Add(test.after)); got.state != test.state || got.final != test.final || got.text == "" {
-			t.Errorf("%s: %+v", name, got)
-		}
 	}
 }

@@ -17,8 +17,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 func TestMain(m *testing.M) {
@@ -70,8 +72,8 @@ type fake struct {
 	asked  int // for the status
 }
 
-func (f *fake) calls() Calls {
-	return Calls{
+func (f *fake) calls() operation.Calls {
+	return operation.Calls{
 		Pause: func(ctx context.Context, _ *hooks.Runtime, o hooks.PauseOptions) hooks.Report {
 			if f.pause == nil {
 				return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) paused and drained"}, Until: time.Now().Add(o.Lease),
@@ -109,8 +111,8 @@ func (f *fake) times() int {
 	return f.asked
 }
 
-// api is a server under test and a client of it.
-type api struct {
+// service is a server under test and a client of it.
+type service struct {
 	t      *testing.T
 	url    string
 	server *Server
@@ -122,7 +124,7 @@ type api struct {
 }
 
 // start makes a server with a token file and, unless change says otherwise, fakes.
-func start(t *testing.T, f *fake, change func(*config.Config, *Options)) *api {
+func start(t *testing.T, f *fake, change func(*config.Config, *Options)) *service {
 	t.Helper()
 	dir := t.TempDir()
 	c := &config.Config{StateDir: filepath.Join(dir, "state"), Pause: config.Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second,
@@ -135,7 +137,7 @@ func start(t *testing.T, f *fake, change func(*config.Config, *Options)) *api {
 	return startWith(t, c, f, change)
 }
 
-func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Config, *Options)) *api {
+func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Config, *Options)) *service {
 	t.Helper()
 	out := &output{}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(out, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -154,7 +156,7 @@ func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Conf
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
 	transport := &http.Transport{MaxIdleConnsPerHost: 300}
-	a := &api{t: t, url: "http://" + server.Addr().String(), server: server, config: c, out: out, token: operateToken,
+	a := &service{t: t, url: "http://" + server.Addr().String(), server: server, config: c, out: out, token: operateToken,
 		client: &http.Client{Transport: transport, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	var once sync.Once
 	var result error
@@ -189,24 +191,24 @@ type answer struct {
 	body   []byte
 }
 
-func (a answer) problem(t testing.TB) Problem {
+func (a answer) problem(t testing.TB) api.Problem {
 	t.Helper()
-	var p Problem
-	if got := a.header.Get("Content-Type"); got != problemType {
+	var p api.Problem
+	if got := a.header.Get("Content-Type"); got != api.ProblemType {
 		t.Fatalf("%d has the type %q: %s", a.status, got, a.body)
 	}
 	if err := json.Unmarshal(a.body, &p); err != nil {
 		t.Fatalf("%v: %s", err, a.body)
 	}
-	if p.Status != a.status || p.Title == "" || p.Class == "" || !strings.HasPrefix(p.Type, problemBase) {
+	if p.Status != a.status || p.Title == "" || p.Class == "" || !strings.HasPrefix(p.Type, api.ProblemBase) {
 		t.Errorf("%d: %+v", a.status, p)
 	}
 	return p
 }
 
-func (a answer) operation(t testing.TB) Operation {
+func (a answer) operation(t testing.TB) api.Operation {
 	t.Helper()
-	var o Operation
+	var o api.Operation
 	if err := json.Unmarshal(a.body, &o); err != nil || o.ID == "" {
 		t.Fatalf("%v: %d %s", err, a.status, a.body)
 	}
@@ -214,7 +216,7 @@ func (a answer) operation(t testing.TB) Operation {
 }
 
 // do sends a request. Headers are "Name: value".
-func (a *api) do(method, path, body string, headers ...string) answer {
+func (a *service) do(method, path, body string, headers ...string) answer {
 	a.t.Helper()
 	var reader io.Reader
 	if body != "" {
@@ -254,13 +256,13 @@ func (a *api) do(method, path, body string, headers ...string) answer {
 }
 
 // expect checks a status, and of an error its problem.
-func (a *api) expect(got answer, status int, problem string) answer {
+func (a *service) expect(got answer, status int, problem string) answer {
 	a.t.Helper()
 	if got.status != status {
 		a.t.Fatalf("status %d, want %d: %s", got.status, status, got.body)
 	}
 	if problem != "" {
-		if p := got.problem(a.t); p.Type != problemBase+problem {
+		if p := got.problem(a.t); p.Type != api.ProblemBase+problem {
 			a.t.Errorf("problem %s, want %s: %s", p.Type, problem, p.Detail)
 		}
 	}
@@ -268,9 +270,9 @@ func (a *api) expect(got answer, status int, problem string) answer {
 }
 
 // until waits for an operation to be in one of the states.
-func (a *api) until(id string, states ...string) Operation {
+func (a *service) until(id string, states ...string) api.Operation {
 	a.t.Helper()
-	var o Operation
+	var o api.Operation
 	eventually(a.t, "operation "+id+" is "+strings.Join(states, " or "), func() bool {
 		o = a.do("GET", "/v1/operations/"+id, "").operation(a.t)
 		return strings.Contains(" "+strings.Join(states, " ")+" ", " "+o.State+" ")

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
@@ -76,7 +77,7 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.reconciled, m.errors, m.requests, m.duration, m.inFlight, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &statusCollector{ask: status})
 	// There from the start, so that an increase from nothing is seen as one.
-	for _, class := range []string{classTransient, classValidation, classNotFound, classPermanent} {
+	for _, class := range []string{api.Transient, api.Validation, api.NotFound, api.Permanent} {
 		m.errors.WithLabelValues(class)
 	}
 	// What cannot be gathered is left out: promhttp's own answer to it would be no problem, and what is left is of use.

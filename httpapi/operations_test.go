@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 // held is a pause that lasts until its context ends or it is let go.
@@ -28,6 +31,50 @@ func held(release <-chan struct{}) func(context.Context, hooks.PauseOptions) hoo
 	}
 }
 
+// savedState is the file of the operations.
+type savedState struct {
+	Operations []operation.Operation `json:"operations"`
+	Keys       []savedKey            `json:"keys"`
+}
+
+type savedKey struct {
+	Caller    string    `json:"caller"`
+	Key       string    `json:"key"`
+	Request   string    `json:"request"`
+	Operation string    `json:"operation"`
+	Time      time.Time `json:"time"`
+}
+
+func (s savedState) write(t *testing.T, dir string) {
+	t.Helper()
+	content, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(dir, "operations.json"), string(content))
+}
+
+// onDisk are the operations that the next server would find.
+func onDisk(t *testing.T, dir string) map[string]operation.Operation {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "operations.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var saved savedState
+	if err := json.Unmarshal(text, &saved); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]operation.Operation{}
+	for _, o := range saved.Operations {
+		found[o.ID] = o
+	}
+	return found
+}
+
 func TestOperation(t *testing.T) {
 	a := start(t, &fake{}, nil)
 	got := a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`), 202, "")
@@ -35,7 +82,7 @@ func TestOperation(t *testing.T) {
 	if got.header.Get("Location") != "/v1/operations/"+o.ID || o.Request.Lease != "20s" || o.Request.Timeout != "15s" || o.Caller != "operator" {
 		t.Errorf("%v %+v", got.header, o)
 	}
-	o = a.until(o.ID, stateSucceeded)
+	o = a.until(o.ID, api.Succeeded)
 	if o.Result == nil || o.Result.Decision != "1 pooler(s) paused and drained" || o.Ended.IsZero() || len(o.Steps) != 3 {
 		t.Errorf("%+v", o)
 	}
@@ -45,29 +92,9 @@ func TestOperation(t *testing.T) {
 	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"leese":"20s"}`), 422, "invalid-request")
 	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":`), 400, "malformed-request")
 	a.expect(a.do("GET", "/v1/operations/nosuch", ""), 404, "operation-not-found")
-	var list OperationList
+	var list api.OperationList
 	if err := json.Unmarshal(a.do("GET", "/v1/operations", "").body, &list); err != nil || len(list.Operations) != 2 || list.Operations[1].ID != o.ID || len(list.Operations[1].Steps) != 1 {
 		t.Errorf("%v %+v", err, list)
-	}
-}
-
-// TestManySteps: of more than are kept the first and the newest stay, and their ids still go up.
-func TestManySteps(t *testing.T) {
-	a := start(t, &fake{reload: func(_ context.Context, o hooks.ReloadOptions) hooks.ReloadReport {
-		for i := range 3 * maxSteps {
-			o.Progress(hooks.Step{Text: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 1000))})
-		}
-		return hooks.ReloadReport{}
-	}}, nil)
-	o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, stateSucceeded)
-	if len(o.Steps) != maxSteps || o.Steps[0].ID != 1 || o.Steps[maxSteps-1].ID != 3*maxSteps+3 {
-		t.Errorf("%d steps, the first %d, the last %d", len(o.Steps), o.Steps[0].ID, o.Steps[len(o.Steps)-1].ID)
-	}
-	if err := a.end(); err != nil {
-		t.Fatal(err)
-	}
-	if got, _, ok := openStore(a.config.StateDir, testLog(t)).get(o.ID); !ok || len(got.Steps) != maxSteps {
-		t.Errorf("%v %d", ok, len(got.Steps))
 	}
 }
 
@@ -75,16 +102,16 @@ func TestManySteps(t *testing.T) {
 func TestOneAtATime(t *testing.T) {
 	a := start(t, &fake{pause: held(nil)}, nil)
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
-	a.until(o.ID, stateRunning)
+	a.until(o.ID, api.Running)
 	got := a.expect(a.do("POST", "/v1/postgres/reload", ""), 409, "operation-running")
-	if got.header.Get("Location") != o.path() || got.problem(t).Operation != o.path() {
+	if got.header.Get("Location") != o.Path() || got.problem(t).Operation != o.Path() {
 		t.Errorf("%v %s", got.header, got.body)
 	}
 	resumed := a.expect(a.do("POST", "/v1/pgbouncer/resume", ""), 200, "").operation(t)
-	if resumed.State != stateSucceeded || resumed.Kind != kindResume {
+	if resumed.State != api.Succeeded || resumed.Kind != api.KindResume {
 		t.Errorf("%+v", resumed)
 	}
-	o = a.until(o.ID, stateFailed)
+	o = a.until(o.ID, api.Failed)
 	if o.Problem == nil || o.Problem.Type != interrupted.uri() || !strings.Contains(o.Problem.Detail, "a resume was asked for") {
 		t.Errorf("%+v", o.Problem)
 	}
@@ -105,7 +132,7 @@ func TestFailures(t *testing.T) {
 	} {
 		f.pause = func(context.Context, hooks.PauseOptions) hooks.Report { return test.report }
 		f.resume = func(context.Context) hooks.Report { return test.report }
-		o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, stateFailed)
+		o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Failed)
 		if o.Problem.Type != test.want.uri() || o.Problem.Pooler != test.pooler || o.Result.Code != test.report.Code {
 			t.Errorf("%+v", o.Problem)
 		}
@@ -120,9 +147,9 @@ func TestFailures(t *testing.T) {
 func TestIdempotencyKey(t *testing.T) {
 	a := start(t, &fake{}, nil)
 	first := a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`, "Idempotency-Key: k1").operation(t)
-	a.until(first.ID, stateSucceeded)
+	a.until(first.ID, api.Succeeded)
 	again := a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`, "Idempotency-Key: k1"), 202, "").operation(t)
-	if again.ID != first.ID || again.State != stateSucceeded {
+	if again.ID != first.ID || again.State != api.Succeeded {
 		t.Errorf("%+v", again)
 	}
 	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"21s"}`, "Idempotency-Key: k1"), 422, "idempotency-key-reused")
@@ -148,18 +175,13 @@ func TestIdempotencyKey(t *testing.T) {
 // TestBounds: of more than are kept the newest stay, and a key whose operation is gone is not used for a new one.
 func TestBounds(t *testing.T) {
 	a := start(t, &fake{}, nil)
-	for i := range maxOperations + 3 {
+	for i := range operation.MaxOperations + 3 {
 		a.expect(a.do("POST", "/v1/pgbouncer/resume", "", fmt.Sprintf("Idempotency-Key: k%d", i)), 200, "")
 	}
-	if n := len(a.server.store.list()); n != maxOperations {
+	if n := len(a.server.operations.List()); n != operation.MaxOperations {
 		t.Errorf("%d are kept", n)
 	}
 	a.expect(a.do("POST", "/v1/pgbouncer/resume", "", "Idempotency-Key: k0"), 409, "operation-forgotten")
-	a.server.store.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
-	if n := len(a.server.store.list()); n != 0 {
-		t.Errorf("%d are kept after a day", n)
-	}
-	a.expect(a.do("POST", "/v1/pgbouncer/resume", "", "Idempotency-Key: k0"), 200, "")
 }
 
 // TestUnwritable: what cannot be written down is not begun.
@@ -173,7 +195,7 @@ func TestUnwritable(t *testing.T) {
 	if err := os.Rename(a.config.StateDir+"-gone", a.config.StateDir); err != nil {
 		t.Fatal(err)
 	}
-	if paused || len(a.server.store.list()) != 0 {
+	if paused || len(a.server.operations.List()) != 0 {
 		t.Error("it was begun")
 	}
 }
@@ -185,7 +207,7 @@ func TestUnwritableResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := a.expect(a.do("POST", "/v1/pgbouncer/resume", ""), 200, "").operation(t)
-	if o.State != stateSucceeded {
+	if o.State != api.Succeeded {
 		t.Errorf("%+v", o)
 	}
 	if err := os.Rename(a.config.StateDir+"-gone", a.config.StateDir); err != nil {
@@ -193,37 +215,12 @@ func TestUnwritableResume(t *testing.T) {
 	}
 	// And is written down as soon as that is possible.
 	eventually(t, "it is kept", func() bool {
-		_, _, ok := openStore(a.config.StateDir, testLog(t)).get(o.ID)
-		return ok
+		return onDisk(t, a.config.StateDir)[o.ID].State == api.Succeeded
 	})
 }
 
-// TestBrokenState: what cannot be used of an earlier server's file is left out, and no server fails for it.
-func TestBrokenState(t *testing.T) {
-	good := `{"id":"0123456789abcdef","kind":"pgbouncer/pause","state":"succeeded","caller":"x","request":{},"created":"` + time.Now().UTC().Format(time.RFC3339) +
-		`","ended":"` + time.Now().UTC().Format(time.RFC3339) + `","steps":[]}`
-	for text, want := range map[string]int{
-		"":                                 0,
-		"{":                                0,
-		`{"operations":[` + good + `]}`:    1,
-		`{"operations":[` + good + `]} {}`: 0,
-		`{"operations":[` + strings.Replace(good, "succeeded", "won", 1) + `,` + good + `]}`:                        1,
-		`{"operations":[` + strings.Replace(good, "0123456789abcdef", "../../etc/passwd", 1) + `]}`:                 0,
-		`{"operations":[` + strings.Replace(good, `"steps":[]`, `"steps":[{"id":2},{"id":1}]`, 1) + `]}`:            0,
-		`{"operations":[` + strings.Replace(good, `"state":"succeeded"`, `"state":"running"`, 1) + `]}`:             0,
-		`{"operations":[` + strings.Replace(good, `"kind":"pgbouncer/pause"`, `"kind":"cluster/explode"`, 1) + `]}`: 0,
-	} {
-		dir := t.TempDir()
-		writeText(t, filepath.Join(dir, operationsFile), text)
-		s := openStore(dir, testLog(t))
-		if got := len(s.list()); got != want {
-			t.Errorf("%s: %d operations, want %d", text, got, want)
-		}
-	}
-}
-
 // readEvents reads a stream to its end: ids and states.
-func readEvents(t *testing.T, a *api, path string, headers ...string) (ids []string, text string) {
+func readEvents(t *testing.T, a *service, path string, headers ...string) (ids []string, text string) {
 	t.Helper()
 	got := a.do("GET", path, "", headers...)
 	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" {
@@ -242,7 +239,7 @@ func TestEvents(t *testing.T) {
 	a := start(t, &fake{pause: held(release)}, nil)
 	a.server.heartbeat = 20 * time.Millisecond
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
-	path := o.path() + "/events"
+	path := o.Path() + "/events"
 	// One reader is there from the beginning.
 	r, err := http.NewRequest("GET", a.url+path, nil)
 	if err != nil {
@@ -283,7 +280,7 @@ func TestEvents(t *testing.T) {
 // TestManyReaders: streams are bounded, and a reader that goes away makes room.
 func TestManyReaders(t *testing.T) {
 	a := start(t, &fake{pause: held(nil)}, nil)
-	path := a.do("POST", "/v1/pgbouncer/pause", "").operation(t).path() + "/events"
+	path := a.do("POST", "/v1/pgbouncer/pause", "").operation(t).Path() + "/events"
 	ctx, cancel := context.WithCancel(t.Context())
 	for range maxStreams {
 		r, err := http.NewRequestWithContext(ctx, "GET", a.url+path, nil)
@@ -318,8 +315,7 @@ func TestGraceful(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	s := openStore(a.config.StateDir, testLog(t))
-	if got, _, _ := s.get(o.ID); got.State != stateSucceeded {
+	if got := onDisk(t, a.config.StateDir)[o.ID]; got.State != api.Succeeded {
 		t.Errorf("%+v", got)
 	}
 }
@@ -331,12 +327,11 @@ func TestGraceOver(t *testing.T) {
 		return hooks.ReloadReport{Result: hooks.Result{Code: hooks.Failed, Decision: "context canceled"}}
 	}}, func(c *config.Config, _ *Options) { c.Serve.Grace = 50 * time.Millisecond })
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
-	a.until(o.ID, stateRunning)
+	a.until(o.ID, api.Running)
 	if err := a.end(); err != nil {
 		t.Fatal(err)
 	}
-	s := openStore(a.config.StateDir, testLog(t))
-	if got, _, _ := s.get(o.ID); got.State != stateFailed || got.Problem.Type != interrupted.uri() {
+	if got := onDisk(t, a.config.StateDir)[o.ID]; got.State != api.Failed || got.Failure.Name != operation.Interrupted {
 		t.Errorf("%+v", got)
 	}
 }

@@ -7,17 +7,9 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-)
 
-// problemBase is where the types of problems are explained: each is a section of the page.
-const problemBase = "https://github.com/pgbaton/pgbaton/blob/main/docs/problems.md#"
-
-// Classes of problems.
-const (
-	classTransient  = "transient"  // try again later, with backoff
-	classValidation = "validation" // change the request or the configuration
-	classNotFound   = "notFound"   // there is no such thing
-	classPermanent  = "permanent"  // trying again does not help: ask a person
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 // kind is one type of problem.
@@ -30,37 +22,37 @@ type kind struct {
 
 // Every problem that this server can answer or record. docs/problems.md has a section for each; a test holds them together.
 var (
-	malformedRequest     = kind{"malformed-request", 400, classValidation, "The request cannot be read"}
-	unauthenticated      = kind{"unauthenticated", 401, classPermanent, "No valid credentials"}
-	forbidden            = kind{"forbidden", 403, classPermanent, "Credentials without the scope"}
-	crossOrigin          = kind{"cross-origin", 403, classPermanent, "A web page of another origin asked"}
-	notFound             = kind{"not-found", 404, classNotFound, "No such path"}
-	operationNotFound    = kind{"operation-not-found", 404, classNotFound, "No such operation"}
-	methodNotAllowed     = kind{"method-not-allowed", 405, classValidation, "The path has no such method"}
-	notAcceptable        = kind{"not-acceptable", 406, classValidation, "No form that the client accepts"}
-	requestTimeout       = kind{"request-timeout", 408, classTransient, "The request did not arrive in time"}
-	operationRunning     = kind{"operation-running", 409, classTransient, "Another operation runs"}
-	operationForgotten   = kind{"operation-forgotten", 409, classPermanent, "The operation of this key is not kept any more"}
-	invalidConfiguration = kind{"invalid-configuration", 409, classValidation, "The configuration does not allow it"}
-	refused              = kind{"refused", 409, classPermanent, "A precondition is not met"}
-	contentTooLarge      = kind{"content-too-large", 413, classValidation, "The body is too large"}
-	unsupportedMedia     = kind{"unsupported-media-type", 415, classValidation, "The body is not JSON"}
-	expectationFailed    = kind{"expectation-failed", 417, classValidation, "Unknown expectation"}
-	misdirected          = kind{"misdirected-request", 421, classPermanent, "Not a name of this server"}
-	invalidRequest       = kind{"invalid-request", 422, classValidation, "The request does not follow the schema"}
-	keyReused            = kind{"idempotency-key-reused", 422, classValidation, "The key belongs to another request"}
-	headerTooLarge       = kind{"header-too-large", 431, classValidation, "The header is too large"}
-	internalError        = kind{"internal-error", 500, classPermanent, "A fault of pgbaton"}
-	notImplemented       = kind{"not-implemented", 501, classPermanent, "Unknown transfer encoding"}
-	overloaded           = kind{"overloaded", 503, classTransient, "Too many requests at a time"}
-	shuttingDown         = kind{"shutting-down", 503, classTransient, "The server is ending"}
-	notReady             = kind{"not-ready", 503, classTransient, "Not ready"}
-	stateNotKept         = kind{"state-not-kept", 503, classTransient, "The state directory cannot be written"}
-	notDrained           = kind{"not-drained", 503, classTransient, "Not drained in time"}
-	poolerFailed         = kind{"pooler-failed", 503, classTransient, "A pooler did not do it"}
-	interrupted          = kind{"interrupted", 503, classTransient, "The operation was interrupted"}
-	unknownOutcome       = kind{"unknown-outcome", 503, classTransient, "The outcome is not known"}
-	unsupportedVersion   = kind{"unsupported-http-version", 505, classPermanent, "Unknown version of HTTP"}
+	malformedRequest     = kind{"malformed-request", 400, api.Validation, "The request cannot be read"}
+	unauthenticated      = kind{"unauthenticated", 401, api.Permanent, "No valid credentials"}
+	forbidden            = kind{"forbidden", 403, api.Permanent, "Credentials without the scope"}
+	crossOrigin          = kind{"cross-origin", 403, api.Permanent, "A web page of another origin asked"}
+	notFound             = kind{"not-found", 404, api.NotFound, "No such path"}
+	operationNotFound    = kind{"operation-not-found", 404, api.NotFound, "No such operation"}
+	methodNotAllowed     = kind{"method-not-allowed", 405, api.Validation, "The path has no such method"}
+	notAcceptable        = kind{"not-acceptable", 406, api.Validation, "No form that the client accepts"}
+	requestTimeout       = kind{"request-timeout", 408, api.Transient, "The request did not arrive in time"}
+	operationRunning     = kind{"operation-running", 409, api.Transient, "Another operation runs"}
+	operationForgotten   = kind{"operation-forgotten", 409, api.Permanent, "The operation of this key is not kept any more"}
+	invalidConfiguration = kind{operation.InvalidConfiguration, 409, api.Validation, "The configuration does not allow it"}
+	refused              = kind{operation.Refused, 409, api.Permanent, "A precondition is not met"}
+	contentTooLarge      = kind{"content-too-large", 413, api.Validation, "The body is too large"}
+	unsupportedMedia     = kind{"unsupported-media-type", 415, api.Validation, "The body is not JSON"}
+	expectationFailed    = kind{"expectation-failed", 417, api.Validation, "Unknown expectation"}
+	misdirected          = kind{"misdirected-request", 421, api.Permanent, "Not a name of this server"}
+	invalidRequest       = kind{"invalid-request", 422, api.Validation, "The request does not follow the schema"}
+	keyReused            = kind{"idempotency-key-reused", 422, api.Validation, "The key belongs to another request"}
+	headerTooLarge       = kind{"header-too-large", 431, api.Validation, "The header is too large"}
+	internalError        = kind{operation.Fault, 500, api.Permanent, "A fault of pgbaton"}
+	notImplemented       = kind{"not-implemented", 501, api.Permanent, "Unknown transfer encoding"}
+	overloaded           = kind{"overloaded", 503, api.Transient, "Too many requests at a time"}
+	shuttingDown         = kind{"shutting-down", 503, api.Transient, "The server is ending"}
+	notReady             = kind{"not-ready", 503, api.Transient, "Not ready"}
+	stateNotKept         = kind{operation.NotKept, 503, api.Transient, "The state directory cannot be written"}
+	notDrained           = kind{operation.NotDrained, 503, api.Transient, "Not drained in time"}
+	poolerFailed         = kind{operation.PoolerFailed, 503, api.Transient, "A pooler did not do it"}
+	interrupted          = kind{operation.Interrupted, 503, api.Transient, "The operation was interrupted"}
+	unknownOutcome       = kind{operation.UnknownOutcome, 503, api.Transient, "The outcome is not known"}
+	unsupportedVersion   = kind{"unsupported-http-version", 505, api.Permanent, "Unknown version of HTTP"}
 )
 
 // kinds are all of them, for the tests and the document.
@@ -72,43 +64,42 @@ func kinds() []kind {
 		reloadKinds()...)
 }
 
-// Problem is an error as RFC 9457 has it, and with what an operator decides by.
-type Problem struct {
-	Type            string       `json:"type" format:"uri" doc:"Stable; leads to the explanation"`
-	Title           string       `json:"title" doc:"The same for every problem of this type"`
-	Status          int          `json:"status" doc:"HTTP status"`
-	Detail          string       `json:"detail,omitempty" doc:"What happened this time"`
-	Instance        string       `json:"instance,omitempty" format:"uri" doc:"Names this occurrence; the log has the same"`
-	Class           string       `json:"class" enum:"transient,validation,notFound,permanent" doc:"transient: try again with backoff; validation: change the request or the configuration; notFound; permanent: ask a person"`
-	Pooler          string       `json:"pooler,omitempty" doc:"The pooler that it is about"`
-	ObservedVersion string       `json:"observedVersion,omitempty" doc:"The configuration version that was seen last"`
-	Operation       string       `json:"operation,omitempty" doc:"Path of the operation that it is about"`
-	Errors          []FieldError `json:"errors,omitempty" doc:"What is wrong, and where"`
+// refusal is a problem that is answered to a request.
+type refusal struct {
+	api.Problem
 
 	headers http.Header
 	counted bool // in the metrics
 }
 
-// FieldError is one thing that is wrong with a request. What was sent is not repeated: it may be a secret in the wrong place.
-type FieldError struct {
-	Message  string `json:"message"`
-	Location string `json:"location,omitempty" doc:"Such as body.timeout"`
+func (k kind) uri() string { return api.ProblemBase + k.name }
+
+func (k kind) problem(detail string) *refusal {
+	return &refusal{Problem: api.Problem{Type: k.uri(), Title: k.title, Status: k.status, Detail: detail, Class: k.class}}
 }
 
-const problemType = "application/problem+json"
-
-func (k kind) uri() string { return problemBase + k.name }
-
-func (k kind) problem(detail string) *Problem {
-	return &Problem{Type: k.uri(), Title: k.title, Status: k.status, Detail: detail, Class: k.class}
+// failed is the problem of an operation that failed, or is unknown.
+func failed(o operation.Operation) *api.Problem {
+	if o.Failure == nil {
+		return nil
+	}
+	what := internalError
+	for _, k := range kinds() {
+		if k.name == o.Failure.Name {
+			what = k
+		}
+	}
+	p := what.problem(o.Failure.Detail).Problem
+	p.Pooler, p.ObservedVersion, p.Operation = o.Failure.Pooler, o.Failure.ObservedVersion, api.OperationPath(o.ID)
+	return &p
 }
 
 // retryAfter says when to come back.
-func (p *Problem) retryAfter(d time.Duration) *Problem {
+func (p *refusal) retryAfter(d time.Duration) *refusal {
 	return p.header("Retry-After", strconv.Itoa(max(1, int((d+time.Second-1)/time.Second))))
 }
 
-func (p *Problem) header(name, value string) *Problem {
+func (p *refusal) header(name, value string) *refusal {
 	if p.headers == nil {
 		p.headers = http.Header{}
 	}
@@ -116,21 +107,20 @@ func (p *Problem) header(name, value string) *Problem {
 	return p
 }
 
-// Error, GetStatus, GetHeaders and ContentType make it an error that a huma handler may return.
-func (p *Problem) Error() string           { return p.Title + ": " + p.Detail }
-func (p *Problem) GetStatus() int          { return p.Status }
-func (p *Problem) GetHeaders() http.Header { return p.headers }
-func (p *Problem) ContentType(string) string {
-	return problemType
+// GetStatus, GetHeaders and ContentType make it an error that a huma handler may return.
+func (p *refusal) GetStatus() int          { return p.Status }
+func (p *refusal) GetHeaders() http.Header { return p.headers }
+func (p *refusal) ContentType(string) string {
+	return api.ProblemType
 }
 
 // write answers with it.
-func (p *Problem) write(w http.ResponseWriter) {
+func (p *refusal) write(w http.ResponseWriter) {
 	h := w.Header()
 	for name, values := range p.headers {
 		h[name] = values
 	}
-	h.Set("Content-Type", problemType)
+	h.Set("Content-Type", api.ProblemType)
 	h.Set("Cache-Control", "no-store")
 	h.Del("Content-Length")
 	w.WriteHeader(p.Status)
@@ -138,7 +128,7 @@ func (p *Problem) write(w http.ResponseWriter) {
 }
 
 // fromHuma makes a problem of what huma says about a request.
-func fromHuma(e *huma.ErrorModel) *Problem {
+func fromHuma(e *huma.ErrorModel) *refusal {
 	k := invalidRequest
 	switch e.Status {
 	case http.StatusBadRequest:
@@ -164,7 +154,7 @@ func fromHuma(e *huma.ErrorModel) *Problem {
 		if k == unsupportedMedia {
 			message = "send it with Content-Type: application/json"
 		}
-		p.Errors = append(p.Errors, FieldError{Message: clip(message, 200), Location: clip(detail.Location, 200)})
+		p.Errors = append(p.Errors, api.FieldError{Message: clip(message, 200), Location: clip(detail.Location, 200)})
 		if len(p.Errors) == 20 {
 			break
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
@@ -84,7 +85,7 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 			continue
 		}
 		p := got.problem(t)
-		if p.Type != problemBase+test.problem || !strings.HasPrefix(p.Instance, "urn:pgbaton:request:") || !strings.Contains(a.out.String(), p.Instance) {
+		if p.Type != api.ProblemBase+test.problem || !strings.HasPrefix(p.Instance, "urn:pgbaton:request:") || !strings.Contains(a.out.String(), p.Instance) {
 			t.Errorf("%s %s: %+v", test.method, test.path, p)
 		}
 		if test.status == 405 && got.header.Get("Allow") == "" {
@@ -149,7 +150,7 @@ func TestBeforeAnyHandler(t *testing.T) {
 		if response != nil {
 			got = fmt.Sprintf("%d ", response.StatusCode)
 			if response.StatusCode >= 400 {
-				got += strings.TrimPrefix(answer{response.StatusCode, response.Header, []byte(body)}.problem(t).Type, problemBase)
+				got += strings.TrimPrefix(answer{response.StatusCode, response.Header, []byte(body)}.problem(t).Type, api.ProblemBase)
 			}
 		}
 		if got != want {
@@ -171,7 +172,7 @@ func TestPanic(t *testing.T) {
 // TestPanicInOperation: its outcome is not known, and the server goes on.
 func TestPanicInOperation(t *testing.T) {
 	a := start(t, &fake{pause: func(context.Context, hooks.PauseOptions) hooks.Report { panic("bad luck") }}, nil)
-	o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, stateUnknown)
+	o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Unknown)
 	if o.Problem.Type != internalError.uri() || o.Ended.IsZero() {
 		t.Errorf("%+v", o)
 	}
@@ -430,7 +431,7 @@ func TestLongStream(t *testing.T) {
 	s, _ := serving(t, &fake{pause: held(release)}, nil, func(s *Server) { s.writeTimeout, s.heartbeat = limit, limit/10 })
 	c := dial(t, s)
 	r := bufio.NewReader(c)
-	path := ask(t, c, r, "POST /v1/pgbouncer/pause"+authorized+"\r\n").operation(t).path()
+	path := ask(t, c, r, "POST /v1/pgbouncer/pause"+authorized+"\r\n").operation(t).Path()
 	began := time.Now()
 	if _, err := io.WriteString(c, "GET "+path+"/events"+authorized+"\r\n"); err != nil {
 		t.Fatal(err)

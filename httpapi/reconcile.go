@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
@@ -49,7 +50,7 @@ func (s *Server) reconciled(wait time.Duration, last string, err error) (time.Du
 	if err == nil {
 		return reconcileInterval, ""
 	}
-	s.metrics.errors.WithLabelValues(classTransient).Inc()
+	s.metrics.errors.WithLabelValues(api.Transient).Inc()
 	if text := err.Error(); text != last {
 		s.log.Warn("cannot reconcile at the moment", "error", err)
 		last = text

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
 )
@@ -31,13 +33,7 @@ type healthOutput struct {
 
 type statusOutput struct {
 	Age  int `header:"Age" doc:"Seconds since it was asked"`
-	Body StatusAnswer
-}
-
-// StatusAnswer is what pgbaton status shows, and when that was so: an answer may be a second old, so that many clients are no burden to the poolers.
-type StatusAnswer struct {
-	hooks.Status
-	ObservedAt time.Time `json:"observedAt"`
+	Body api.StatusAnswer
 }
 
 // PostInput is the header of every POST. (Exported, or huma does not look into it.)
@@ -47,28 +43,18 @@ type PostInput struct {
 
 type pauseInput struct {
 	PostInput
-	Body *pauseBody
-}
-
-type pauseBody struct {
-	Lease   string `json:"lease,omitempty" example:"30s" maxLength:"40" doc:"The pause ends by itself after this; default pause.lease, 24h at most"`
-	Timeout string `json:"timeout,omitempty" example:"15s" maxLength:"40" doc:"Longest wait until drained; then all are resumed; default pause.budget, 1h at most"`
+	Body *api.PauseBody
 }
 
 type reloadInput struct {
 	PostInput
-	Body *reloadBody
-}
-
-type reloadBody struct {
-	ConfigVersion string `json:"configVersion,omitempty" example:"42" maxLength:"40" doc:"Wait until the configuration has this version, or a newer one"`
-	Timeout       string `json:"timeout,omitempty" example:"30s" maxLength:"40" doc:"Longest wait for the version, and for the end of a handover; default 2m, 1h at most"`
+	Body *api.ReloadBody
 }
 
 type operationOutput struct {
 	Status   int
 	Location string `header:"Location" doc:"Of the operation"`
-	Body     Operation
+	Body     api.Operation
 }
 
 type operationInput struct {
@@ -76,12 +62,7 @@ type operationInput struct {
 }
 
 type listOutput struct {
-	Body OperationList
-}
-
-// OperationList is what is kept: the newest 100, those that have ended for 24 h.
-type OperationList struct {
-	Operations []Operation `json:"operations" nullable:"false" doc:"Newest first"`
+	Body api.OperationList
 }
 
 // register makes the routes and the document.
@@ -100,11 +81,11 @@ func (s *Server) register(version string) error {
 		},
 	}
 	s.document = document
-	api := humago.New(s.mux, huma.Config{
+	routes := humago.New(s.mux, huma.Config{
 		OpenAPI: document, Formats: huma.DefaultFormats, DefaultFormat: jsonType,
 		// huma's own errors become ours here, and nothing global is changed for it.
 		Transformers: []huma.Transformer{func(ctx huma.Context, _ string, v any) (any, error) {
-			p, isOurs := v.(*Problem)
+			p, isOurs := v.(*refusal)
 			if e, ok := v.(*huma.ErrorModel); ok {
 				p, isOurs = fromHuma(e), true
 				if e.Status >= 500 {
@@ -120,7 +101,7 @@ func (s *Server) register(version string) error {
 			return &told, nil
 		}},
 	})
-	problem := document.Components.Schemas.Schema(typeOf[Problem](), true, "Problem")
+	problem := document.Components.Schemas.Schema(reflect.TypeFor[api.Problem](), true, "Problem")
 
 	get := []kind{notAcceptable, contentTooLarge, misdirected, internalError, overloaded}
 	read := append([]kind{malformedRequest, unauthenticated, requestTimeout}, get...) // the first and last of a body, which none of them needs
@@ -128,53 +109,60 @@ func (s *Server) register(version string) error {
 		shuttingDown, stateNotKept}, get...)
 	body := append([]kind{unsupportedMedia, operationRunning}, post...)
 
-	add(s, api, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"}, openToAll, without(get, overloaded),
+	add(s, routes, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"}, openToAll, without(get, overloaded),
 		func(context.Context, *struct{}) (*healthOutput, error) {
 			out := &healthOutput{}
 			out.Body.Status = "ok"
 			return out, nil
 		})
-	add(s, api, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"}, openToAll, append([]kind{notReady}, get...), s.ready)
-	add(s, api, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status", Summary: "Member, role, lock, poolers, versions, conditions, last handover",
+	add(s, routes, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"}, openToAll, append([]kind{notReady}, get...), s.ready)
+	add(s, routes, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status", Summary: "Member, role, lock, poolers, versions, conditions, last handover",
 		Description: "May be a second old; observedAt tells."}, toRead, read, s.getStatus)
-	add(s, api, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202, Summary: "Pause the poolers, for as long as the lease"},
+	add(s, routes, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202, Summary: "Pause the poolers, for as long as the lease"},
 		toOperate, body, func(ctx context.Context, in *pauseInput) (*operationOutput, error) {
 			o, request, err := s.pauseRequest(in.Body)
 			if err != nil {
 				return nil, err
 			}
-			return s.accept(ctx, kindPause, in.IdempotencyKey, request, func(ctx context.Context, k *kept) { s.pause(ctx, k, o) })
+			accepted, err := s.operations.Pause(demand(ctx, in.IdempotencyKey, request), o)
+			return s.accepted(accepted, err)
 		})
-	add(s, api, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200, Summary: "Resume the poolers, whoever paused them",
+	add(s, routes, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200, Summary: "Resume the poolers, whoever paused them",
 		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
 		toOperate, append([]kind{poolerFailed, invalidConfiguration, interrupted, unknownOutcome}, without(post, stateNotKept)...), s.postResume)
 	for _, x := range []struct{ id, kind, target, summary string }{
-		{"reloadPostgres", kindReloadPostgres, hooks.ReloadPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
-		{"reloadPoolers", kindReloadPgBouncer, hooks.ReloadPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
+		{"reloadPostgres", api.KindReloadPostgres, hooks.ReloadPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
+		{"reloadPoolers", api.KindReloadPgBouncer, hooks.ReloadPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
 	} {
-		add(s, api, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary}, toOperate, body,
+		add(s, routes, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary}, toOperate, body,
 			func(ctx context.Context, in *reloadInput) (*operationOutput, error) {
 				if in.Body == nil {
-					in.Body = &reloadBody{}
+					in.Body = &api.ReloadBody{}
 				}
 				o, request, err := reloadRequest(x.target, *in.Body)
 				if err != nil {
 					return nil, err
 				}
-				return s.accept(ctx, x.kind, in.IdempotencyKey, request, func(ctx context.Context, k *kept) { s.reload(ctx, k, o) })
+				accepted, err := s.operations.Reload(demand(ctx, in.IdempotencyKey, request), o)
+				return s.accepted(accepted, err)
 			})
 	}
-	add(s, api, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations", Summary: "Operations, newest first"}, toRead, read,
+	add(s, routes, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations", Summary: "Operations, newest first"}, toRead, read,
 		func(context.Context, *struct{}) (*listOutput, error) {
-			return &listOutput{Body: OperationList{Operations: s.store.list()}}, nil
+			kept := s.operations.List()
+			list := make([]api.Operation, 0, len(kept))
+			for _, o := range kept {
+				list = append(list, wire(o))
+			}
+			return &listOutput{Body: api.OperationList{Operations: list}}, nil
 		})
-	add(s, api, problem, huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"}, toRead, append([]kind{operationNotFound}, read...),
-		func(_ context.Context, in *operationInput) (*struct{ Body Operation }, error) {
-			o, _, ok := s.store.get(in.ID)
+	add(s, routes, problem, huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"}, toRead, append([]kind{operationNotFound}, read...),
+		func(_ context.Context, in *operationInput) (*struct{ Body api.Operation }, error) {
+			o, _, ok := s.operations.Get(in.ID)
 			if !ok {
 				return nil, s.noOperation()
 			}
-			return &struct{ Body Operation }{o}, nil
+			return &struct{ Body api.Operation }{wire(o)}, nil
 		})
 	stream := huma.Operation{OperationID: "watchOperation", Method: "GET", Path: "/v1/operations/{id}/events", Summary: "Steps of an operation as server-sent events",
 		Description: "Each event is a step, with its id; the stream ends when the operation has. Last-Event-ID goes on behind that one.",
@@ -182,7 +170,7 @@ func (s *Server) register(version string) error {
 			"200": {Description: "Events named step, data: a Step", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: "string"}}}},
 			"204": {Description: "The operation has ended, and nothing follows Last-Event-ID"},
 		}}
-	add(s, api, problem, stream, toRead, append([]kind{operationNotFound, invalidRequest}, read...), s.events)
+	add(s, routes, problem, stream, toRead, append([]kind{operationNotFound, invalidRequest}, read...), s.events)
 
 	// What huma has put there for its own errors, which never get out.
 	delete(document.Components.Schemas.Map(), "ErrorModel")
@@ -254,7 +242,7 @@ func responses(into map[string]*huma.Response, problem *huma.Schema, kinds []kin
 	for _, k := range kinds {
 		status := strconv.Itoa(k.status)
 		if into[status] == nil {
-			into[status] = &huma.Response{Content: map[string]*huma.MediaType{problemType: {Schema: problem}}}
+			into[status] = &huma.Response{Content: map[string]*huma.MediaType{api.ProblemType: {Schema: problem}}}
 		} else {
 			into[status].Description += "; "
 		}
@@ -265,7 +253,7 @@ func responses(into map[string]*huma.Response, problem *huma.Schema, kinds []kin
 var security = []map[string][]string{{"token": {}}, {"certificate": {}}}
 
 // add registers a route with everything that is the same for all.
-func add[I, O any](s *Server, api huma.API, problem *huma.Schema, op huma.Operation, a access, problems []kind, handler func(context.Context, *I) (*O, error)) {
+func add[I, O any](s *Server, routes huma.API, problem *huma.Schema, op huma.Operation, a access, problems []kind, handler func(context.Context, *I) (*O, error)) {
 	produces := []string{jsonType}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
@@ -279,7 +267,7 @@ func add[I, O any](s *Server, api huma.API, problem *huma.Schema, op huma.Operat
 	op.MaxBodyBytes = maxBody + 2 // the body has been read, and is shorter
 	op.BodyReadTimeout = -1
 	s.routes = append(s.routes, route{pattern: op.Method + " " + op.Path, access: a, produces: produces})
-	huma.Register(api, op, handler)
+	huma.Register(routes, op, handler)
 }
 
 // plain registers a handler that is not huma's.
@@ -311,10 +299,7 @@ func (s *Server) scrapes() http.Handler {
 }
 
 func (s *Server) ready(context.Context, *struct{}) (*healthOutput, error) {
-	s.life.Lock()
-	ending := s.ending
-	s.life.Unlock()
-	if ending {
+	if s.operations.Ending() {
 		return nil, notReady.problem("the server is ending").retryAfter(5 * time.Second)
 	}
 	if s.guard.wrong() != "" { // the log says what
@@ -341,34 +326,34 @@ func (s *Server) getStatus(context.Context, *struct{}) (*statusOutput, error) {
 	if status.Conditions == nil {
 		status.Conditions = []hooks.Condition{}
 	}
-	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: StatusAnswer{Status: status, ObservedAt: at.UTC()}}, nil
+	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: api.StatusAnswer{Status: status, ObservedAt: at.UTC()}}, nil
 }
 
 // duration reads one of a body, with the rules and words of the configuration.
-func duration(text, location string, longest time.Duration, errs *[]FieldError) time.Duration {
+func duration(text, location string, longest time.Duration, errs *[]api.FieldError) time.Duration {
 	if text == "" {
 		return 0
 	}
 	d, err := config.ParseDuration(location, text)
 	switch {
 	case err != nil:
-		*errs = append(*errs, FieldError{Message: "is not a duration with a unit, longer than nothing: write 500ms, 15s or 1m30s", Location: location})
+		*errs = append(*errs, api.FieldError{Message: "is not a duration with a unit, longer than nothing: write 500ms, 15s or 1m30s", Location: location})
 	case d > longest:
-		*errs = append(*errs, FieldError{Message: "is longer than " + longest.String(), Location: location})
+		*errs = append(*errs, api.FieldError{Message: "is longer than " + longest.String(), Location: location})
 	}
 	return d
 }
 
-func (s *Server) pauseRequest(body *pauseBody) (hooks.PauseOptions, OperationRequest, error) {
+func (s *Server) pauseRequest(body *api.PauseBody) (hooks.PauseOptions, api.OperationRequest, error) {
 	if body == nil {
-		body = &pauseBody{}
+		body = &api.PauseBody{}
 	}
-	var errs []FieldError
+	var errs []api.FieldError
 	o := hooks.PauseOptions{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout", maxPauseFor, &errs)}
 	if len(errs) > 0 {
 		p := invalidRequest.problem("validation failed")
 		p.Errors = errs
-		return o, OperationRequest{}, p
+		return o, api.OperationRequest{}, p
 	}
 	c := s.rt.Config.Pause
 	if o.Lease == 0 {
@@ -377,54 +362,5 @@ func (s *Server) pauseRequest(body *pauseBody) (hooks.PauseOptions, OperationReq
 	if o.Timeout == 0 {
 		o.Timeout = c.Budget
 	}
-	return o, OperationRequest{Lease: o.Lease.String(), Timeout: o.Timeout.String()}, nil
-}
-
-// accept begins an operation and answers where it is.
-func (s *Server) accept(ctx context.Context, kind, key string, request OperationRequest, do func(context.Context, *kept)) (*operationOutput, error) {
-	k, err := s.launch(demand{kind: kind, request: request, caller: callerOf(ctx).name, key: key, body: bodyOf(ctx)}, do)
-	if err != nil {
-		return nil, err
-	}
-	return s.located(k, http.StatusAccepted), nil
-}
-
-func (s *Server) located(k *kept, status int) *operationOutput {
-	o, _, ok := s.store.get(k.ID)
-	if !ok { // forgotten in the same moment
-		o = Operation{ID: k.ID, Kind: k.Kind, State: stateUnknown, Created: k.Created, Steps: []Step{}}
-	}
-	return &operationOutput{Status: status, Location: o.path(), Body: o}
-}
-
-func (s *Server) postResume(ctx context.Context, in *PostInput) (*operationOutput, error) {
-	k, err := s.launch(demand{kind: kindResume, caller: callerOf(ctx).name, key: in.IdempotencyKey, anytime: true}, s.resume)
-	if err != nil {
-		return nil, err
-	}
-	timer := time.NewTimer(s.resumeWait)
-	defer timer.Stop()
-	select {
-	case <-k.done:
-	case <-timer.C:
-		return s.located(k, http.StatusAccepted), nil
-	} // not for the client's end: one that has closed its half of the connection still reads
-	out := s.located(k, http.StatusOK)
-	if out.Body.State == stateSucceeded {
-		return out, nil
-	}
-	if out.Body.Problem == nil {
-		return s.located(k, http.StatusAccepted), nil
-	}
-	p := *out.Body.Problem
-	p.counted = true // with the operation
-	p.headers = http.Header{"Location": {out.Location}}
-	if p.Class == classTransient {
-		p.retryAfter(time.Second)
-	}
-	return nil, &p
-}
-
-func (s *Server) noOperation() *Problem {
-	return operationNotFound.problem(fmt.Sprintf("the newest %d are kept, those that have ended for %s", maxOperations, keepFor))
+	return o, api.OperationRequest{Lease: o.Lease.String(), Timeout: o.Timeout.String()}, nil
 }

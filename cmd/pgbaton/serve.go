@@ -10,6 +10,7 @@ import (
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/httpapi"
+	"github.com/pgbaton/pgbaton/operation"
 )
 
 // memoryLimit is where the collector begins to work harder: a sidecar is given little.
@@ -41,7 +42,7 @@ func (c *serveCmd) Run(p *program) error {
 	// A log that nobody reads any more is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	server, err := httpapi.New(o)
-	if errors.Is(err, httpapi.ErrBusy) {
+	if errors.Is(err, operation.ErrBusy) {
 		p.code = hooks.Refused
 		p.log().Error("serve ends", "hook", "serve", "error", err)
 		return nil

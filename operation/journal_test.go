@@ -1,0 +1,109 @@
+package operation
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+// writeEntry appends to a journal, as a hook does.
+func writeEntry(t *testing.T, dir string, e hooks.Entry) {
+	t.Helper()
+	line, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendText(t, filepath.Join(dir, journalFile), string(line)+"\n")
+}
+
+func appendText(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFollower: each entry once, over rotation and restart.
+func TestFollower(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, journalFile)
+	var got []string
+	open := func() *follower {
+		return openFollower(dir, testLog(t), func(e hooks.Entry) { got = append(got, e.Event) })
+	}
+	expect := func(what, want string) {
+		t.Helper()
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%s: %q, want %q", what, text, want)
+		}
+		got = nil
+	}
+	add := func(event string) { writeEntry(t, dir, hooks.Entry{Time: time.Now(), Event: event}) }
+	rotate := func() {
+		t.Helper()
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("old")
+	f := open()
+	f.poll()
+	expect("what was there before the first serve", "")
+	add("a")
+	add("b")
+	appendText(t, path, `{"event":"c`)
+	f.poll()
+	f.poll()
+	expect("a line that is being written", "a b")
+	appendText(t, path, "\"}\nnonsense\n"+strings.Repeat("x", 2*maxJournalLine)+"\n")
+	add("d")
+	f.poll()
+	expect("its end, and what is no entry", "c d")
+	add("e")
+	rotate()
+	f.poll()
+	expect("renamed, nothing new yet", "e")
+	add("f")
+	f.poll()
+	expect("the new file", "f")
+	add("g")
+	rotate()
+	add("h")
+	f.poll()
+	expect("both", "g h")
+	add("i")
+	f = open()
+	f.poll()
+	expect("another serve goes on", "i")
+	rotate()
+	add("j")
+	rotate()
+	add("k")
+	f.poll()
+	expect("rotated twice", "j k")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	add("l")
+	f.poll()
+	expect("cut", "l")
+
+	// Nothing there at all, and then something.
+	dir = t.TempDir()
+	path = filepath.Join(dir, journalFile)
+	f = open()
+	f.poll()
+	add("m")
+	f.poll()
+	expect("the first entry ever", "m")
+}

@@ -1,0 +1,100 @@
+package operation
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+const (
+	followFirst   = time.Second // between looks at what an operation of before has come to
+	followLongest = time.Minute
+)
+
+// view is what a judge goes by.
+type view struct {
+	status  hooks.Status
+	entries []hooks.Entry // of the journal, oldest first
+	now     time.Time
+}
+
+// judge tells what an interrupted operation of a kind has come to, as far as can be seen. It gives no failure: that is the same for all kinds.
+type judge func(Operation, view) ending
+
+// judges has one for each kind there is.
+func judges() map[string]judge {
+	return map[string]judge{api.KindPause: judgePause, api.KindResume: judgeResume, api.KindReloadPostgres: judgeReload, api.KindReloadPgBouncer: judgeReload}
+}
+
+// recover looks after the operations that an earlier process did not end. It blocks only for the file.
+func (r *Runner) recover(ctx context.Context) {
+	r.store.mu.Lock()
+	operations := slices.Clone(r.store.operations)
+	r.store.mu.Unlock()
+	for _, k := range operations {
+		if k.Over() {
+			continue
+		}
+		if k.State == api.Pending {
+			r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: Interrupted, Detail: "the server ended before it began; nothing was done"},
+				text: "never begun: the server had ended"})
+			continue
+		}
+		if k.State == api.Running {
+			r.store.settle(k, ending{state: api.Unknown, failure: &Failure{Name: UnknownOutcome, Detail: "the server was killed at it; it is being found out"},
+				text: "the server was killed at it; looking what it has come to"})
+		}
+		r.others.Go(func() { r.follow(ctx, k) })
+	}
+}
+
+// follow looks until it is known what an interrupted operation has come to, or the context ends.
+func (r *Runner) follow(ctx context.Context, k *kept) {
+	wait := followFirst
+	last := ""
+	for {
+		r.journal.poll()
+		entries, err := hooks.ReadJournal(r.rt.Config.StateDir, 1000)
+		if err != nil {
+			entries = nil
+		}
+		status := r.calls.Status(ctx, r.rt)
+		if ctx.Err() != nil {
+			return
+		}
+		f := judges()[k.Kind](k.Operation, view{status, entries, time.Now()})
+		if f.final {
+			switch f.state {
+			case api.Failed:
+				f.failure = &Failure{Name: Interrupted, Detail: f.text}
+			case api.Unknown:
+				f.failure = &Failure{Name: UnknownOutcome, Detail: f.text}
+			}
+			r.log.Info("an operation of before is settled", "operation", k.ID, "kind", k.Kind, "state", f.state, "text", f.text)
+			r.store.settle(k, f)
+			return
+		}
+		if f.text != last {
+			r.store.progress(k, api.Step{Text: f.text})
+			last = f.text
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		wait = min(2*wait, followLongest)
+	}
+}
+
+func firstOf(texts []string) string {
+	if len(texts) == 0 {
+		return "nothing is configured"
+	}
+	return texts[0]
+}

@@ -1,0 +1,154 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/hooks"
+)
+
+func testLog(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// TestBrokenState: what cannot be used of an earlier server's file is left out, and no server fails for it.
+func TestBrokenState(t *testing.T) {
+	good := `{"id":"0123456789abcdef","kind":"pgbouncer/pause","state":"succeeded","caller":"x","request":{},"created":"` + time.Now().UTC().Format(time.RFC3339) +
+		`","ended":"` + time.Now().UTC().Format(time.RFC3339) + `","steps":[]}`
+	for text, want := range map[string]int{
+		"":                                 0,
+		"{":                                0,
+		`{"operations":[` + good + `]}`:    1,
+		`{"operations":[` + good + `]} {}`: 0,
+		`{"operations":[` + strings.Replace(good, "succeeded", "won", 1) + `,` + good + `]}`:                        1,
+		`{"operations":[` + strings.Replace(good, "0123456789abcdef", "../../etc/passwd", 1) + `]}`:                 0,
+		`{"operations":[` + strings.Replace(good, `"steps":[]`, `"steps":[{"id":2},{"id":1}]`, 1) + `]}`:            0,
+		`{"operations":[` + strings.Replace(good, `"state":"succeeded"`, `"state":"running"`, 1) + `]}`:             0,
+		`{"operations":[` + strings.Replace(good, `"kind":"pgbouncer/pause"`, `"kind":"cluster/explode"`, 1) + `]}`: 0,
+	} {
+		dir := t.TempDir()
+		appendText(t, filepath.Join(dir, operationsFile), text)
+		s := openStore(dir, judges(), testLog(t))
+		if got := len(s.list()); got != want {
+			t.Errorf("%s: %d operations, want %d", text, got, want)
+		}
+	}
+}
+
+// open is a Runner of which a reload does what the test says, and nothing else is done.
+func open(t *testing.T, dir string, reload func(context.Context, hooks.ReloadOptions) hooks.ReloadReport) *Runner {
+	t.Helper()
+	calls := Calls{
+		Pause:  func(context.Context, *hooks.Runtime, hooks.PauseOptions) hooks.Report { return hooks.Report{} },
+		Resume: func(context.Context, *hooks.Runtime) hooks.Report { return hooks.Report{} },
+		Reload: func(ctx context.Context, _ *hooks.Runtime, o hooks.ReloadOptions) hooks.ReloadReport {
+			return reload(ctx, o)
+		},
+		Status: func(context.Context, *hooks.Runtime) hooks.Status { return hooks.Status{} },
+	}
+	r, err := Open(Options{Runtime: &hooks.Runtime{Config: &config.Config{StateDir: dir}, Log: testLog(t)}, Log: testLog(t), Calls: calls})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+func reloaded(context.Context, hooks.ReloadOptions) hooks.ReloadReport { return hooks.ReloadReport{} }
+
+// TestManySteps: of more than are kept the first and the newest stay, and their ids still go up.
+func TestManySteps(t *testing.T) {
+	dir := t.TempDir()
+	r := open(t, dir, func(_ context.Context, o hooks.ReloadOptions) hooks.ReloadReport {
+		for i := range 3 * maxSteps {
+			o.Progress(hooks.Step{Text: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 1000))})
+		}
+		return hooks.ReloadReport{}
+	})
+	o, err := r.Reload(Demand{Caller: "somebody"}, hooks.ReloadOptions{Target: hooks.ReloadPgBouncer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, _ = r.Wait(t.Context(), o.ID)
+	if len(o.Steps) != maxSteps || o.Steps[0].ID != 1 || o.Steps[maxSteps-1].ID != 3*maxSteps+3 || o.State != api.Succeeded {
+		t.Errorf("%s, %d steps, the first %d, the last %d", o.State, len(o.Steps), o.Steps[0].ID, o.Steps[len(o.Steps)-1].ID)
+	}
+	r.Close()
+	if got, _, ok := open(t, dir, reloaded).Get(o.ID); !ok || len(got.Steps) != maxSteps {
+		t.Errorf("%v %d", ok, len(got.Steps))
+	}
+}
+
+// TestForgotten: what ended a day ago is not kept, and its key is free again.
+func TestForgotten(t *testing.T) {
+	r := open(t, t.TempDir(), reloaded)
+	d := Demand{Caller: "somebody", Key: "once"}
+	first, err := r.Resume(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Wait(t.Context(), first.ID)
+	if again, err := r.Resume(d); err != nil || again.ID != first.ID {
+		t.Errorf("%v %+v", err, again)
+	}
+	if _, err := r.Pause(d, hooks.PauseOptions{}); !errors.Is(err, ErrKeyReused) {
+		t.Errorf("the key of another kind: %v", err)
+	}
+	r.store.mu.Lock()
+	r.store.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
+	r.store.mu.Unlock()
+	if n := len(r.List()); n != 0 {
+		t.Errorf("%d are kept after a day", n)
+	}
+	later, err := r.Resume(d)
+	if err != nil || later.ID == first.ID {
+		t.Errorf("%v %+v", err, later)
+	}
+	r.Wait(t.Context(), later.ID)
+}
+
+// TestRefusals: who is refused can tell why without reading a text.
+func TestRefusals(t *testing.T) {
+	dir := t.TempDir()
+	release := make(chan struct{})
+	r := open(t, dir, func(context.Context, hooks.ReloadOptions) hooks.ReloadReport {
+		<-release
+		return hooks.ReloadReport{}
+	})
+	if _, err := Open(Options{Runtime: r.rt, Log: testLog(t)}); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second one: %v", err)
+	}
+	o, err := r.Reload(Demand{}, hooks.ReloadOptions{Target: hooks.ReloadPostgres})
+	if err != nil || o.Kind != api.KindReloadPostgres {
+		t.Fatalf("%v %+v", err, o)
+	}
+	var running *RunningError
+	if _, err := r.Pause(Demand{}, hooks.PauseOptions{}); !errors.As(err, &running) || running.Operation.ID != o.ID {
+		t.Errorf("%v", err)
+	}
+	close(release)
+	r.Wait(t.Context(), o.ID)
+	if err := os.Rename(dir, dir+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	var unsaved *UnsavedError
+	if _, err := r.Pause(Demand{}, hooks.PauseOptions{}); !errors.As(err, &unsaved) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if err := os.Rename(dir+"-gone", dir); err != nil {
+		t.Fatal(err)
+	}
+	r.Stop(0)
+	if _, err := r.Resume(Demand{}); !errors.Is(err, ErrEnding) {
+		t.Errorf("%v", err)
+	}
+}
