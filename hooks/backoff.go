@@ -2,10 +2,15 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/avast/retry-go/v4"
+
+	"github.com/pgbaton/pgbaton/pgb"
 )
 
 // Backoff inside a stall: clients wait, so it starts short.
@@ -49,4 +54,15 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
+}
+
+// refusedForGood: a wrong password does not get better within a handover.
+func refusedForGood(err error) bool {
+	var refused *pgb.ServerError
+	return errors.As(err, &refused)
+}
+
+// gone reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }

@@ -19,16 +19,15 @@ import (
 )
 
 const (
-	restInterval    = time.Second             // between questions to Patroni while we wait
-	restTimeout     = 1500 * time.Millisecond // no answer after that: shutting down or frozen
-	restHeadStart   = 100 * time.Millisecond  // Patroni answers in 5 ms; no pooler is touched before, if it does
-	localTimeout    = 500 * time.Millisecond  // the local server answers in milliseconds
-	attachShort     = 300 * time.Millisecond  // for a pooler that is down, while it is not known how much time there is
-	attachLong      = time.Second             // and while there is enough
-	lookInterval    = 100 * time.Millisecond  // between looks at open transactions, clients work meanwhile
-	planInterval    = 10 * time.Millisecond   // how late a change of plan may be noticed
-	lastResortAfter = 6 * time.Second         // policy, stop and undo have 2 s each
-	policyTimeout   = 2 * time.Second         // the last PAUSE may take, beyond the budget
+	restInterval    = time.Second            // between questions to Patroni while we wait
+	restHeadStart   = 100 * time.Millisecond // Patroni answers in 5 ms; no pooler is touched before, if it does
+	localTimeout    = 500 * time.Millisecond // the local server answers in milliseconds
+	attachShort     = 300 * time.Millisecond // for a pooler that is down, while it is not known how much time there is
+	attachLong      = time.Second            // and while there is enough
+	lookInterval    = 100 * time.Millisecond // between looks at open transactions, clients work meanwhile
+	planInterval    = 10 * time.Millisecond  // how late a change of plan may be noticed
+	lastResortAfter = 6 * time.Second        // policy, stop and undo have 2 s each
+	policyTimeout   = 2 * time.Second        // the last PAUSE may take, beyond the budget
 	policyShort     = 500 * time.Millisecond
 	stopTimeout     = 2 * time.Second        // for a server that was told to stop; then it is left to Patroni
 	passOverTimeout = 250 * time.Millisecond // to get PAUSE on its way when there is no time: 10 ms, on a busy machine 60
@@ -143,24 +142,24 @@ func (g *guard) run(ctx context.Context) Result {
 	if g.rt.DryRun {
 		return Result{Decision: fmt.Sprintf("would pause until %s (%s)", plan.until.Format(time.TimeOnly), plan.reason)}
 	}
-	lock, err := g.rt.tryLock(guardLock)
+	lock, err := g.rt.dir().tryLock(guardLock)
 	if errors.Is(err, errBusy) {
 		return g.join(ctx, prepared)
 	}
 	defer lock.release()
-	g.rt.stopWorker()
+	stopWorker(g.rt)
 	return g.handover(ctx, prepared)
 }
 
 // join waits beside a guard that is at it already, within what this one is allowed.
 func (g *guard) join(ctx context.Context, prepared *preparation) Result {
-	pid, _ := g.rt.lockOwner(guardLock)
+	pid, _ := g.rt.dir().lockOwner(guardLock)
 	for {
 		plan := g.plan()
 		if plan.kind != hold || ctx.Err() != nil || !time.Now().Before(plan.until) {
 			return Result{Code: plan.code, Decision: fmt.Sprintf("another guard (process %d) is at it, and this one may not wait: %s", pid, plan.reason)}
 		}
-		if lock, err := g.rt.tryLock(guardLock); err == nil {
+		if lock, err := g.rt.dir().tryLock(guardLock); err == nil {
 			defer lock.release()
 			// It may have been killed, or have given up. Where it has not, this finds everything paused and drained.
 			g.log.Info("the guard that was at it has ended, taking over", "pid", pid)
@@ -390,7 +389,7 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 		g.rt.selectDatabases(ctx, g.log, poolers)
 		var both sync.WaitGroup
 		if !g.rt.DryRun {
-			h.rearm = func() (*lease, error) { return g.rt.arm(false, h.order(book, poolers)) }
+			h.rearm = func() (*lease, error) { return arm(g.rt, false, h.order(book, poolers)) }
 			both.Go(func() { h.lease, p.err = h.rearm() })
 		}
 		both.Go(func() { h.attach(ctx, poolers) })

@@ -2,12 +2,8 @@ package hooks
 
 import (
 	"context"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,66 +11,6 @@ import (
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
 )
-
-// fakePatroni answers GET /leader and GET /config as 4.0.7 does. A real one does not lose its lock, or fall silent, on demand.
-type fakePatroni struct {
-	*httptest.Server
-	mu       sync.Mutex
-	lost     bool
-	state    string
-	seen     time.Duration // age of dcs_last_seen
-	seenAt   time.Time     // or this, once and not again
-	silent   chan struct{} // not nil: no answer until it is closed
-	unseen   bool          // the last look into the DCS failed, and every further one hangs
-	ttl      int
-	loopWait int
-}
-
-func newFakePatroni(t *testing.T, rt *Runtime, state string) *fakePatroni {
-	t.Helper()
-	f := &fakePatroni{state: state, ttl: 30, loopWait: 10}
-	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
-	t.Cleanup(f.Server.Close)
-	rt.Config.Patroni.URL = f.URL
-	return f
-}
-
-func (f *fakePatroni) set(change func(*fakePatroni)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	change(f)
-}
-
-func (f *fakePatroni) serve(w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	silent := f.silent
-	if f.unseen && r.URL.Path == "/config" {
-		silent = make(chan struct{}) // it asks the DCS
-	}
-	f.mu.Unlock()
-	if silent != nil {
-		select {
-		case <-silent:
-		case <-r.Context().Done():
-		}
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if r.URL.Path == "/config" {
-		fmt.Fprintf(w, `{"ttl": %d, "loop_wait": %d, "retry_timeout": 10}`, f.ttl, f.loopWait)
-		return
-	}
-	if f.lost {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	seen := f.seenAt
-	if seen.IsZero() {
-		seen = time.Now().Add(-f.seen)
-	}
-	fmt.Fprintf(w, `{"state": %q, "role": "primary", "server_version": 170005, "timeline": 1, "dcs_last_seen": %d, "cluster_unlocked": %t,
- "database_system_identifier": "1", "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`, f.state, seen.Unix(), f.unseen)
-}
 
 // guarded is a primary of its own, a pooler in front, and a runtime.
 func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single.Postgres, *single.PgBouncer, *Runtime, *fakePatroni) {
@@ -104,15 +40,6 @@ func paused(t *testing.T, b *single.PgBouncer) {
 	t.Helper()
 	if s := stateOf(t, b); !s.Paused || s.Mark == nil || s.Mark.Owner != pgb.Guard {
 		t.Errorf("not held: %+v", s)
-	}
-}
-
-func stopped(pg *single.Postgres) bool {
-	select {
-	case <-pg.Exited():
-		return true
-	default:
-		return false
 	}
 }
 
@@ -405,7 +332,7 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 func TestBeforeStopJoins(t *testing.T) {
 	t.Parallel()
 	_, b, rt, _ := guarded(t, "stopping")
-	first, err := rt.tryLock(guardLock)
+	first, err := rt.dir().tryLock(guardLock)
 	if err != nil {
 		t.Fatal(err)
 	}

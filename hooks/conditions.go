@@ -7,27 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/pgb"
-)
-
-// Condition is one aspect of a status, in the form of Kubernetes' conditions.
-type Condition struct {
-	Type               string    `json:"type"`
-	Status             string    `json:"status"` // True, False, Unknown
-	Reason             string    `json:"reason"` // one word, for programs
-	Message            string    `json:"message,omitempty"`
-	LastTransitionTime time.Time `json:"lastTransitionTime"` // when Status last changed, as far as this member's state directory knows
-	ObservedVersion    string    `json:"observedVersion,omitempty"`
-}
-
-// Types of conditions.
-const (
-	ConditionReady       = "Ready"                // a handover could begin now
-	ConditionProgressing = "Progressing"          // one is under way, or a pause by hand stands
-	ConditionDegraded    = "Degraded"             // something needs a person
-	ConditionValid       = "ConfigurationValid"   // of pgbaton
-	ConditionApplied     = "ConfigurationApplied" // of PostgreSQL and PgBouncer: what runs is what was asked for
 )
 
 const conditionsName = "conditions.json"
@@ -147,31 +127,4 @@ func appliedCondition(versions []VersionReport) Condition {
 	}
 	c.ObservedVersion = strings.Join(observed, ",")
 	return c
-}
-
-// lastApplied is the version that the last reload has verified, on all poolers; PgBouncer itself cannot tell.
-func lastApplied(entries []Entry, target string) *configversion.Version {
-	run := ""
-	var lowest *configversion.Version
-	for _, e := range slices.Backward(entries) {
-		if e.Hook != "reload" || e.Target != target || e.Event == EventNotBegun || run != "" && e.Handover != run {
-			continue
-		}
-		// The last entry is the run's own; without it the run was cut short, or goes on.
-		if run == "" && e.Event != EventAllReloaded {
-			return nil
-		}
-		run = e.Handover
-		if e.Event == EventAllReloaded {
-			continue
-		}
-		v, err := configversion.Parse(e.Version)
-		if err != nil || e.Event != EventReloaded {
-			return nil
-		}
-		if lowest == nil || v < *lowest {
-			lowest = &v
-		}
-	}
-	return lowest
 }

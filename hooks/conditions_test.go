@@ -21,25 +21,25 @@ func TestConditions(t *testing.T) {
 		status Status
 		want   map[string]string // type to status and reason
 	}{
-		{"all is well", Status{Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(42), Applied: v(42)}}},
+		{"all is well", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(42), Applied: v(42)}}}},
 			map[string]string{"Ready": "True AllAnswer", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "True UpToDate"}},
-		{"a handover", Status{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}}},
+		{"a handover", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}}}},
 			map[string]string{"Ready": "False PoolersPaused", "Progressing": "True PoolersPaused", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"a lease of ours", Status{Poolers: []PoolerStatus{ok}, Leases: []LeaseStatus{{Until: time.Now().Add(time.Minute)}}},
+		{"a lease of ours", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{ok}, Leases: []LeaseStatus{{Until: time.Now().Add(time.Minute)}}}},
 			map[string]string{"Ready": "False LeaseRunning", "Progressing": "True LeaseRunning", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"psql", Status{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes"}}},
+		{"psql", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes"}}}},
 			map[string]string{"Ready": "False PausedByOthers", "Progressing": "False Idle", "Degraded": "True PausedByOthers", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"one is down", Status{Poolers: []PoolerStatus{ok, {Pooler: "b:6432", Error: "refused"}}},
+		{"one is down", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{ok, {Pooler: "b:6432", Error: "refused"}}}},
 			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"one cannot be found", Status{Poolers: []PoolerStatus{ok}, Unresolved: []string{"pooler b: no such host"}},
+		{"one cannot be found", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{ok}}, Unresolved: []string{"pooler b: no such host"}},
 			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
 		{"none can be found", Status{Unresolved: []string{"pooler b: no such host"}},
 			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"two writers first", Status{WritableWithoutLock: true, Poolers: []PoolerStatus{{Pooler: "b:6432", Error: "refused"}}},
+		{"two writers first", Status{wireStatus: wireStatus{Poolers: []PoolerStatus{{Pooler: "b:6432", Error: "refused"}}}, WritableWithoutLock: true},
 			map[string]string{"Ready": "False WritableWithoutLock", "Progressing": "False Idle", "Degraded": "True WritableWithoutLock", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"behind, and invalid", Status{Invalid: true, Problems: []string{"budget"}, Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}},
+		{"behind, and invalid", Status{wireStatus: wireStatus{Problems: []string{"budget"}, Poolers: []PoolerStatus{ok}, Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}}, Invalid: true},
 			map[string]string{"Ready": "False ConfigurationInvalid", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "False Invalid", "ConfigurationApplied": "False ReloadNeeded"}},
-		{"a version that nobody can see", Status{Versions: []VersionReport{{Target: "pgbouncer", Error: "no such file"}}},
+		{"a version that nobody can see", Status{wireStatus: wireStatus{Versions: []VersionReport{{Target: "pgbouncer", Error: "no such file"}}}},
 			map[string]string{"Ready": "False NoPoolers", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown VersionUnknown"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -57,8 +57,7 @@ func TestConditions(t *testing.T) {
 // TestConditionTexts: a person reads the message, and a program which version it is about.
 func TestConditionTexts(t *testing.T) {
 	v := func(n configversion.Version) *configversion.Version { return &n }
-	conditions := judgeConditions(Status{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}, {Pooler: "b:6432", Error: "refused"}}, Unresolved: []string{"pooler c: no such host"},
-		Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer", Seen: v(7), Applied: v(7)}}})
+	conditions := judgeConditions(Status{wireStatus: wireStatus{Poolers: []PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}, {Pooler: "b:6432", Error: "refused"}}, Versions: []VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer", Seen: v(7), Applied: v(7)}}}, Unresolved: []string{"pooler c: no such host"}})
 	down := "pooler c: no such host; b:6432: refused"
 	want := []Condition{
 		{Type: ConditionReady, Status: "False", Reason: "PoolerUnreachable", Message: down},
@@ -108,31 +107,5 @@ func TestConditionSince(t *testing.T) {
 	}
 	if again := append([]Condition(nil), conditions...); since(again, conditions, now.Add(time.Minute)) {
 		t.Error("nothing has changed, and a change was seen")
-	}
-}
-
-func TestLastApplied(t *testing.T) {
-	entry := func(run, target, pooler, event, version string) Entry {
-		return Entry{Hook: "reload", Handover: run, Target: target, Pooler: pooler, Event: event, Version: version}
-	}
-	first := []Entry{entry("1", "pgbouncer", "a", EventReloaded, "41"), entry("1", "pgbouncer", "gone", EventReloaded, "41"), entry("1", "pgbouncer", "", EventAllReloaded, "41")}
-	second := append(first, entry("2", "pgbouncer", "a", EventReloaded, "42"), entry("2", "pgbouncer", "", EventAllReloaded, "42"), entry("2", "postgres", "", EventReloaded, "50"))
-	for _, c := range []struct {
-		name    string
-		entries []Entry
-		want    configversion.Version // 0: none
-	}{
-		{"never", nil, 0},
-		{"both", first, 41},
-		{"the last run counts, and a pooler that is no more does not", second, 42},
-		{"one failed", append(second, entry("3", "pgbouncer", "a", EventReloaded, "43"), entry("3", "pgbouncer", "b", EventNotReloaded, "43")), 0},
-		{"the version of a later run never came", append(second, entry("3", "pgbouncer", "", EventNotBegun, "")), 42},
-		{"killed after the first of two, or still at it", append(second, entry("3", "pgbouncer", "a", EventReloaded, "43")), 0},
-		{"without a version", append(second, entry("3", "pgbouncer", "a", EventReloaded, ""), entry("3", "pgbouncer", "", EventAllReloaded, "")), 0},
-	} {
-		got := lastApplied(c.entries, ReloadPgBouncer)
-		if c.want == 0 && got != nil || c.want != 0 && (got == nil || *got != c.want) {
-			t.Errorf("%s: %v, want %d", c.name, got, c.want)
-		}
 	}
 }

@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgbaton/pgbaton/patroni"
 	"pgregory.net/rapid"
+
+	"github.com/pgbaton/pgbaton/patroni"
 )
 
 // t0 is when the guard started; whole seconds, as Patroni tells them.

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
@@ -16,13 +15,6 @@ type PauseOptions struct {
 	Lease   time.Duration // the pause ends by itself after this
 	Timeout time.Duration // longest to wait until drained; then everybody is resumed
 	ID      string        // of the pause in the journal; "" makes one
-}
-
-// PoolerReport is what was done to one pooler.
-type PoolerReport struct {
-	Pooler string `json:"pooler"`
-	Done   string `json:"done"` // "paused", "resumed", "was not paused", "already paused", "failed"
-	Error  string `json:"error,omitempty"`
 }
 
 // Report is the outcome of a pause or resume by hand.
@@ -74,7 +66,7 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	if rt.DryRun {
 		return refused(Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
 	}
-	h.rearm = func() (*lease, error) { return rt.arm(true, h.order(book, poolers)) }
+	h.rearm = func() (*lease, error) { return arm(rt, true, h.order(book, poolers)) }
 	var err error
 	if h.lease, err = h.rearm(); err != nil {
 		return refused(Failed, "nothing is paused: %v", err)
@@ -107,22 +99,6 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 		h.journal.add(Entry{Event: EventAllDrained})
 	}
 	return report
-}
-
-// checkBudget finds a configuration that would not do for the guard, where Patroni answers: better told to a person now than to a log
-// at night.
-func (rt *Runtime) checkBudget(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, restTimeout)
-	defer cancel()
-	client, err := rt.patroniClient()
-	if err != nil {
-		return err
-	}
-	dynamic, err := client.Dynamic(ctx)
-	if err != nil || dynamic.TTL <= 0 {
-		return nil
-	}
-	return config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL)
 }
 
 // Resume resumes the fleet, whoever paused it, and puts the settings back. It blocks until every pooler has answered, consoleTimeout
@@ -172,8 +148,8 @@ func Resume(ctx context.Context, rt *Runtime) Report {
 		report.Result = Result{Code: Failed, Decision: errors.Join(errs...).Error() + "; it may still be paused: run resume again, or RESUME in its admin console"}
 		return report
 	}
-	rt.endLease(pgb.Guard)
-	rt.endLease(pgb.Hand)
+	endLease(rt, pgb.Guard)
+	endLease(rt, pgb.Hand)
 	report.Decision = fmt.Sprintf("%d pooler(s) are not paused", len(poolers))
 	return report
 }

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
@@ -109,17 +107,6 @@ func (h *holder) promise(until time.Time) error {
 	h.lease.leave()
 	h.lease = again
 	return h.lease.hold(until)
-}
-
-// refusedForGood: a wrong password does not get better within a handover.
-func refusedForGood(err error) bool {
-	var refused *pgb.ServerError
-	return errors.As(err, &refused)
-}
-
-// gone reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.
-func gone(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
 // lost lets go of a pooler that has ended while it was in our hands.

@@ -27,12 +27,12 @@ func newHolderWithin(t *testing.T, rt *Runtime, limit time.Duration) *holder {
 		t.Fatal(errs)
 	}
 	var h *holder
-	h = &holder{rearm: func() (*lease, error) { return rt.arm(false, h.order(book, poolers)) }, rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
+	h = &holder{rearm: func() (*lease, error) { return arm(rt, false, h.order(book, poolers)) }, rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	h.attach(ctx, poolers)
 	var err error
-	if h.lease, err = rt.arm(false, h.order(book, poolers)); err != nil {
+	if h.lease, err = arm(rt, false, h.order(book, poolers)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -251,7 +251,7 @@ func TestHolderKeeperIsKilled(t *testing.T) {
 	t.Parallel()
 	b := startPooler(t, single.SuiteTrixie, sharedPostgres(t))
 	h := newHolder(t, newRuntime(t, nil, b))
-	first := h.lease.keeper.pid
+	first := h.lease.keeper.PID
 	// Told when all of its threads have ended, and its end of the pipe with them.
 	fd, err := unix.PidfdOpen(first, 0)
 	if err != nil {
@@ -267,8 +267,8 @@ func TestHolderKeeperIsKilled(t *testing.T) {
 	if err := h.tryFor(t, 3*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if h.lease.keeper.pid == first || unix.Kill(h.lease.keeper.pid, 0) != nil {
-		t.Errorf("the lease is kept by process %d, the one that was killed was %d", h.lease.keeper.pid, first)
+	if h.lease.keeper.PID == first || unix.Kill(h.lease.keeper.PID, 0) != nil {
+		t.Errorf("the lease is kept by process %d, the one that was killed was %d", h.lease.keeper.PID, first)
 	}
 	if err := h.undo(t.Context(), true); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,8 @@ package hooks
 
 import (
 	"bufio"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -69,10 +71,12 @@ type journal struct {
 	member   string
 }
 
-func (rt *Runtime) openJournal(hook, handover string) *journal {
-	j := &journal{hook: hook, handover: handover, member: member()}
-	if rt.Config.StateDir != "" && !rt.DryRun {
-		j.path = filepath.Join(rt.Config.StateDir, journalName)
+// journal opens the journal for the entries of one hook; handover is the same for all entries of one guard or worker. Without a state directory
+// the entries go nowhere.
+func (d stateDir) journal(member, hook, handover string) *journal {
+	j := &journal{hook: hook, handover: handover, member: member}
+	if d.path != "" {
+		j.path = filepath.Join(d.path, journalName)
 	}
 	return j
 }
@@ -181,4 +185,11 @@ func readJournalFile(path string) ([]Entry, error) {
 		}
 	}
 	return entries, lines.Err()
+}
+
+// newID is for a handover, or for what else the journal tells of.
+func newID() string {
+	b := make([]byte, 6)
+	_, _ = rand.Read(b) // never fails (crypto/rand, Go 1.24)
+	return hex.EncodeToString(b)
 }

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -10,9 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
-	"pgregory.net/rapid"
 )
 
 func TestLeaseOver(t *testing.T) {
@@ -107,7 +109,8 @@ func startKeeper(t *testing.T, rt *Runtime, owner pgb.Owner, nonce int) *keeperP
 		t.Fatal(err)
 	}
 	k.send(time.Time{})
-	if pid, err := readReady(out); err != nil || pid != k.cmd.Process.Pid {
+	var pid int
+	if _, err := fmt.Fscanf(out, "ready %d\n", &pid); err != nil || pid != k.cmd.Process.Pid {
 		t.Fatalf("ready as process %d, %v", pid, err)
 	}
 	go func() {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/process"
+
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
@@ -34,7 +36,7 @@ func OnRoleChange(ctx context.Context, rt *Runtime, ev Event) Result {
 	}
 	// on_stop of a primary: the server is down, nobody can be let through to it.
 	if !primary || ev.Action == "on_stop" {
-		rt.stopWorker()
+		stopWorker(rt)
 		return Result{Decision: "not a running primary: nothing to resume here"}
 	}
 	if len(rt.Config.Poolers) == 0 {
@@ -43,24 +45,15 @@ func OnRoleChange(ctx context.Context, rt *Runtime, ev Event) Result {
 	if rt.DryRun {
 		return Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}
 	}
-	rt.stopWorker()
+	stopWorker(rt)
 	worker, err := rt.startDetached(false, "", workCommand, ev.Action, ev.Role, ev.Scope)
 	if err != nil {
 		// Better late and in danger of being killed than not at all.
 		log.Error("cannot start the worker, doing its work here", "error", err)
 		return Work(ctx, rt, ev, nil)
 	}
-	log.Info("worker started", "pid", worker.pid)
+	log.Info("worker started", "pid", worker.PID)
 	return Result{Decision: "the worker is at it"}
-}
-
-func localIsPrimary(ctx context.Context, rt *Runtime) (bool, error) {
-	local, err := rt.localServer()
-	if err != nil {
-		return false, err
-	}
-	identity, err := identify(ctx, local)
-	return err == nil && !identity.InRecovery, err
 }
 
 const (
@@ -83,9 +76,9 @@ type worker struct {
 // Work resumes the fleet when the local server is writable and the route leads to it, and sees that it stays so. It blocks until that
 // is done, resume.timeout at most. It writes a line to ready when it is at its post; ready may be nil.
 func Work(ctx context.Context, rt *Runtime, ev Event, ready io.Writer) Result {
-	lock, err := rt.tryLock(workerLock)
+	lock, err := rt.dir().tryLock(workerLock)
 	if ready != nil {
-		_ = sayReady(ready)
+		_ = process.SayReady(ready)
 	}
 	if err != nil {
 		return Result{Decision: "another worker is at it"}
@@ -124,7 +117,7 @@ func (w *worker) run(whole context.Context) Result {
 	all.Go(func() { writable = w.waitWritable(ctx) })
 	all.Go(func() {
 		pgb.Each(poolers, func(p *pgb.Pooler) error { return openQuietly(ctx, p) })
-		r, err := w.rt.routeOf(ctx, w.log, local, poolers, w.identity)
+		r, err := routeOf(ctx, w.rt, w.log, local, poolers, w.identity)
 		if err != nil {
 			onRoute = err
 			return
@@ -234,7 +227,7 @@ func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) Result {
 	if failed > 0 {
 		return Result{Code: Failed, Decision: fmt.Sprintf("%d pooler(s) resumed, %d could not be", resumed, failed)}
 	}
-	w.rt.endLease(pgb.Guard)
+	endLease(w.rt, pgb.Guard)
 	return Result{Decision: fmt.Sprintf("%d pooler(s) resumed, %d were not paused", resumed, len(poolers)-resumed)}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -159,7 +158,7 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 // used again.
 func (c *Reconciler) tidy() {
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		order, ok := c.lease(owner)
+		order, ok := readLease(c.rt, owner)
 		if !ok || time.Now().Before(order.Until.Add(reconcileGrace)) {
 			continue
 		}
@@ -168,7 +167,7 @@ func (c *Reconciler) tidy() {
 			stands = stands || s.what.marked && s.what.owner == owner && s.what.nonce == order.Nonce
 		}
 		if !stands {
-			c.rt.endLease(owner)
+			endLease(c.rt, owner)
 		}
 	}
 }
@@ -222,7 +221,7 @@ func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why s
 	}
 	var own ownLease
 	if key.marked {
-		order, ok := c.lease(key.owner)
+		order, ok := readLease(c.rt, key.owner)
 		if own.made = ok && order.Nonce == key.nonce; own.made && !order.Until.Before(s.since) {
 			own.until = order.Until
 		}
@@ -231,15 +230,6 @@ func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why s
 	told, s.told = s.told, s.told || what == reportIt
 	c.seen[pooler] = s
 	return what, why, told, state.Mark == nil || state.Mark.Owner == pgb.Foreign
-}
-
-// lease is this member's own lease for an owner of pauses; ok is false where it has none.
-func (c *Reconciler) lease(owner pgb.Owner) (order leaseOrder, ok bool) {
-	if c.rt.Config.StateDir == "" {
-		return order, false
-	}
-	err := readState(filepath.Join(c.rt.Config.StateDir, leaseFile(owner)), &order)
-	return order, err == nil
 }
 
 // do does it, and says what was done also where that could not be done to the end.

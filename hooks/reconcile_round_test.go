@@ -10,25 +10,6 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// abandoned leaves a pause, of everything or of single databases, on the pooler that no keeper will end.
-func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner, databases ...string) {
-	t.Helper()
-	poolers, _, errs := rt.fleet(t.Context(), nil)
-	defer closeAll(poolers)
-	if len(errs) > 0 {
-		t.Fatal(errs)
-	}
-	for _, p := range poolers {
-		p.Databases = databases
-		if _, _, err := p.Mark(t.Context(), owner, 4); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := p.Pause(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // age makes what was seen be seen for longer than a lease.
 func (c *Reconciler) age() {
 	for name, s := range c.seen {
@@ -167,5 +148,29 @@ func TestReconcileNotEntitled(t *testing.T) {
 	}
 	if s := stateOf(t, b); !s.Paused || s.Mark == nil {
 		t.Errorf("touched: %+v", s)
+	}
+}
+
+// Where nobody else does, the reconciler resumes them, and takes the mark away after that and not before.
+func TestReconcileSingleDatabases(t *testing.T) {
+	t.Parallel()
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			b, rt := singly(t, suite)
+			newFakePatroni(t, rt, "running")
+			c := NewReconciler(rt, false)
+			if done, err := c.Round(t.Context()); len(done) > 0 || err != nil {
+				t.Fatalf("%+v, %v", done, err)
+			}
+			c.age()
+			if done, err := c.Round(t.Context()); len(done) != 1 || done[0].Done != "resumed" || err != nil {
+				t.Errorf("%+v, %v", done, err)
+			}
+			if !usable(t, b, 5*time.Second) {
+				t.Error("still paused")
+			}
+			putBack(t, b)
+		})
 	}
 }

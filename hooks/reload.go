@@ -13,24 +13,6 @@ import (
 	"github.com/pgbaton/pgbaton/patroni"
 )
 
-// What Reload can reload.
-const (
-	ReloadPostgres  = "postgres"
-	ReloadPgBouncer = "pgbouncer"
-	ReloadAll       = "all"
-)
-
-// Names of what may stop a reload, for programs. They are the ends of the problem types of the HTTP mode.
-const (
-	ProblemVersionTimeout = "config-version-timeout" // it did not arrive in time; nothing was reloaded
-	ProblemVersionInvalid = "config-version-invalid" // what should be a version is none, or cannot be read
-	ProblemHandover       = "handover-in-progress"   // it lasted longer than the timeout
-	ProblemNotApplied     = "not-applied"            // reloaded, and something did not take
-	ProblemNotVerified    = "not-verified"           // reloaded, and whether it took cannot be seen though it should be
-	ProblemUnreachable    = "unreachable"            // who should reload does not answer
-	ProblemInvalidFile    = "invalid-configuration-file"
-)
-
 // DefaultReloadTimeout is how long a version may take to arrive. A kubelet brings a changed ConfigMap within its sync period (one
 // minute) and the time of its cache (up to as much again).
 const DefaultReloadTimeout = 2 * time.Minute
@@ -51,34 +33,11 @@ type Step struct {
 	Text   string    `json:"text"`
 }
 
-// VersionReport is where a configuration version stands.
-type VersionReport struct {
-	Target  string                 `json:"target"`            // postgres or pgbouncer
-	Source  string                 `json:"source"`            // where it is looked for
-	Asked   *configversion.Version `json:"asked,omitempty"`   // by --config-version
-	Seen    *configversion.Version `json:"seen,omitempty"`    // at the source
-	OnDisk  *configversion.Version `json:"onDisk,omitempty"`  // in the files that the program reads
-	Applied *configversion.Version `json:"applied,omitempty"` // in the running program; of PgBouncer, what the last reload has verified
-	Error   string                 `json:"error,omitempty"`
+// reloadOutcome is the outcome for every target.
+type reloadOutcome struct {
+	Result `json:"-"`
+	ReloadReport
 }
-
-// ReloadReport is the outcome for every target.
-type ReloadReport struct {
-	Result   `json:"-"`
-	Problem  string          `json:"problem,omitempty"` // the first one's name, a Problem constant; "" when all went well
-	Postgres *PostgresReload `json:"postgres,omitempty"`
-	Poolers  []PoolerReload  `json:"poolers,omitempty"`
-	Versions []VersionReport `json:"versions,omitempty"`
-}
-
-// Outcomes of a reload of one program.
-const (
-	ReloadDone     = "reloaded"
-	ReloadSignaled = "signalled" // told to, by a signal, and nobody can see whether it did
-	ReloadFailed   = "failed"
-	ReloadNot      = "not reloaded"
-	ReloadWould    = "would reload"
-)
 
 // fault is why one target was not reloaded, or not to the end.
 type fault struct {
@@ -101,13 +60,14 @@ type reload struct {
 
 	mu       sync.Mutex
 	versions map[string]*VersionReport
+	notSeen  string // what of PostgreSQL could not be looked at, and is no failure
 }
 
 // Reload waits for the configuration's version, reloads, and verifies that what was reloaded is what runs now. It blocks for
 // the timeout at most until the version is there and no handover holds a pooler (code Failed, nothing reloaded), and then until it is
 // verified: Patroni takes loop_wait at most to begin, a pooler a moment. What can be reloaded is, also where another target fails; code
 // Failed then. With DryRun it looks and says what it would do. A cancelled context ends it; what was asked for by then may still be done.
-func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) ReloadReport {
+func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) reloadOutcome {
 	if o.Target == "" {
 		o.Target = ReloadAll
 	}
@@ -116,9 +76,9 @@ func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) ReloadReport {
 	}
 	r := &reload{rt: rt, o: o, log: rt.Log.With("hook", "reload", "member", member()), journal: rt.openJournal("reload", newID()),
 		versions: map[string]*VersionReport{}, deadline: time.Now().Add(o.Timeout)}
-	var report ReloadReport
-	invalid := func(err error) ReloadReport {
-		return ReloadReport{Result: Result{Code: Invalid, Decision: err.Error()}}
+	var report reloadOutcome
+	invalid := func(err error) reloadOutcome {
+		return reloadOutcome{Result: Result{Code: Invalid, Decision: err.Error()}}
 	}
 	targets, err := r.targets()
 	if err != nil {
@@ -134,7 +94,7 @@ func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) ReloadReport {
 				r.journal.add(Entry{Event: EventNotBegun, Target: target, Code: Failed, Text: err.Error()})
 			}
 		}
-		return report.conclude([]error{err}, o.Target, rt.DryRun)
+		return r.conclude(report, []error{err})
 	}
 	var all sync.WaitGroup
 	var errs [2]error
@@ -147,11 +107,11 @@ func Reload(ctx context.Context, rt *Runtime, o ReloadOptions) ReloadReport {
 	all.Wait()
 	report.Versions = r.versionReports()
 	r.journal.sync()
-	return report.conclude(errs[:], o.Target, rt.DryRun)
+	return r.conclude(report, errs[:])
 }
 
 // conclude makes code and sentence of what went wrong.
-func (report ReloadReport) conclude(errs []error, target string, dryRun bool) ReloadReport {
+func (r *reload) conclude(report reloadOutcome, errs []error) reloadOutcome {
 	var texts []string
 	for _, err := range errs {
 		if err == nil {
@@ -170,15 +130,15 @@ func (report ReloadReport) conclude(errs []error, target string, dryRun bool) Re
 	if len(texts) > 0 {
 		return report
 	}
-	what := map[string]string{ReloadPostgres: "postgres", ReloadPgBouncer: "pgbouncer", ReloadAll: "postgres and pgbouncer"}[target]
+	what := map[string]string{ReloadPostgres: "postgres", ReloadPgBouncer: "pgbouncer", ReloadAll: "postgres and pgbouncer"}[r.o.Target]
 	switch {
-	case dryRun:
+	case r.rt.DryRun:
 		report.Decision = "would reload " + what
 	default:
 		report.Decision = what + " reloaded and verified"
 	}
-	if report.Postgres != nil && report.Postgres.notSeen != "" {
-		report.Decision += "; " + report.Postgres.notSeen
+	if r.notSeen != "" {
+		report.Decision += "; " + r.notSeen
 	}
 	return report
 }

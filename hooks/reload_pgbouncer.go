@@ -21,48 +21,12 @@ const (
 	handoverPoll = 200 * time.Millisecond
 )
 
-// PoolerReload is what became of one pooler.
-type PoolerReload struct {
-	Pooler       string              `json:"pooler"`
-	Done         string              `json:"done"`
-	How          string              `json:"how,omitempty"`  // "RELOAD", "SIGHUP to process 7"
-	File         string              `json:"file,omitempty"` // what the running settings were compared with
-	Verified     bool                `json:"verified"`
-	NotVerified  string              `json:"notVerified,omitempty"` // why not
-	Changed      []SettingDifference `json:"changed,omitempty"`     // by this reload
-	NotApplied   []SettingDifference `json:"notApplied,omitempty"`  // the file says otherwise
-	NeedsRestart []SettingDifference `json:"needsRestart,omitempty"`
-	Error        string              `json:"error,omitempty"`
-}
-
 // named has the pooler's name in the error once.
 func named(p *pgb.Pooler, err error) error {
 	if strings.Contains(err.Error(), "pooler "+p.Name+":") {
 		return err
 	}
 	return fmt.Errorf("pooler %s: %w", p.Name, err)
-}
-
-// SettingDifference is a setting with two values.
-type SettingDifference struct {
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty"`
-	Key     string `json:"key"`
-	Want    string `json:"want"`              // in the file; after the reload
-	Running string `json:"running"`           // in the pooler; before the reload
-	Problem string `json:"problem,omitempty"` // why PgBouncer cannot take it
-}
-
-func (d SettingDifference) String() string {
-	at := ""
-	if d.Line > 0 {
-		at = fmt.Sprintf("%s:%d: ", d.File, d.Line)
-	}
-	text := fmt.Sprintf("%s%s is %q in the file and %q in the pooler", at, d.Key, d.Want, d.Running)
-	if d.Problem != "" {
-		text += " (" + d.Problem + ")"
-	}
-	return text
 }
 
 // pgbouncer reloads every pooler at the same time. The error is all of theirs.
@@ -88,7 +52,7 @@ func (r *reload) pgbouncer(ctx context.Context) ([]PoolerReload, error) {
 	})...)
 	err := joined(errs)
 	if err == nil {
-		r.journal.add(Entry{Event: EventAllReloaded, Target: ReloadPgBouncer, Version: r.versions[ReloadPgBouncer].text()})
+		r.journal.add(Entry{Event: EventAllReloaded, Target: ReloadPgBouncer, Version: versionText(r.versions[ReloadPgBouncer])})
 	}
 	if version := r.versions[ReloadPgBouncer]; version != nil {
 		version.OnDisk = version.Seen
@@ -138,7 +102,7 @@ func (r *reload) onePooler(ctx context.Context, p *pgb.Pooler, alone bool, repor
 	x := &poolerReload{reload: r, Pooler: p, alone: alone, report: report}
 	defer x.close()
 	err := x.run(ctx)
-	entry := Entry{Event: EventReloaded, Target: ReloadPgBouncer, Pooler: p.Name, Took: time.Since(start), Version: r.versions[ReloadPgBouncer].text()}
+	entry := Entry{Event: EventReloaded, Target: ReloadPgBouncer, Pooler: p.Name, Took: time.Since(start), Version: versionText(r.versions[ReloadPgBouncer])}
 	if err != nil {
 		report.Error = err.Error()
 		entry.Event, entry.Code, entry.Text = EventNotReloaded, Failed, err.Error()

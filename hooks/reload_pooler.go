@@ -406,9 +406,7 @@ func (x *poolerReload) holder(ctx context.Context) (string, error) {
 }
 
 func (x *poolerReload) leaseHolder() string {
-	var s Status
-	s.leases(x.rt)
-	for _, l := range s.Leases {
+	for _, l := range leases(x.rt) {
 		if time.Now().Before(l.Until) {
 			return "paused by " + l.Owner + ", as this member's lease says"
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/e2e/single"
@@ -152,7 +153,7 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 					waits <- struct{}{}
 				}
 			}
-			done := make(chan ReloadReport)
+			done := make(chan reloadOutcome)
 			go func() {
 				asked.Target = ReloadPgBouncer
 				done <- Reload(t.Context(), rt, asked)

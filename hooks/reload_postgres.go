@@ -15,7 +15,6 @@ import (
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/patroni"
-	"github.com/pgbaton/pgbaton/postgres"
 )
 
 const (
@@ -29,71 +28,14 @@ const (
 	ctlTimeout = 30 * time.Second
 )
 
-// PostgresReload is what became of this member's server.
-type PostgresReload struct {
-	Done           string           `json:"done"`
-	How            string           `json:"how,omitempty"` // "POST /reload", "patronictl reload", "SIGHUP to process 7"
-	Verified       bool             `json:"verified"`
-	LoadedBefore   time.Time        `json:"loadedBefore,omitzero"` // pg_conf_load_time() before and after
-	Loaded         time.Time        `json:"loaded,omitzero"`
-	FileErrors     []FileError      `json:"fileErrors,omitempty"`
-	PendingRestart []PendingSetting `json:"pendingRestart,omitempty"`
-	Error          string           `json:"error,omitempty"`
-
-	notSeen string // what could not be looked at, and is no failure
-}
-
 // byREST is PostgresReload.How where the REST API has taken the request.
 const byREST = "POST /reload"
-
-// FileError is a line of a configuration file that was not taken.
-type FileError struct {
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty"`
-	Name    string `json:"name,omitempty"`
-	Problem string `json:"problem"`
-}
-
-func (e FileError) String() string {
-	at := e.File
-	if e.Line > 0 {
-		at = fmt.Sprintf("%s:%d", e.File, e.Line)
-	}
-	parts := slices.DeleteFunc([]string{at, e.Name, e.Problem}, func(part string) bool { return part == "" })
-	return strings.Join(parts, ": ")
-}
-
-// PendingSetting is a setting that takes effect with the next restart.
-type PendingSetting struct {
-	Name    string `json:"name"`
-	Running string `json:"running,omitempty"`
-	File    string `json:"file,omitempty"`
-}
-
-// serverConn is what the local server is asked.
-type serverConn = *postgres.Conn
-
-// withServer calls do with a connection of its own, for statusTimeout at most.
-func (rt *Runtime) withServer(ctx context.Context, do func(context.Context, serverConn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	server, err := rt.localServer()
-	if err != nil {
-		return err
-	}
-	conn, err := server.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return do(ctx, conn)
-}
 
 func (r *reload) postgres(ctx context.Context) (*PostgresReload, error) {
 	start := time.Now()
 	report := &PostgresReload{Done: ReloadNot}
 	err := r.reloadPostgres(ctx, report)
-	entry := Entry{Event: EventReloaded, Target: ReloadPostgres, Took: time.Since(start), Version: r.versions[ReloadPostgres].text()}
+	entry := Entry{Event: EventReloaded, Target: ReloadPostgres, Took: time.Since(start), Version: versionText(r.versions[ReloadPostgres])}
 	if err != nil {
 		report.Error = err.Error()
 		entry.Event, entry.Code, entry.Text = EventNotReloaded, Failed, err.Error()
@@ -435,16 +377,16 @@ func (r *reload) judgeFiles(ctx context.Context, report *PostgresReload) error {
 		return &fault{problem: ProblemNotVerified, err: fmt.Errorf("whether the files are in order cannot be seen: %w", err)}
 	}
 	r.pendingByPatroni(ctx, report)
-	return report.invalid()
+	return invalidFiles(report.FileErrors)
 }
 
-// invalid is what the list of errors makes of the reload.
-func (p *PostgresReload) invalid() error {
-	if len(p.FileErrors) == 0 {
+// invalidFiles is what the list of errors makes of the reload.
+func invalidFiles(wrong []FileError) error {
+	if len(wrong) == 0 {
 		return nil
 	}
-	texts := make([]string, len(p.FileErrors))
-	for i, e := range p.FileErrors {
+	texts := make([]string, len(wrong))
+	for i, e := range wrong {
 		texts[i] = e.String()
 	}
 	return &fault{problem: ProblemInvalidFile, err: errors.New(strings.Join(texts, "; "))}
@@ -470,9 +412,9 @@ func (r *reload) judgeParameters(ctx context.Context, report *PostgresReload, wa
 		case err == nil && len(names) == 0:
 			return nil
 		case report.How != byREST && (patroni.Unanswered(err) || patroni.Unreachable(err)):
-			report.notSeen = "whether Patroni has left out a setting of the DCS was not seen: its REST API does not answer"
-			r.log.Warn(report.notSeen, "target", ReloadPostgres, "error", err)
-			r.progress(ReloadPostgres, "", report.notSeen)
+			r.notSeen = "whether Patroni has left out a setting of the DCS was not seen: its REST API does not answer"
+			r.log.Warn(r.notSeen, "target", ReloadPostgres, "error", err)
+			r.progress(ReloadPostgres, "", r.notSeen)
 			return nil
 		case waiting.Err() == nil:
 			sleep(waiting, 500*time.Millisecond) // the server reads all of its files for each look
@@ -484,7 +426,7 @@ func (r *reload) judgeParameters(ctx context.Context, report *PostgresReload, wa
 			report.FileErrors = append(report.FileErrors, FileError{File: "postgresql.parameters in the DCS", Name: name,
 				Problem: "Patroni has not written it into postgresql.conf: its value is not valid, or this version of PostgreSQL has no such setting; Patroni's log says which"})
 		}
-		return report.invalid()
+		return invalidFiles(report.FileErrors)
 	}
 }
 
@@ -545,8 +487,8 @@ func (r *reload) healthAfter(ctx context.Context, loaded time.Time) (patroni.Hea
 	}
 }
 
-// text is the version for the journal.
-func (v *VersionReport) text() string {
+// versionText is the version for the journal.
+func versionText(v *VersionReport) string {
 	if v == nil || v.Seen == nil {
 		return ""
 	}

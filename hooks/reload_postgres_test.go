@@ -186,14 +186,16 @@ func TestReloadLeftOut(t *testing.T) {
 	}
 	rt.Config.Postgres = pg.SocketDSN("weak", "postgres")
 	report = &PostgresReload{How: byREST}
-	err = reloadOf(t, rt, ReloadOptions{}).judgeParameters(ctx, report, 0)
-	if problemOf(err) != ProblemNotVerified || !strings.Contains(err.Error(), "GRANT") || report.notSeen != "" {
-		t.Errorf("without rights: %v, %q", err, report.notSeen)
+	r := reloadOf(t, rt, ReloadOptions{})
+	err = r.judgeParameters(ctx, report, 0)
+	if problemOf(err) != ProblemNotVerified || !strings.Contains(err.Error(), "GRANT") || r.notSeen != "" {
+		t.Errorf("without rights: %v, %q", err, r.notSeen)
 	}
 	// The REST API took the request, and is gone.
 	rt.Config.Patroni.URL = "http://127.0.0.1:1"
-	if err := reloadOf(t, rt, ReloadOptions{}).judgeParameters(ctx, report, 0); problemOf(err) != ProblemNotVerified || report.notSeen != "" {
-		t.Errorf("without the REST API: %v, %q", err, report.notSeen)
+	r = reloadOf(t, rt, ReloadOptions{})
+	if err := r.judgeParameters(ctx, report, 0); problemOf(err) != ProblemNotVerified || r.notSeen != "" {
+		t.Errorf("without the REST API: %v, %q", err, r.notSeen)
 	}
 }
 

@@ -138,7 +138,7 @@ func TestReloadWaitsForThePause(t *testing.T) {
 		t.Errorf("touched: %+v", s)
 	}
 	waits := make(chan struct{}, 100)
-	done := make(chan ReloadReport)
+	done := make(chan reloadOutcome)
 	go func() {
 		done <- Reload(t.Context(), rt, ReloadOptions{Target: ReloadPgBouncer, Timeout: 20 * time.Second, Progress: func(s Step) {
 			if strings.Contains(s.Text, "waiting for the end of a handover") {

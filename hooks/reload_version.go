@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -208,7 +209,7 @@ func (r *reload) versionReports() []VersionReport {
 }
 
 // versions looks where the versions stand: wanted, on disk, applied.
-func (rt *Runtime) versions(ctx context.Context) []VersionReport {
+func versions(ctx context.Context, rt *Runtime) []VersionReport {
 	r := &reload{rt: rt}
 	var err error
 	if r.patroni, err = rt.patroniClient(); err != nil {
@@ -220,7 +221,7 @@ func (rt *Runtime) versions(ctx context.Context) []VersionReport {
 		if source := r.postgresVersion(); source != nil {
 			v := look(ctx, ReloadPostgres, source)
 			if setting != "" {
-				rt.settingStages(ctx, setting, &v)
+				settingStages(ctx, rt, setting, &v)
 			} else {
 				v.OnDisk, v.Applied = v.Seen, lastApplied(entries, ReloadPostgres)
 			}
@@ -246,7 +247,7 @@ func look(ctx context.Context, target string, source configversion.Source) Versi
 }
 
 // settingStages asks the server what its files and what its memory have.
-func (rt *Runtime) settingStages(ctx context.Context, setting string, v *VersionReport) {
+func settingStages(ctx context.Context, rt *Runtime, setting string, v *VersionReport) {
 	err := rt.withServer(ctx, func(ctx context.Context, conn serverConn) error {
 		for _, stage := range []struct {
 			ask func(context.Context, string) (string, bool, error)
@@ -270,4 +271,31 @@ func (rt *Runtime) settingStages(ctx context.Context, setting string, v *Version
 	if err != nil && v.Error == "" {
 		v.Error = err.Error()
 	}
+}
+
+// lastApplied is the version that the last reload has verified, on all poolers; PgBouncer itself cannot tell.
+func lastApplied(entries []Entry, target string) *configversion.Version {
+	run := ""
+	var lowest *configversion.Version
+	for _, e := range slices.Backward(entries) {
+		if e.Hook != "reload" || e.Target != target || e.Event == EventNotBegun || run != "" && e.Handover != run {
+			continue
+		}
+		// The last entry is the run's own; without it the run was cut short, or goes on.
+		if run == "" && e.Event != EventAllReloaded {
+			return nil
+		}
+		run = e.Handover
+		if e.Event == EventAllReloaded {
+			continue
+		}
+		v, err := configversion.Parse(e.Version)
+		if err != nil || e.Event != EventReloaded {
+			return nil
+		}
+		if lowest == nil || v < *lowest {
+			lowest = &v
+		}
+	}
+	return lowest
 }

@@ -7,11 +7,13 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/process"
 )
 
 // Runtime is what every hook works with.
@@ -37,12 +39,35 @@ type Result struct {
 	Decision string
 }
 
+// dir is the state directory.
+func (rt *Runtime) dir() stateDir { return stateDir{path: rt.Config.StateDir, log: rt.Log} }
+
+// openJournal opens this member's journal; a dry run writes nothing into it.
+func (rt *Runtime) openJournal(hook, handover string) *journal {
+	d := rt.dir()
+	if rt.DryRun {
+		d.path = ""
+	}
+	return d.journal(member(), hook, handover)
+}
+
 func (rt *Runtime) patroniClient() (*patroni.Client, error) {
 	c := rt.Config.Patroni
 	return patroni.New(patroni.Options{
 		URL: c.URL, Username: c.Username, Password: c.Password,
 		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
 	})
+}
+
+// Hidden commands of this program, which it starts for itself.
+const (
+	keepCommand = "_keep"
+	workCommand = "_work"
+)
+
+// startDetached starts this program again as a process that outlives us, with the same configuration. See [process.StartDetached].
+func (rt *Runtime) startDetached(quiet bool, greeting string, args ...string) (*process.Detached, error) {
+	return process.StartDetached(rt.Self, quiet, greeting, args...)
 }
 
 func (rt *Runtime) localServer() (*postgres.Server, error) {
@@ -108,3 +133,45 @@ func member() string {
 	}
 	return name
 }
+
+// checkBudget finds a configuration that would not do for the guard, where Patroni answers: better told to a person now than to a log
+// at night.
+func (rt *Runtime) checkBudget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	client, err := rt.patroniClient()
+	if err != nil {
+		return err
+	}
+	dynamic, err := client.Dynamic(ctx)
+	if err != nil || dynamic.TTL <= 0 {
+		return nil
+	}
+	return config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL)
+}
+
+// serverConn is what the local server is asked.
+type serverConn = *postgres.Conn
+
+// withServer calls do with a connection of its own, for statusTimeout at most.
+func (rt *Runtime) withServer(ctx context.Context, do func(context.Context, serverConn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	server, err := rt.localServer()
+	if err != nil {
+		return err
+	}
+	conn, err := server.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(ctx, conn)
+}
+
+// How long one question may take.
+const (
+	consoleTimeout = 2 * time.Second         // to one console
+	restTimeout    = 1500 * time.Millisecond // to Patroni; without an answer by then it is shutting down or frozen
+	statusTimeout  = 3 * time.Second         // to the local server, by withServer
+)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,12 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// stateDir is this member's state directory. Everything works without one, for itself alone: the path is empty then.
+type stateDir struct {
+	path string
+	log  *slog.Logger
+}
 
 const maxState = 64 << 10 // bytes of one state file
 
@@ -81,13 +88,13 @@ var errBusy = errors.New("held by another process")
 type lock struct{ file *os.File }
 
 // tryLock takes it or returns errBusy at once. Without a state directory it returns a lock that holds nobody up.
-func (rt *Runtime) tryLock(name string) (*lock, error) {
-	if rt.Config.StateDir == "" {
+func (d stateDir) tryLock(name string) (*lock, error) {
+	if d.path == "" {
 		return &lock{}, nil
 	}
-	f, err := os.OpenFile(filepath.Join(rt.Config.StateDir, name), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(d.path, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		rt.Log.Warn("cannot open a lock file, going on without", "error", err)
+		d.log.Warn("cannot open a lock file, going on without", "error", err)
 		return &lock{}, nil
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -95,7 +102,7 @@ func (rt *Runtime) tryLock(name string) (*lock, error) {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, errBusy
 		}
-		rt.Log.Warn("cannot lock, going on without", "file", name, "error", err)
+		d.log.Warn("cannot lock, going on without", "file", name, "error", err)
 		return &lock{}, nil
 	}
 	_ = f.Truncate(0)
@@ -109,69 +116,12 @@ func (l *lock) release() {
 	}
 }
 
-// owner reads who holds a lock.
-func (rt *Runtime) lockOwner(name string) (pid int, ok bool) {
-	content, err := os.ReadFile(filepath.Join(rt.Config.StateDir, name))
+// lockOwner reads who holds a lock.
+func (d stateDir) lockOwner(name string) (pid int, ok bool) {
+	content, err := os.ReadFile(filepath.Join(d.path, name))
 	if err != nil {
 		return 0, false
 	}
 	pid, err = strconv.Atoi(strings.TrimSpace(string(content)))
 	return pid, err == nil && pid > 1
 }
-
-// stopWorker ends a worker of this member that is still at it, and blocks until it has gone, 1 s at most. What a worker
-// leaves undone the next one finds: it keeps nothing to itself.
-func (rt *Runtime) stopWorker() {
-	if rt.Config.StateDir == "" || rt.DryRun {
-		return
-	}
-	held, err := rt.tryLock(workerLock)
-	if err == nil {
-		held.release()
-		return
-	}
-	pid, ok := rt.lockOwner(workerLock)
-	if !ok {
-		return
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	// Read after the pidfd was opened, so that it is this process's and not a later one's.
-	cmdline, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if err != nil || !strings.Contains(string(cmdline), "\x00"+workCommand) {
-		return
-	}
-	rt.Log.Info("stopping the worker that is still at an earlier event", "pid", pid)
-	_ = unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0)
-	if !waitExit(fd, 500*time.Millisecond) {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		waitExit(fd, 500*time.Millisecond)
-	}
-}
-
-func waitExit(pidfd int, limit time.Duration) bool {
-	deadline := time.Now().Add(limit)
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return false
-		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		if n > 0 {
-			return true
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return false
-		}
-	}
-}
-
-const (
-	guardLock   = "guard.lock"
-	workerLock  = "worker.lock"
-	keepCommand = "_keep"
-	workCommand = "_work"
-)

@@ -12,22 +12,19 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/pgbaton/pgbaton/config"
 )
 
-// stateRuntime is a runtime that has a state directory and nothing else.
-func stateRuntime(t *testing.T) *Runtime {
-	return &Runtime{Config: &config.Config{StateDir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)}
+func newStateDir(t *testing.T) stateDir {
+	return stateDir{path: t.TempDir(), log: slog.New(slog.DiscardHandler)}
 }
 
 func TestJournalLinesStayWhole(t *testing.T) {
-	rt := stateRuntime(t)
+	d := newStateDir(t)
 	const writers, each = 8, 100
 	var all sync.WaitGroup
 	for w := range writers {
 		all.Go(func() {
-			j := rt.openJournal("before_stop", fmt.Sprint(w))
+			j := d.journal("node1", "before_stop", fmt.Sprint(w))
 			for range each {
 				j.add(Entry{Event: EventDrained, Pooler: "127.0.0.1:6432", Text: strings.Repeat("x", 100*w)})
 			}
@@ -35,7 +32,7 @@ func TestJournalLinesStayWhole(t *testing.T) {
 		})
 	}
 	all.Wait()
-	content, err := os.ReadFile(filepath.Join(rt.Config.StateDir, journalName))
+	content, err := os.ReadFile(filepath.Join(d.path, journalName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +46,7 @@ func TestJournalLinesStayWhole(t *testing.T) {
 			t.Fatalf("%v: %q", err, line)
 		}
 	}
-	entries, err := ReadJournal(rt.Config.StateDir, 10_000)
+	entries, err := ReadJournal(d.path, 10_000)
 	if err != nil || len(entries) != writers*each {
 		t.Fatalf("%d entries, %v", len(entries), err)
 	}
@@ -58,16 +55,16 @@ func TestJournalLinesStayWhole(t *testing.T) {
 			t.Fatalf("incomplete: %+v", e)
 		}
 	}
-	last, err := ReadJournal(rt.Config.StateDir, 3)
+	last, err := ReadJournal(d.path, 3)
 	if err != nil || len(last) != 3 || last[2] != entries[len(entries)-1] {
 		t.Errorf("the last three: %+v, %v", last, err)
 	}
 }
 
 func TestJournalCutLine(t *testing.T) {
-	rt := stateRuntime(t)
-	path := filepath.Join(rt.Config.StateDir, journalName)
-	j := rt.openJournal("pause", "a")
+	d := newStateDir(t)
+	path := filepath.Join(d.path, journalName)
+	j := d.journal("node1", "pause", "a")
 	j.add(Entry{Event: EventStarted})
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -77,32 +74,32 @@ func TestJournalCutLine(t *testing.T) {
 	if err := os.WriteFile(path, append(whole, whole[:len(whole)/2]...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	entries, err := ReadJournal(rt.Config.StateDir, 10)
+	entries, err := ReadJournal(d.path, 10)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("%+v, %v", entries, err)
 	}
 	// One more may be lost with it, but not the next.
 	j.add(Entry{Event: EventDrained})
 	j.add(Entry{Event: EventReleased})
-	entries, err = ReadJournal(rt.Config.StateDir, 10)
+	entries, err = ReadJournal(d.path, 10)
 	if err != nil || len(entries) < 2 || entries[len(entries)-1].Event != EventReleased {
 		t.Errorf("%+v, %v", entries, err)
 	}
 }
 
 func TestJournalRotates(t *testing.T) {
-	rt := stateRuntime(t)
-	path := filepath.Join(rt.Config.StateDir, journalName)
+	d := newStateDir(t)
+	path := filepath.Join(d.path, journalName)
 	if err := os.WriteFile(path, bytes.Repeat([]byte("{}\n"), journalMax/3+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	j := rt.openJournal("pause", "a")
+	j := d.journal("node1", "pause", "a")
 	j.add(Entry{Event: EventStarted})
 	old, err := os.Stat(path + ".1")
 	if err != nil || old.Size() <= journalMax {
 		t.Errorf("the old one: %v, %v", old, err)
 	}
-	entries, err := ReadJournal(rt.Config.StateDir, 10)
+	entries, err := ReadJournal(d.path, 10)
 	if err != nil || len(entries) == 0 || entries[len(entries)-1].Event != EventStarted {
 		t.Errorf("%+v, %v", entries, err)
 	}
@@ -115,24 +112,24 @@ func TestJournalIsNoCondition(t *testing.T) {
 	if entries, err := ReadJournal(t.TempDir(), 10); err != nil || entries != nil {
 		t.Errorf("%v, %v", entries, err)
 	}
-	rt := stateRuntime(t)
-	rt.Config.StateDir = filepath.Join(rt.Config.StateDir, "nosuch")
-	rt.openJournal("pause", "a").add(Entry{})
-	rt.openJournal("pause", "a").sync()
-	rt.Config.StateDir = ""
-	rt.openJournal("pause", "a").add(Entry{})
-	rt = stateRuntime(t)
-	rt.DryRun = true
-	rt.openJournal("pause", "a").add(Entry{Event: EventStarted})
-	if entries, err := ReadJournal(rt.Config.StateDir, 10); err != nil || entries != nil {
-		t.Errorf("a dry run wrote: %v, %v", entries, err)
-	}
+	d := newStateDir(t)
+	d.path = filepath.Join(d.path, "nosuch")
+	d.journal("node1", "pause", "a").add(Entry{})
+	d.journal("node1", "pause", "a").sync()
+	d.path = ""
+	d.journal("node1", "pause", "a").add(Entry{})
 }
 
 func TestWriteStateIsAtomic(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "lease-guard.json")
-	order := leaseOrder{ID: "0", Until: t0, Book: addressBook{"pooler": {"127.0.0.1"}}, Databases: map[string][]string{"p": {strings.Repeat("d", 8000)}}}
+	type value struct {
+		ID    string
+		Until time.Time
+		Long  string
+	}
+	until := time.Unix(1_800_000_000, 0)
+	order := value{ID: "0", Until: until, Long: strings.Repeat("d", 8000)}
 	if err := WriteState(path, order); err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +149,8 @@ func TestWriteStateIsAtomic(t *testing.T) {
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		for {
-			var got leaseOrder
-			if err := readState(path, &got); err != nil || !got.Until.Equal(t0) || len(got.Databases["p"][0]) != 8000 {
+			var got value
+			if err := readState(path, &got); err != nil || !got.Until.Equal(until) || len(got.Long) != 8000 {
 				t.Errorf("half a file: %v", err)
 				return
 			}
@@ -186,24 +183,24 @@ func TestWriteStateIsAtomic(t *testing.T) {
 }
 
 func TestLock(t *testing.T) {
-	rt := stateRuntime(t)
-	first, err := rt.tryLock(guardLock)
+	d := newStateDir(t)
+	first, err := d.tryLock("guard.lock")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rt.tryLock(guardLock); !errors.Is(err, errBusy) {
+	if _, err := d.tryLock("guard.lock"); !errors.Is(err, errBusy) {
 		t.Errorf("taken twice: %v", err)
 	}
-	if pid, ok := rt.lockOwner(guardLock); !ok || pid != os.Getpid() {
+	if pid, ok := d.lockOwner("guard.lock"); !ok || pid != os.Getpid() {
 		t.Errorf("owner %d, %v", pid, ok)
 	}
-	other, err := rt.tryLock(workerLock)
+	other, err := d.tryLock("worker.lock")
 	if err != nil {
 		t.Errorf("another lock: %v", err)
 	}
 	other.release()
 	first.release()
-	again, err := rt.tryLock(guardLock)
+	again, err := d.tryLock("guard.lock")
 	if err != nil {
 		t.Errorf("after release: %v", err)
 	}
@@ -211,63 +208,19 @@ func TestLock(t *testing.T) {
 	(*lock)(nil).release()
 
 	// Without a place for locks nobody is held up.
-	for _, dir := range []string{"", filepath.Join(rt.Config.StateDir, "nosuch")} {
-		rt.Config.StateDir = dir
+	for _, dir := range []string{"", filepath.Join(d.path, "nosuch")} {
+		d.path = dir
 		for range 2 {
-			if l, err := rt.tryLock(guardLock); err != nil {
+			if l, err := d.tryLock("guard.lock"); err != nil {
 				t.Errorf("state directory %q: %v", dir, err)
 			} else {
 				l.release()
 			}
 		}
 	}
-	if _, ok := rt.lockOwner("nosuch"); ok {
+	if _, ok := d.lockOwner("nosuch"); ok {
 		t.Error("an owner of nothing")
 	}
 }
 
 // A lock file names a process; it is signalled only if it is a worker.
-func TestStopWorkerSparesOthers(t *testing.T) {
-	rt := stateRuntime(t)
-	held, err := rt.tryLock(workerLock) // by this process, which is none
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer held.release()
-	began := time.Now()
-	rt.stopWorker()
-	if took := time.Since(began); took > 400*time.Millisecond {
-		t.Errorf("took %s", took)
-	}
-}
-
-func TestIsPatroni(t *testing.T) {
-	for argv, want := range map[string]bool{
-		"/usr/bin/python3 /usr/bin/patroni /etc/patroni/config.yml": true, // Debian
-		"python3 -m patroni /etc/patroni.yml":                       true,
-		"/usr/bin/python3 /usr/local/bin/patroni /p.yml":            true, // Spilo
-		"/usr/bin/python3 -u /usr/local/bin/patroni /p.yml":         true,
-		"/opt/patroni/bin/patroni /p.yml":                           true,
-		"python patroni.py postgres0.yml":                           true,
-		"patroni":                                                   true,
-		"":                                                          false,
-		"/usr/bin/python3 /usr/bin/patronictl list":                 false,
-		"/usr/bin/python3 /usr/bin/patroni_aws":                     false,
-		"/bin/bash /callbacks/before_stop":                          false,
-		"bash":                                                      false,
-		"/sbin/init":                                                false,
-		"vim /etc/patroni/patroni.yml":                              false,
-		// A person whose user, or whose file, has the name.
-		"su - patroni":               false,
-		"sudo -u patroni bash":       false,
-		"tail -f /var/log/patroni":   false,
-		"runuser -u patroni -- bash": false,
-	} {
-		if got := isPatroni(strings.Split(argv, " ")); got != want {
-			t.Errorf("%q: %v", argv, got)
-		}
-	}
-	if calledByPatroni() {
-		t.Error("the test is not called by Patroni")
-	}
-}

@@ -3,7 +3,6 @@ package hooks
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -14,110 +13,42 @@ import (
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
-// Status is what this member can say about a handover: before, during and after.
+// Status is what [GetStatus] has found out: what is shown, and what only programs of ours need.
 type Status struct {
-	Member   string          `json:"member"`
-	Scope    string          `json:"scope,omitempty"`
-	Server   ServerStatus    `json:"server"`
-	Patroni  PatroniStatus   `json:"patroni"`
-	Poolers  []PoolerStatus  `json:"poolers"`
-	Leases   []LeaseStatus   `json:"leases,omitempty"`
-	Versions []VersionReport `json:"versions,omitempty"`     // of the configuration, where one can be seen
-	Handover []HandoverEvent `json:"lastHandover,omitempty"` // of the last one that this member took part in
-	Problems []string        `json:"problems,omitempty"`     // what would spoil the next one, with what to change
-	// Conditions are the status for programs, in the form that Kubernetes gives to its own.
-	Conditions []Condition `json:"conditions"`
-	ConfigFile string      `json:"configFile,omitempty"` // another user, or a link elsewhere, may work with another one
-	StateDir   string      `json:"stateDir,omitempty"`
-	Invalid    bool        `json:"-"` // a problem is the configuration's: exit code 2
-
-	WritableWithoutLock bool `json:"-"`
-	// Unresolved are the configured poolers of which no address is known, so they are not among Poolers; each with why.
-	Unresolved []string `json:"-"`
+	wireStatus
+	Invalid             bool // a problem is the configuration's: exit code 2
+	WritableWithoutLock bool
+	Unresolved          []string // the configured poolers of which no address is known, so they are not among Poolers; each with why
 }
-
-// HandoverEvent is an entry of the journal.
-type HandoverEvent struct {
-	Time        time.Time `json:"time"`
-	Hook        string    `json:"hook"`
-	Event       string    `json:"event"`
-	Pooler      string    `json:"pooler,omitempty"`
-	TookSeconds float64   `json:"tookSeconds,omitempty"`
-	Code        int       `json:"code,omitempty"`
-	Text        string    `json:"text,omitempty"`
-}
-
-// ServerStatus is the local server's.
-type ServerStatus struct {
-	Role    string `json:"role"` // primary, replica, unknown
-	Version int    `json:"version,omitempty"`
-	Started string `json:"started,omitempty"`
-	Error   string `json:"error,omitempty"`
-}
-
-// PatroniStatus is what its REST API says.
-type PatroniStatus struct {
-	HasLock         bool      `json:"hasLock"`
-	State           string    `json:"state,omitempty"`
-	Role            string    `json:"role,omitempty"`
-	Version         string    `json:"version,omitempty"`
-	Maintenance     bool      `json:"maintenance,omitempty"`
-	DCSLastSeen     time.Time `json:"dcsLastSeen,omitzero"`
-	TTLSeconds      float64   `json:"ttlSeconds,omitempty"`
-	LoopWaitSeconds float64   `json:"loopWaitSeconds,omitempty"`
-	Error           string    `json:"error,omitempty"`
-}
-
-// PoolerStatus is one pooler's.
-type PoolerStatus struct {
-	Pooler         string   `json:"pooler"`
-	Version        string   `json:"version,omitempty"`
-	Paused         string   `json:"paused"`             // yes, no, unknown (1.18 cannot tell)
-	PausedBy       string   `json:"pausedBy,omitempty"` // guard, hand, foreign
-	Databases      []string `json:"pausedDatabases,omitempty"`
-	Waiting        int      `json:"waitingClients"`
-	MaxWaitSeconds float64  `json:"maxWaitSeconds,omitempty"` // of the client that waits longest
-	Servers        int      `json:"serverConnections"`
-	Error          string   `json:"error,omitempty"`
-}
-
-// LeaseStatus is a pause of this member that stands.
-type LeaseStatus struct {
-	Owner string    `json:"owner"`
-	Since time.Time `json:"since"`
-	Until time.Time `json:"until"`
-}
-
-const statusTimeout = 3 * time.Second
 
 // GetStatus asks everybody at once and blocks until all have answered, 3 s at most. What does not answer is part of the status.
 func GetStatus(ctx context.Context, rt *Runtime) Status {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	s := Status{Member: member(), ConfigFile: rt.Config.File, StateDir: rt.Config.StateDir}
+	s := Status{wireStatus: wireStatus{Member: member(), ConfigFile: rt.Config.File, StateDir: rt.Config.StateDir}}
 	var all sync.WaitGroup
 	var health patroni.Health
 	var dynamic patroni.Dynamic
 	var identity postgres.Identity
-	all.Go(func() { s.Server, identity = rt.serverStatus(ctx) })
-	all.Go(func() { s.Patroni, health, dynamic = rt.patroniStatus(ctx) })
-	all.Go(func() { s.Poolers, s.Unresolved = rt.poolerStatus(ctx) })
-	all.Go(func() { s.Versions = rt.versions(ctx) })
+	all.Go(func() { s.Server, identity = serverStatus(ctx, rt) })
+	all.Go(func() { s.Patroni, health, dynamic = patroniStatus(ctx, rt) })
+	all.Go(func() { s.Poolers, s.Unresolved = poolerStatus(ctx, rt) })
+	all.Go(func() { s.Versions = versions(ctx, rt) })
 	all.Wait()
 	if health.Name != "" {
 		s.Member = health.Name
 	}
 	s.Scope = health.Scope
 	s.Problems = slices.Clone(s.Unresolved)
-	s.leases(rt)
+	s.Leases = leases(rt)
 	s.lastHandover(rt)
 	s.judge(rt, health, dynamic, identity)
 	s.conditions(rt, caller.Err() == nil)
 	return s
 }
 
-func (rt *Runtime) serverStatus(ctx context.Context) (ServerStatus, postgres.Identity) {
+func serverStatus(ctx context.Context, rt *Runtime) (ServerStatus, postgres.Identity) {
 	server, err := rt.localServer()
 	var identity postgres.Identity
 	if err == nil {
@@ -133,7 +64,7 @@ func (rt *Runtime) serverStatus(ctx context.Context) (ServerStatus, postgres.Ide
 	return status, identity
 }
 
-func (rt *Runtime) patroniStatus(ctx context.Context) (PatroniStatus, patroni.Health, patroni.Dynamic) {
+func patroniStatus(ctx context.Context, rt *Runtime) (PatroniStatus, patroni.Health, patroni.Dynamic) {
 	var health patroni.Health
 	var dynamic patroni.Dynamic
 	client, err := rt.patroniClient()
@@ -152,7 +83,7 @@ func (rt *Runtime) patroniStatus(ctx context.Context) (PatroniStatus, patroni.He
 	return status, health, dynamic
 }
 
-func (rt *Runtime) poolerStatus(ctx context.Context) ([]PoolerStatus, []string) {
+func poolerStatus(ctx context.Context, rt *Runtime) ([]PoolerStatus, []string) {
 	poolers, _, errs := rt.fleet(ctx, nil)
 	defer closeAll(poolers)
 	var unresolved []string
@@ -197,18 +128,6 @@ func onePoolerStatus(ctx context.Context, p *pgb.Pooler) PoolerStatus {
 		s.PausedBy = state.Mark.Owner.String()
 	}
 	return s
-}
-
-func (s *Status) leases(rt *Runtime) {
-	if rt.Config.StateDir == "" {
-		return
-	}
-	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		var order leaseOrder
-		if readState(filepath.Join(rt.Config.StateDir, leaseFile(owner)), &order) == nil {
-			s.Leases = append(s.Leases, LeaseStatus{Owner: owner.String(), Since: order.Since, Until: order.Until})
-		}
-	}
 }
 
 // lastHandover keeps the entries of the last guard or worker.

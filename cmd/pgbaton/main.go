@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/pgbaton/pgbaton/process"
 	"io"
 	"os"
 	"os/signal"
@@ -22,7 +23,7 @@ import (
 )
 
 func main() {
-	if code, ok := hooks.Detach(os.Args); ok {
+	if code, ok := process.Detach(os.Args); ok {
 		os.Exit(code)
 	}
 	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))

@@ -1,0 +1,111 @@
+package process
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Detached is a process of our own program that outlives us: in a session of its own, and a child of init. Patroni kills a hook with
+// all its children, in whatever session, and finds them by their parents (psutil, 3.0.3 to 4.1).
+type Detached struct {
+	PID   int
+	Stdin *os.File // closing it says that nothing more is to come
+}
+
+const (
+	// startTimeout is how long a detached process may take until it says that it is ready. It takes 30 ms.
+	startTimeout = time.Second
+	// detachCommand makes the program start what follows as a process of its own, and end.
+	detachCommand = "_detach"
+)
+
+// StartDetached starts one: self is the path of this program and the flags that come first, args is what follows. It writes the greeting to the
+// process's standard input and blocks until the process has said on its standard output that it is ready ([SayReady]), about 20 ms, 1 s at most.
+// Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal tells.
+func StartDetached(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
+	if len(self) == 0 {
+		return nil, errors.New("own program not known")
+	}
+	fail := func(err error) (*Detached, error) {
+		return nil, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
+	}
+	theirIn, stdin, err := os.Pipe()
+	if err != nil {
+		return fail(err)
+	}
+	defer theirIn.Close()
+	stdout, theirOut, err := os.Pipe()
+	if err != nil {
+		_ = stdin.Close()
+		return fail(err)
+	}
+	defer stdout.Close()
+	// The program in between ends at once, and init inherits what it has started.
+	between := exec.Command(self[0], slices.Concat([]string{detachCommand}, self[1:], args)...)
+	between.Stdin, between.Stdout, between.Dir = theirIn, theirOut, "/"
+	if !quiet {
+		between.Stderr = os.Stderr
+	}
+	err = between.Run()
+	_ = theirOut.Close()
+	if err != nil {
+		_ = stdin.Close()
+		return fail(err)
+	}
+	d := &Detached{Stdin: stdin}
+	_, err = io.WriteString(stdin, greeting)
+	if err == nil {
+		_ = stdout.SetReadDeadline(time.Now().Add(startTimeout))
+		d.PID, err = readReady(stdout)
+	}
+	if err != nil {
+		_ = stdin.Close() // which ends it
+		return fail(fmt.Errorf("it did not get ready: %w", err))
+	}
+	return d, nil
+}
+
+const readyLine = "ready %d\n"
+
+// SayReady is for the process that was started: it tells whoever started it that it is ready, and its process id.
+func SayReady(to io.Writer) error {
+	_, err := fmt.Fprintf(to, readyLine, os.Getpid())
+	return err
+}
+
+func readReady(from io.Reader) (pid int, err error) {
+	line, err := bufio.NewReader(from).ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, readyLine, &pid)
+	}
+	return pid, err
+}
+
+// Detach is the program in between: called as PROGRAM _detach ARGS… it starts PROGRAM ARGS… with its own standard files in a session of its
+// own, and returns the exit code. It reports false when it was not called so.
+func Detach(argv []string) (code int, ok bool) {
+	if len(argv) < 2 || argv[1] != detachCommand {
+		return 0, false
+	}
+	program, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "pgbaton:", err)
+		return 1, true
+	}
+	cmd := exec.Command(program, argv[2:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgbaton:", err)
+		return 1, true
+	}
+	return 0, true
+}
