@@ -373,11 +373,10 @@ type preparation struct {
 
 func (g *guard) prepare(ctx context.Context) *preparation {
 	ctx, cancel := context.WithCancel(ctx)
-	h := &holder{rt: g.rt, log: g.log, journal: g.journal, owner: pgb.Guard, nonce: newNonce(), length: g.rt.Config.Pause.Lease}
-	h.busy = func(ctx context.Context) (int, error) {
+	h := newHolder(g.rt, g.log, g.journal, pgb.Guard, g.rt.Config.Pause.Lease, func(ctx context.Context) (int, error) {
 		open, err := g.look(ctx)
 		return len(open), err
-	}
+	})
 	p := &preparation{started: time.Now(), done: make(chan struct{}), cancel: cancel, holder: h}
 	go func() {
 		defer close(p.done)
@@ -389,8 +388,7 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 		g.rt.selectDatabases(ctx, g.log, poolers)
 		var both sync.WaitGroup
 		if !g.rt.DryRun {
-			h.rearm = func() (*lease, error) { return arm(g.rt, false, h.order(book, poolers)) }
-			both.Go(func() { h.lease, p.err = h.rearm() })
+			both.Go(func() { p.err = h.arm(false, book, poolers) })
 		}
 		both.Go(func() { h.attach(ctx, poolers) })
 		both.Wait()
@@ -402,9 +400,7 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 func (p *preparation) close() {
 	p.cancel()
 	letGo := func() {
-		if p.holder.lease != nil {
-			p.holder.lease.leave()
-		}
+		p.holder.leave()
 		closeAll(p.poolers)
 	}
 	select {
@@ -524,11 +520,6 @@ func (g *guard) hold(ctx context.Context) outcome {
 		sleep(ctx, delay-delay/10+rand.N(delay/5))
 		delay = min(2*delay, lastDelay)
 	}
-}
-
-func onlyNotDrained(err error) bool {
-	var not *pgb.NotDrainedError
-	return errors.As(err, &not)
 }
 
 // waitForLong waits, while clients work on, as long as a transaction is open that has run longer than one attempt may take: a
@@ -715,7 +706,7 @@ func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, ter
 	})
 	err := g.holder.pause(ctx)
 	// The wait may have ended before a slow pooler had taken the PAUSE.
-	if err != nil && slices.ContainsFunc(g.holder.held, func(x *held) bool { return x.unsure }) && g.plan().kind == hold {
+	if err != nil && g.holder.anyUnsure() && g.plan().kind == hold {
 		end := time.Now().Add(passOverTimeout)
 		if lockEnd := g.plan().lockEnd; !lockEnd.IsZero() && lockEnd.Before(end) {
 			end = lockEnd

@@ -49,7 +49,7 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	}
 	log := rt.Log.With("hook", "pause", "member", member())
 	rt.selectDatabases(ctx, log, poolers)
-	h := &holder{rt: rt, log: log, journal: rt.openJournal("pause", o.ID), owner: pgb.Hand, nonce: newNonce(), length: o.Lease}
+	h := newHolder(rt, log, rt.openJournal("pause", o.ID), pgb.Hand, o.Lease, nil)
 	if err := rt.checkBudget(ctx); err != nil {
 		return refused(Invalid, "%v", err)
 	}
@@ -66,12 +66,10 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 	if rt.DryRun {
 		return refused(Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
 	}
-	h.rearm = func() (*lease, error) { return arm(rt, true, h.order(book, poolers)) }
-	var err error
-	if h.lease, err = h.rearm(); err != nil {
+	if err := h.arm(true, book, poolers); err != nil {
 		return refused(Failed, "nothing is paused: %v", err)
 	}
-	defer func() { h.lease.leave() }()
+	defer h.leave()
 	if err := h.pause(trying); err != nil {
 		undone := h.undo(ctx, true)
 		if undone != nil {
@@ -82,7 +80,7 @@ func Pause(ctx context.Context, rt *Runtime, o PauseOptions) Report {
 		}
 		return refused(Failed, "everybody is resumed: %v", err)
 	}
-	report := Report{Until: h.lease.order.Until, Result: Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
+	report := Report{Until: h.until(), Result: Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
 	for _, x := range h.held {
 		done := "paused"
 		if x.absent != nil {

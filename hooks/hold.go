@@ -44,6 +44,34 @@ type held struct {
 	drained bool
 }
 
+// newHolder makes one for a pause by this owner that lasts length at most. busy counts open transactions of the local server; nil: not known.
+func newHolder(rt *Runtime, log *slog.Logger, j *journal, owner pgb.Owner, length time.Duration, busy func(context.Context) (int, error)) *holder {
+	return &holder{rt: rt, log: log, journal: j, owner: owner, nonce: rand.IntN(10), length: length, busy: busy}
+}
+
+// arm starts the keeper, which must be there before anything is paused, and blocks until it is ready; another takes its place when it is killed. Its
+// log goes where ours goes unless it is quiet.
+func (h *holder) arm(quiet bool, book addressBook, poolers []*pgb.Pooler) (err error) {
+	h.rearm = func() (*lease, error) { return arm(h.rt, quiet, h.order(book, poolers)) }
+	h.lease, err = h.rearm()
+	return err
+}
+
+// leave lets the keeper watch on its own, if there is one. What is paused stands.
+func (h *holder) leave() {
+	if h.lease != nil {
+		h.lease.leave()
+	}
+}
+
+// until is the end of the lease.
+func (h *holder) until() time.Time { return h.lease.order.Until }
+
+// anyUnsure reports whether a PAUSE may be on its way that was not seen to arrive.
+func (h *holder) anyUnsure() bool {
+	return slices.ContainsFunc(h.held, func(x *held) bool { return x.unsure })
+}
+
 // attach looks at every pooler, all at once, before any is touched: a pooler that is down must not cost the others a
 // stall. It blocks until all have answered or the context ends; who has not by then is absent.
 func (h *holder) attach(ctx context.Context, poolers []*pgb.Pooler) {
@@ -380,4 +408,8 @@ func (h *holder) order(book addressBook, poolers []*pgb.Pooler) leaseOrder {
 	return order
 }
 
-func newNonce() int { return rand.IntN(10) }
+// onlyNotDrained reports whether all that is wrong with a pause is that somebody still works.
+func onlyNotDrained(err error) bool {
+	var not *pgb.NotDrainedError
+	return errors.As(err, &not)
+}

@@ -13,31 +13,30 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// newHolder is a holder with a real keeper, attached to the runtime's poolers, which all answer.
-func newHolder(t *testing.T, rt *Runtime) *holder {
+// attached is a holder with a real keeper, attached to the runtime's poolers, which all answer.
+func attached(t *testing.T, rt *Runtime) *holder {
 	t.Helper()
-	return newHolderWithin(t, rt, 20*time.Second)
+	return attachedWithin(t, rt, 20*time.Second)
 }
 
-// newHolderWithin is newHolder where a pooler is down: it is tried until the limit is over.
-func newHolderWithin(t *testing.T, rt *Runtime, limit time.Duration) *holder {
+// attachedWithin is attached where a pooler is down: it is tried until the limit is over.
+func attachedWithin(t *testing.T, rt *Runtime, limit time.Duration) *holder {
 	t.Helper()
 	poolers, book, errs := rt.fleet(t.Context(), nil)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	var h *holder
-	h = &holder{rearm: func() (*lease, error) { return arm(rt, false, h.order(book, poolers)) }, rt: rt, log: rt.Log, journal: rt.openJournal("before_stop", newID()), owner: pgb.Guard, nonce: 4, length: rt.Config.Pause.Lease}
+	h := newHolder(rt, rt.Log, rt.openJournal("before_stop", newID()), pgb.Guard, rt.Config.Pause.Lease, nil)
+	h.nonce = 4
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	h.attach(ctx, poolers)
-	var err error
-	if h.lease, err = arm(rt, false, h.order(book, poolers)); err != nil {
+	if err := h.arm(false, book, poolers); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = h.lease.nothing()
-		h.lease.leave()
+		h.leave()
 		closeAll(poolers)
 	})
 	return h
@@ -49,19 +48,10 @@ func (h *holder) tryFor(t *testing.T, limit time.Duration) error {
 	return h.pause(ctx)
 }
 
-// openTransaction is a client of the pooler that is in the middle of one.
-func openTransaction(t *testing.T, b *single.PgBouncer) *client {
-	t.Helper()
-	c := connect(t, b.DSN("postgres", "postgres"))
-	c.must("begin")
-	c.must("select txid_current()")
-	return c
-}
-
 func TestHolderPausesAndTakesBack(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		h := newHolder(t, newRuntime(t, nil, b))
+		h := attached(t, newRuntime(t, nil, b))
 		for range 2 {
 			if err := h.tryFor(t, 2*time.Second); err != nil {
 				t.Fatal(err)
@@ -92,7 +82,7 @@ func TestHolderOnePoolerIsDown(t *testing.T) {
 	up, down := startPooler(t, single.SuiteTrixie, pg), startPooler(t, single.SuiteTrixie, pg)
 	down.Kill()
 	rt := newRuntime(t, nil, up, down)
-	h := newHolderWithin(t, rt, 3*time.Second)
+	h := attachedWithin(t, rt, 3*time.Second)
 	if len(h.held) != 2 || h.reachable() != 1 || h.held[1].absent == nil || h.held[0].absent != nil {
 		t.Fatalf("%d reachable", h.reachable())
 	}
@@ -113,7 +103,7 @@ func TestHolderLeavesAForeignPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		admin(t, b, "PAUSE")
-		h := newHolder(t, newRuntime(t, nil, b))
+		h := attached(t, newRuntime(t, nil, b))
 		for attempt := 1; attempt <= 2; attempt++ {
 			if err := h.tryFor(t, 2*time.Second); err != nil {
 				t.Fatal(err)
@@ -142,7 +132,7 @@ func TestHolderLeavesAForeignPause(t *testing.T) {
 func TestHolderKnowsItsOwnPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		h := newHolder(t, newRuntime(t, nil, b))
+		h := attached(t, newRuntime(t, nil, b))
 		open := openTransaction(t, b)
 		for attempt := 1; attempt <= 3; attempt++ {
 			var not *pgb.NotDrainedError
@@ -176,7 +166,7 @@ func TestHolderLeavesAPausedByHand(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		markAndPause(t, b, pgb.Hand, 7)
-		h := newHolder(t, newRuntime(t, nil, b))
+		h := attached(t, newRuntime(t, nil, b))
 		if err := h.tryFor(t, 2*time.Second); err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +194,7 @@ func TestHolderPassesOver(t *testing.T) {
 		t.Run(after, func(t *testing.T) {
 			t.Parallel()
 			onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-				h := newHolder(t, newRuntime(t, nil, b))
+				h := attached(t, newRuntime(t, nil, b))
 				open := openTransaction(t, b)
 				if after != "at first" {
 					if err := h.tryFor(t, 100*time.Millisecond); err == nil {
@@ -233,7 +223,7 @@ func TestHolderPoolerDies(t *testing.T) {
 	t.Parallel()
 	pg := sharedPostgres(t)
 	lives, dies := startPooler(t, single.SuiteTrixie, pg), startPooler(t, single.SuiteTrixie, pg)
-	h := newHolder(t, newRuntime(t, nil, lives, dies))
+	h := attached(t, newRuntime(t, nil, lives, dies))
 	dies.Kill()
 	err := h.tryFor(t, 2*time.Second)
 	if err != nil || h.reachable() != 1 {
@@ -250,7 +240,7 @@ func TestHolderPoolerDies(t *testing.T) {
 func TestHolderKeeperIsKilled(t *testing.T) {
 	t.Parallel()
 	b := startPooler(t, single.SuiteTrixie, sharedPostgres(t))
-	h := newHolder(t, newRuntime(t, nil, b))
+	h := attached(t, newRuntime(t, nil, b))
 	first := h.lease.keeper.PID
 	// Told when all of its threads have ended, and its end of the pipe with them.
 	fd, err := unix.PidfdOpen(first, 0)
@@ -283,7 +273,7 @@ func TestHolderBySignal(t *testing.T) {
 	b := startPooler(t, single.SuiteTrixie, pg)
 	rt := newRuntime(t, nil)
 	rt.Config.Poolers = []config.Pooler{{Pidfile: b.Pidfile}}
-	h := newHolder(t, rt)
+	h := attached(t, rt)
 	busy := 1
 	h.busy = func(context.Context) (int, error) { return busy, nil }
 	var not *pgb.NotDrainedError

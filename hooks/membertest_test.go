@@ -400,3 +400,12 @@ func abandoned(t *testing.T, rt *Runtime, owner pgb.Owner, databases ...string) 
 		}
 	}
 }
+
+// openTransaction is a client of the pooler that is in the middle of one.
+func openTransaction(t *testing.T, b *single.PgBouncer) *client {
+	t.Helper()
+	c := connect(t, b.DSN("postgres", "postgres"))
+	c.must("begin")
+	c.must("select txid_current()")
+	return c
+}

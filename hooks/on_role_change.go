@@ -235,16 +235,16 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 	if !p.HasConsole() {
 		return true, p.Signal((*pgb.Process).Resume)
 	}
-	var state pgb.State
+	var found pgb.State
 	err = persistently(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
 		defer cancel()
 		var err error
-		if state, err = heldState(ctx, p); err != nil {
+		if found, err = heldState(ctx, p); err != nil {
 			return err
 		}
-		if state.Mark != nil && state.Mark.Owner != pgb.Guard {
-			w.log.Warn("left paused: it is not the guard's pause", "pooler", p.Name, "owner", state.Mark.Owner)
+		if found.Mark != nil && found.Mark.Owner != pgb.Guard {
+			w.log.Warn("left paused: it is not the guard's pause", "pooler", p.Name, "owner", found.Mark.Owner)
 			return nil
 		}
 		resumed, err := p.Resume(ctx)
@@ -265,7 +265,7 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 	// Also where nothing was paused: after a failover that nobody planned, a pool may have caught the old primary as a replica and
 	// would keep it for server_lifetime.
 	w.verify(ctx, p)
-	if state.Mark == nil || state.Mark.Owner == pgb.Hand {
+	if found.Mark == nil || found.Mark.Owner == pgb.Hand {
 		return was, nil
 	}
 	err = persistently(ctx, func() error {
