@@ -2,8 +2,6 @@ package api
 
 import (
 	"time"
-
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // Kinds of operations: the paths that start them, behind /v1/.
@@ -56,11 +54,11 @@ type OperationRequest struct {
 
 // Outcome is what the same command on the command line would have reported.
 type Outcome struct {
-	Code     int                  `json:"code" doc:"Exit code of the same command: 0 done, 1 failed, 2 configuration, 3 budget spent, 4 refused"`
-	Decision string               `json:"decision"`
-	Poolers  []hooks.PoolerReport `json:"poolers,omitempty"`
-	Until    time.Time            `json:"until,omitzero" doc:"End of the lease"`
-	Reload   *hooks.ReloadReport  `json:"reload,omitempty" doc:"The report of a reload"`
+	Code     int            `json:"code" doc:"Exit code of the same command: 0 done, 1 failed, 2 configuration, 3 budget spent, 4 refused"`
+	Decision string         `json:"decision"`
+	Poolers  []PoolerReport `json:"poolers,omitempty"`
+	Until    time.Time      `json:"until,omitzero" doc:"End of the lease"`
+	Reload   *ReloadReport  `json:"reload,omitempty" doc:"The report of a reload"`
 }
 
 // Step is one thing that happened, or a change of the state.
@@ -92,6 +90,6 @@ type ReloadBody struct {
 
 // StatusAnswer is what pgbaton status shows, and when that was so: an answer may be a second old, so that many clients are no burden to the poolers.
 type StatusAnswer struct {
-	hooks.Status
+	Status
 	ObservedAt time.Time `json:"observedAt"`
 }

@@ -449,7 +449,7 @@ func texts(t *testing.T, name string) []string {
 // TestLogLines: what the page shows as messages are messages of the program.
 func TestLogLines(t *testing.T) {
 	var said []*regexp.Regexp
-	for _, pattern := range []string{"hooks/*.go", "cmd/pgbaton/*.go"} {
+	for _, pattern := range []string{"hooks/*.go", "pause/*.go", "reload/*.go", "health/*.go", "member/*.go", "state/*.go", "cmd/pgbaton/*.go"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)

@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+
 	"github.com/pgbaton/pgbaton/e2e/lab"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // guardThat finds the last guard that Patroni ran on a member whose decision says something: all of the decision, and how long it took
@@ -153,7 +154,7 @@ func TestByHand(t *testing.T) {
 			}
 		}
 		l := c.load()
-		status := func() (s hooks.Status) {
+		status := func() (s health.Status) {
 			t.Helper()
 			r := c.run(leader, "status", "--output", "json")
 			code(0, r)

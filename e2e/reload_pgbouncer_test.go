@@ -12,10 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
+
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgbaton/pgbaton/e2e/lab"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // poolersYAML is the section of one pooler, or of a name of several.
@@ -25,9 +26,9 @@ func poolersYAML(host string, port int, passwordFile string, more ...string) str
 }
 
 // pooler finds the report of the only pooler, or of the one at an address.
-func (c *cluster) pooler(r reloaded, address string) hooks.PoolerReload {
+func (c *cluster) pooler(r reloaded, address string) api.PoolerReload {
 	c.t.Helper()
-	i := slices.IndexFunc(r.Poolers, func(p hooks.PoolerReload) bool { return strings.Contains(p.Pooler, address) })
+	i := slices.IndexFunc(r.Poolers, func(p api.PoolerReload) bool { return strings.Contains(p.Pooler, address) })
 	if i < 0 {
 		c.t.Fatalf("no result for a pooler at %q: %s", address, r)
 	}
@@ -35,16 +36,16 @@ func (c *cluster) pooler(r reloaded, address string) hooks.PoolerReload {
 }
 
 // isReloaded checks a pooler whose reload went well and was seen.
-func (c *cluster) isReloaded(r reloaded, address, how string) hooks.PoolerReload {
+func (c *cluster) isReloaded(r reloaded, address, how string) api.PoolerReload {
 	c.t.Helper()
 	p := c.pooler(r, address)
-	if p.Done != hooks.ReloadDone || !p.Verified || !strings.HasPrefix(p.How, how) || len(p.NotApplied) > 0 || p.Error != "" {
+	if p.Done != api.ReloadDone || !p.Verified || !strings.HasPrefix(p.How, how) || len(p.NotApplied) > 0 || p.Error != "" {
 		c.t.Errorf("want %s reloaded by %s and verified: %s", address, how, r)
 	}
 	return p
 }
 
-func keys(list []hooks.SettingDifference) []string {
+func keys(list []api.SettingDifference) []string {
 	var out []string
 	for _, d := range list {
 		out = append(out, d.Key)
@@ -94,7 +95,7 @@ func TestReloadPgBouncer(t *testing.T) {
 			write(c, map[string]string{"default_pool_size": "91"})
 			r := c.reload(m, c.yaml(one), "pgbouncer", "--dry-run")
 			c.ends(r, 0, "")
-			if p := c.pooler(r, p1.Address); p.Done != hooks.ReloadWould || p.How != "RELOAD" || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
+			if p := c.pooler(r, p1.Address); p.Done != api.ReloadWould || p.How != "RELOAD" || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
 				c.t.Errorf("%s", r)
 			}
 			c.asBefore()
@@ -133,7 +134,7 @@ func TestReloadPgBouncer(t *testing.T) {
 			r := u.end()
 			c.ends(r, 0, "")
 			c.isReloaded(r, p1.Address, "RELOAD")
-			if v := c.version(r, hooks.ReloadPgBouncer); v.Seen == nil || *v.Seen != 7 || v.Applied == nil || *v.Applied != 7 {
+			if v := c.version(r, api.TargetPgBouncer); v.Seen == nil || *v.Seen != 7 || v.Applied == nil || *v.Applied != 7 {
 				c.t.Errorf("version 7 is applied: %s", r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "92" {
@@ -145,8 +146,8 @@ func TestReloadPgBouncer(t *testing.T) {
 			defer original(c)
 			copyVersion(c, 7)
 			r := c.reload(m, c.yaml(one, byLine), "pgbouncer", "--config-version", "8", "--timeout", "1s")
-			c.ends(r, 1, hooks.ProblemVersionTimeout)
-			if v := c.version(r, hooks.ReloadPgBouncer); v.Seen == nil || *v.Seen != 7 || len(r.Poolers) > 0 {
+			c.ends(r, 1, api.ProblemVersionTimeout)
+			if v := c.version(r, api.TargetPgBouncer); v.Seen == nil || *v.Seen != 7 || len(r.Poolers) > 0 {
 				c.t.Errorf("version 7 was seen last: %s", r)
 			}
 			c.asBefore()
@@ -159,9 +160,9 @@ func TestReloadPgBouncer(t *testing.T) {
 			if answers {
 				c.ends(r, 0, "")
 			} else {
-				c.ends(r, 1, hooks.ProblemNotVerified, "set poolers[].config")
+				c.ends(r, 1, api.ProblemNotVerified, "set poolers[].config")
 			}
-			if p := c.pooler(r, p1.Address); p.Done != hooks.ReloadDone || p.Verified != answers || (p.NotVerified == "") != answers || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
+			if p := c.pooler(r, p1.Address); p.Done != api.ReloadDone || p.Verified != answers || (p.NotVerified == "") != answers || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
 				c.t.Errorf("%s", r)
 			}
 		})
@@ -172,9 +173,9 @@ func TestReloadPgBouncer(t *testing.T) {
 			defer original(c)
 			line := slices.IndexFunc(strings.Split(text, "\n"), func(s string) bool { return strings.HasPrefix(s, "default_pool_size") }) + 1
 			r := c.reload(m, c.yaml(one), "pgbouncer")
-			c.ends(r, 1, hooks.ProblemNotApplied, fmt.Sprintf("/callbacks/%s:%d: default_pool_size", copied, line))
-			want := hooks.SettingDifference{File: "/callbacks/" + copied, Line: line, Key: "default_pool_size", Want: "95", Running: "94"}
-			if p := c.pooler(r, p1.Address); !slices.Equal(p.NotApplied, []hooks.SettingDifference{want}) || p.Verified || p.Done != hooks.ReloadFailed {
+			c.ends(r, 1, api.ProblemNotApplied, fmt.Sprintf("/callbacks/%s:%d: default_pool_size", copied, line))
+			want := api.SettingDifference{File: "/callbacks/" + copied, Line: line, Key: "default_pool_size", Want: "95", Running: "94"}
+			if p := c.pooler(r, p1.Address); !slices.Equal(p.NotApplied, []api.SettingDifference{want}) || p.Verified || p.Done != api.ReloadFailed {
 				c.t.Errorf("want %+v: %s", want, r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "94" {
@@ -190,8 +191,8 @@ func TestReloadPgBouncer(t *testing.T) {
 			c.must(os.WriteFile(p1.ConfigFile(), append(text, "verbose\n"...), 0o644))
 			copyVersion(c, 9) // one line more
 			r := c.reload(m, c.yaml(one), "pgbouncer")
-			c.ends(r, 1, hooks.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line+1))
-			if p := c.pooler(r, p1.Address); p.Done != hooks.ReloadNot || p.Verified || p.Error == "" {
+			c.ends(r, 1, api.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line+1))
+			if p := c.pooler(r, p1.Address); p.Done != api.ReloadNot || p.Verified || p.Error == "" {
 				c.t.Errorf("%s", r)
 			}
 			c.asBefore() // nothing of it has taken effect
@@ -207,7 +208,7 @@ func TestReloadPgBouncer(t *testing.T) {
 				c.must(err)
 				line := slices.IndexFunc(strings.Split(string(text), "\n"), func(s string) bool { return strings.HasPrefix(s, bad.key) }) + 1
 				r := c.reload(m, c.yaml(one), "pgbouncer")
-				c.ends(r, 1, hooks.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line), bad.key)
+				c.ends(r, 1, api.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line), bad.key)
 				if p := c.pooler(r, p1.Address); p.Verified || p.Error == "" {
 					c.t.Errorf("%s", r)
 				}
@@ -216,9 +217,9 @@ func TestReloadPgBouncer(t *testing.T) {
 				c.t.Logf("RELOAD in the console: %s, %v", tag, err)
 				told := c.reload(m, c.yaml(blind), "pgbouncer")
 				switch p := c.pooler(told, p1.Address); {
-				case err != nil && (told.Code != 1 || told.Problem != hooks.ProblemInvalidFile):
+				case err != nil && (told.Code != 1 || told.Problem != api.ProblemInvalidFile):
 					c.t.Errorf("PgBouncer has said %v: %s", err, told)
-				case err == nil && (told.Code != 1 || told.Problem != hooks.ProblemNotVerified || p.Verified || p.NotVerified == ""):
+				case err == nil && (told.Code != 1 || told.Problem != api.ProblemNotVerified || p.Verified || p.NotVerified == ""):
 					c.t.Errorf("want it not verified: %s", told)
 				}
 			})
@@ -244,9 +245,9 @@ func TestReloadPgBouncer(t *testing.T) {
 				original(c)
 			}()
 			r := c.reload(m, c.yaml(poolersYAML("pgbouncer", 6432, "pooler-password", "config: /callbacks/"+copied)), "pgbouncer")
-			c.ends(r, 1, hooks.ProblemUnreachable)
+			c.ends(r, 1, api.ProblemUnreachable)
 			c.isReloaded(r, p1.Address, "RELOAD")
-			if p := c.pooler(r, p2.Address); p.Done != hooks.ReloadNot || p.Error == "" || len(r.Poolers) != 2 {
+			if p := c.pooler(r, p2.Address); p.Done != api.ReloadNot || p.Error == "" || len(r.Poolers) != 2 {
 				c.t.Errorf("%s is down: %s", p2, r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "97" {
@@ -368,7 +369,7 @@ default_pool_size = %s
 		write(c, "77")
 		defer write(c, "23")
 		r := c.reload(m, c.yaml(poolersYAML("p1", 6432, "wrong-password")), "pgbouncer")
-		c.ends(r, 1, hooks.ProblemUnreachable, "listens on port 7432, not 6432: it was not signalled")
+		c.ends(r, 1, api.ProblemUnreachable, "listens on port 7432, not 6432: it was not signalled")
 		if size := poolSize(c); size != "23" {
 			c.t.Errorf("default_pool_size is %s: another pooler was reloaded", size)
 		}
@@ -379,7 +380,7 @@ default_pool_size = %s
 		c.must(c.write("own.ini", strings.Replace(text.Stdout, "/tmp/own/log", "/proc/own.log", 1)))
 		defer write(c, "23")
 		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pooler-password", "config: /callbacks/own.ini")), "pgbouncer")
-		c.ends(r, 1, hooks.ProblemInvalidFile, "logfile", "PgBouncer would end")
+		c.ends(r, 1, api.ProblemInvalidFile, "logfile", "PgBouncer would end")
 		if size := poolSize(c); size != "23" {
 			c.t.Errorf("default_pool_size is %s", size)
 		}
@@ -390,7 +391,7 @@ default_pool_size = %s
 	c.in("console refused, bad value", func(c *cluster) {
 		write(c, "plenty")
 		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: "+pidfile)), "pgbouncer")
-		c.ends(r, 1, hooks.ProblemInvalidFile, "/callbacks/own.ini:12: default_pool_size")
+		c.ends(r, 1, api.ProblemInvalidFile, "/callbacks/own.ini:12: default_pool_size")
 		// A SIGHUP would have put it and all that follows to the defaults.
 		if size := poolSize(c); size != "24" {
 			c.t.Errorf("default_pool_size is %s", size)
@@ -411,8 +412,8 @@ default_pool_size = %s
 			}
 			c.must(c.write("stale.pid", fmt.Sprintln(c.inside(victim))))
 			r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: /callbacks/stale.pid", "config: /callbacks/own.ini")), "pgbouncer")
-			c.ends(r, 1, hooks.ProblemUnreachable, other.says)
-			if p := c.pooler(r, ""); p.Done == hooks.ReloadDone || p.Done == hooks.ReloadSignaled || p.Verified {
+			c.ends(r, 1, api.ProblemUnreachable, other.says)
+			if p := c.pooler(r, ""); p.Done == api.ReloadDone || p.Done == api.ReloadSignaled || p.Verified {
 				c.t.Errorf("%s", r)
 			}
 			// It has no handler: one SIGHUP and it would be gone.
@@ -487,7 +488,7 @@ func TestReloadDuringHandover(t *testing.T) {
 			}
 			mark := c.setting(p, "server_login_retry")
 			r := c.reload(other, config, "pgbouncer", "--timeout", "1s")
-			c.ends(r, 1, hooks.ProblemHandover)
+			c.ends(r, 1, api.ProblemHandover)
 			paused, err := p.Paused(c.ctx)
 			c.must(err)
 			if now := c.setting(p, "server_login_retry"); !paused || mark == before || now != mark || c.setting(p, "default_pool_size") != "100" {

@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
+
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/e2e/lab"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 const bySetting = "versions: {postgres: {setting: pgbaton.config_version}}"
@@ -22,7 +23,7 @@ func (c *cluster) applied(r reloaded, how string) {
 	c.t.Helper()
 	c.ends(r, 0, "")
 	p := r.Postgres
-	if p == nil || p.Done != hooks.ReloadDone || !p.Verified || !p.Loaded.After(p.LoadedBefore) || len(p.FileErrors) > 0 || !strings.HasPrefix(p.How, how) {
+	if p == nil || p.Done != api.ReloadDone || !p.Verified || !p.Loaded.After(p.LoadedBefore) || len(p.FileErrors) > 0 || !strings.HasPrefix(p.How, how) {
 		c.t.Errorf("want it reloaded by %s and verified: %s", how, r)
 	}
 }
@@ -30,7 +31,7 @@ func (c *cluster) applied(r reloaded, how string) {
 // isVersion checks where a version was seen; nil does not check that place.
 func (c *cluster) isVersion(r reloaded, want configversion.Version, places ...string) {
 	c.t.Helper()
-	v := c.version(r, hooks.ReloadPostgres)
+	v := c.version(r, api.TargetPostgres)
 	for _, place := range places {
 		got := map[string]*configversion.Version{"seen": v.Seen, "on disk": v.OnDisk, "applied": v.Applied}[place]
 		if got == nil || *got != want {
@@ -102,7 +103,7 @@ func TestReloadPostgres(t *testing.T) {
 			untouched(c, m, func() {
 				r := c.reload(m, c.yaml(bySetting), "postgres", "--dry-run", "--config-version", "42")
 				c.ends(r, 0, "", "would wait for configuration version 42")
-				if r.Postgres == nil || r.Postgres.Done != hooks.ReloadWould || r.Postgres.How != "POST /reload" || r.Postgres.Verified {
+				if r.Postgres == nil || r.Postgres.Done != api.ReloadWould || r.Postgres.How != "POST /reload" || r.Postgres.Verified {
 					c.t.Errorf("%s", r)
 				}
 			})
@@ -112,7 +113,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.must(c.write("postgres.version", "v42\n"))
 			untouched(c, m, func() {
 				r := c.reload(m, config, "postgres", "--config-version", "42", "--timeout", "1m")
-				c.ends(r, 1, hooks.ProblemVersionInvalid, "3 bytes that are no number", "/callbacks/postgres.version")
+				c.ends(r, 1, api.ProblemVersionInvalid, "3 bytes that are no number", "/callbacks/postgres.version")
 				if r.Postgres != nil || r.Exec.Took > 10*time.Second {
 					c.t.Errorf("not at once: %s", r)
 				}
@@ -122,9 +123,9 @@ func TestReloadPostgres(t *testing.T) {
 			config := c.yaml(bySetting)
 			untouched(c, m, func() {
 				r := c.reload(m, config, "postgres", "--config-version", "42", "--timeout", "3s")
-				c.ends(r, 1, hooks.ProblemVersionTimeout, "41")
+				c.ends(r, 1, api.ProblemVersionTimeout, "41")
 				c.isVersion(r, 41, "seen")
-				if asked := c.version(r, hooks.ReloadPostgres).Asked; asked == nil || *asked != 42 {
+				if asked := c.version(r, api.TargetPostgres).Asked; asked == nil || *asked != 42 {
 					c.t.Errorf("asked for 42: %s", r)
 				}
 				if r.Postgres != nil || r.Exec.Took < 3*time.Second || r.Exec.Took > 6*time.Second {
@@ -136,8 +137,8 @@ func TestReloadPostgres(t *testing.T) {
 			config := c.yaml(withPassword("wrong-password"))
 			untouched(c, guarded, func() {
 				r := c.reload(guarded, config, "postgres")
-				c.ends(r, 1, hooks.ProblemUnreachable, "401")
-				if p := r.Postgres; p == nil || p.Done != hooks.ReloadNot || p.How != "" {
+				c.ends(r, 1, api.ProblemUnreachable, "401")
+				if p := r.Postgres; p == nil || p.Done != api.ReloadNot || p.How != "" {
 					c.t.Errorf("something was tried after the refusal: %s", r)
 				}
 			})
@@ -180,7 +181,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.patchParameters(map[string]any{"pgbaton.config_version": "latest"})
 			defer c.patchParameters(map[string]any{"pgbaton.config_version": "43"})
 			r := c.reload(m, c.yaml(bySetting), "postgres", "--config-version", "43", "--timeout", "1m")
-			c.ends(r, 1, hooks.ProblemVersionInvalid, "6 bytes that are no number")
+			c.ends(r, 1, api.ProblemVersionInvalid, "6 bytes that are no number")
 			if r.Postgres != nil || r.Exec.Took > 10*time.Second {
 				c.t.Errorf("not at once: %s", r)
 			}
@@ -224,9 +225,9 @@ func TestReloadPostgres(t *testing.T) {
 			defer func() { c.must(m.WriteConfig(nil, "")) }()
 			untouched(c, m, func() {
 				r := c.reload(m, c.yaml("versions: {postgres: {line: /etc/lab/patroni.yml}}"), "postgres", "--config-version", "51", "--timeout", "30s")
-				c.ends(r, 1, hooks.ProblemInvalidFile, "/etc/lab/patroni.yml:", "nothing was reloaded")
+				c.ends(r, 1, api.ProblemInvalidFile, "/etc/lab/patroni.yml:", "nothing was reloaded")
 				c.isVersion(r, 51, "seen")
-				if p := r.Postgres; p.Done != hooks.ReloadNot || len(p.FileErrors) != 1 || p.FileErrors[0].Line == 0 || c.version(r, hooks.ReloadPostgres).Applied != nil {
+				if p := r.Postgres; p.Done != api.ReloadNot || len(p.FileErrors) != 1 || p.FileErrors[0].Line == 0 || c.version(r, api.TargetPostgres).Applied != nil {
 					c.t.Errorf("%s", r)
 				}
 			})
@@ -236,8 +237,8 @@ func TestReloadPostgres(t *testing.T) {
 		bad := func(c *cluster, config, file string, line int, says ...string) {
 			c.t.Helper()
 			r := c.reload(m, config, "postgres")
-			c.ends(r, 1, hooks.ProblemInvalidFile, append(says, fmt.Sprintf("%s:%d", file, line))...)
-			if p := r.Postgres; p.Verified || !slices.ContainsFunc(p.FileErrors, func(e hooks.FileError) bool {
+			c.ends(r, 1, api.ProblemInvalidFile, append(says, fmt.Sprintf("%s:%d", file, line))...)
+			if p := r.Postgres; p.Verified || !slices.ContainsFunc(p.FileErrors, func(e api.FileError) bool {
 				return strings.HasSuffix(e.File, "/"+file) && e.Line == line && e.Problem != ""
 			}) {
 				c.t.Errorf("want an error in %s:%d: %s", file, line, r)
@@ -270,7 +271,7 @@ func TestReloadPostgres(t *testing.T) {
 			// Patroni leaves it out, with a warning in its log, and PostgreSQL sees nothing wrong. The version arrives all the same.
 			c.patchParameters(map[string]any{"pgbaton.config_version": "55", "statement_timeout": "soon"})
 			r := c.reload(m, c.yaml(bySetting), "postgres", "--config-version", "55")
-			c.ends(r, 1, hooks.ProblemInvalidFile, "statement_timeout")
+			c.ends(r, 1, api.ProblemInvalidFile, "statement_timeout")
 			c.isVersion(r, 55, "seen", "applied")
 			c.patchParameters(map[string]any{"pgbaton.config_version": "56", "statement_timeout": nil})
 			c.applied(c.reload(m, c.yaml(bySetting), "postgres", "--config-version", "56"), "POST /reload")
@@ -283,7 +284,7 @@ func TestReloadPostgres(t *testing.T) {
 			defer func() { c.must(m.WriteConfig(nil, "")); good(c) }()
 			config := c.yaml()
 			r := c.reload(m, config, "postgres")
-			c.ends(r, 1, hooks.ProblemInvalidFile)
+			c.ends(r, 1, api.ProblemInvalidFile)
 			hba, err := os.ReadFile(filepath.Join(m.DataDir(), "pg_hba.conf"))
 			c.must(err)
 			line := slices.IndexFunc(strings.Split(string(hba), "\n"), func(s string) bool { return strings.Contains(s, "10.0.0.0/33") }) + 1

@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
+
 	"github.com/pgbaton/pgbaton/e2e/lab"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // in runs one case of several that share a cluster. Each leaves it as it has found it.
@@ -47,7 +48,7 @@ type reloaded struct {
 	Exec     lab.ExecResult `json:"-"`
 	Code     int            `json:"code"`
 	Decision string         `json:"decision"`
-	hooks.ReloadReport
+	api.ReloadReport
 }
 
 func (r reloaded) String() string {
@@ -204,7 +205,7 @@ func (c *cluster) value(m *lab.Member, query string) string {
 }
 
 // version finds a target's version in a report.
-func (c *cluster) version(r reloaded, target string) hooks.VersionReport {
+func (c *cluster) version(r reloaded, target string) api.VersionReport {
 	c.t.Helper()
 	for _, v := range r.Versions {
 		if v.Target == target {
@@ -212,7 +213,7 @@ func (c *cluster) version(r reloaded, target string) hooks.VersionReport {
 		}
 	}
 	c.t.Fatalf("no version of %s: %s", target, r)
-	return hooks.VersionReport{}
+	return api.VersionReport{}
 }
 
 // extend writes lines at the end of a file, in place. It returns the number of their first line and how to take them away.

@@ -13,9 +13,12 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/pause"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 const (
@@ -35,10 +38,10 @@ const (
 
 // guard is one run of before_stop.
 type guard struct {
-	rt      *Runtime
+	rt      *member.Member
 	log     *slog.Logger
-	journal *journal
-	holder  *holder
+	journal *state.Journal
+	holder  *pause.Fleet
 
 	localMu sync.Mutex
 	local   *postgres.Conn // nil when it does not answer
@@ -53,11 +56,11 @@ type guard struct {
 
 // BeforeStop is the guard. It blocks for as long as the decision allows, at most the budget and one attempt; it returns in
 // milliseconds where there is nothing to hold. A context that ends takes back what was done.
-func BeforeStop(ctx context.Context, rt *Runtime) Result {
+func BeforeStop(ctx context.Context, rt *member.Member) member.Result {
 	g := &guard{
 		rt:      rt,
-		log:     rt.Log.With("hook", "before_stop", "member", member()),
-		journal: rt.openJournal("before_stop", newID()),
+		log:     rt.Log.With("hook", "before_stop", "member", member.Name()),
+		journal: rt.Journal("before_stop", state.NewID()),
 		news:    make(chan struct{}, 1),
 	}
 	p := rt.Config.Pause
@@ -76,7 +79,7 @@ func BeforeStop(ctx context.Context, rt *Runtime) Result {
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer cancel()
-	client, broken := rt.patroniClient()
+	client, broken := rt.Patroni()
 	if broken != nil {
 		g.log.Error("Patroni cannot be asked; change the configuration", "error", broken)
 		g.view.silentSince, g.view.silentCause = g.view.started, "cannot be asked"
@@ -89,12 +92,12 @@ func BeforeStop(ctx context.Context, rt *Runtime) Result {
 		g.log.Error("the budget was cut to what the lock allows; change the configuration", "error", err)
 		broken = err
 	}
-	if broken != nil && result.Code == Done {
-		result.Code = Invalid
+	if broken != nil && result.Code == member.Done {
+		result.Code = member.Invalid
 	}
 	g.log.Log(context.WithoutCancel(ctx), levelFor(result.Code), "before_stop ends", "decision", result.Decision, "took", time.Since(g.view.started), "code", result.Code)
 	if g.holder != nil {
-		g.journal.add(Entry{Event: EventReleased, Took: time.Since(g.view.started), Code: result.Code, Text: result.Decision})
+		g.journal.Add(state.Entry{Event: state.EventReleased, Took: time.Since(g.view.started), Code: result.Code, Text: result.Decision})
 	}
 	return result
 }
@@ -110,22 +113,22 @@ func (g *guard) budgetTooLong() error {
 }
 
 func levelFor(code int) slog.Level {
-	if code == Done {
+	if code == member.Done {
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn
 }
 
-func (g *guard) run(ctx context.Context) Result {
+func (g *guard) run(ctx context.Context) member.Result {
 	g.askLocal(ctx)
 	if g.local != nil {
 		defer g.local.Close()
 	}
 	if g.view.local == roleReplica {
-		return Result{Decision: g.plan().reason}
+		return member.Result{Decision: g.plan().reason}
 	}
 	if len(g.rt.Config.Poolers) == 0 {
-		return Result{Code: Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to hold"}
+		return member.Result{Code: member.Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to hold"}
 	}
 	prepared := g.prepare(ctx)
 	defer prepared.close()
@@ -137,35 +140,35 @@ func (g *guard) run(ctx context.Context) Result {
 	})
 	plan := g.plan()
 	if plan.kind == leave {
-		return Result{Code: plan.code, Decision: plan.reason}
+		return member.Result{Code: plan.code, Decision: plan.reason}
 	}
 	if g.rt.DryRun {
-		return Result{Decision: fmt.Sprintf("would pause until %s (%s)", plan.until.Format(time.TimeOnly), plan.reason)}
+		return member.Result{Decision: fmt.Sprintf("would pause until %s (%s)", plan.until.Format(time.TimeOnly), plan.reason)}
 	}
-	lock, err := g.rt.dir().tryLock(guardLock)
-	if errors.Is(err, errBusy) {
+	lock, err := g.rt.StateDir().TryLock(guardLock)
+	if errors.Is(err, state.ErrBusy) {
 		return g.join(ctx, prepared)
 	}
-	defer lock.release()
+	defer lock.Release()
 	stopWorker(g.rt)
 	return g.handover(ctx, prepared)
 }
 
 // join waits beside a guard that is at it already, within what this one is allowed.
-func (g *guard) join(ctx context.Context, prepared *preparation) Result {
-	pid, _ := g.rt.dir().lockOwner(guardLock)
+func (g *guard) join(ctx context.Context, prepared *preparation) member.Result {
+	pid, _ := g.rt.StateDir().LockOwner(guardLock)
 	for {
 		plan := g.plan()
 		if plan.kind != hold || ctx.Err() != nil || !time.Now().Before(plan.until) {
-			return Result{Code: plan.code, Decision: fmt.Sprintf("another guard (process %d) is at it, and this one may not wait: %s", pid, plan.reason)}
+			return member.Result{Code: plan.code, Decision: fmt.Sprintf("another guard (process %d) is at it, and this one may not wait: %s", pid, plan.reason)}
 		}
-		if lock, err := g.rt.dir().tryLock(guardLock); err == nil {
-			defer lock.release()
+		if lock, err := g.rt.StateDir().TryLock(guardLock); err == nil {
+			defer lock.Release()
 			// It may have been killed, or have given up. Where it has not, this finds everything paused and drained.
 			g.log.Info("the guard that was at it has ended, taking over", "pid", pid)
 			return g.handover(ctx, prepared)
 		}
-		sleep(ctx, planInterval)
+		member.Sleep(ctx, planInterval)
 	}
 }
 
@@ -173,7 +176,7 @@ func (g *guard) askLocal(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
 	found := roleUnknown
-	server, err := g.rt.localServer()
+	server, err := g.rt.Server()
 	if err == nil {
 		g.local, err = server.Connect(ctx)
 	}
@@ -212,7 +215,7 @@ func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 
 func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
 	asked := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
 	health, err := client.Leader(ctx)
 	if errors.Is(ctx.Err(), context.Canceled) {
@@ -243,7 +246,7 @@ func (g *guard) askSettings(ctx context.Context, client *patroni.Client) {
 	if known {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
 	dynamic, err := client.Dynamic(ctx)
 	if err != nil {
@@ -306,7 +309,7 @@ func (g *guard) lastResort(ctx context.Context) (stop func()) {
 			case overdue.IsZero():
 				overdue = v.now
 			case v.now.Sub(overdue) > lastResortAfter, !p.lockEnd.IsZero() && v.now.After(p.lockEnd.Add(lockMargin-time.Second)):
-				os.Exit(BudgetSpent)
+				os.Exit(member.BudgetSpent)
 			}
 		}
 	}()
@@ -366,31 +369,31 @@ type preparation struct {
 	done    chan struct{} // closed when the rest may be read
 	cancel  context.CancelFunc
 
-	holder  *holder
+	holder  *pause.Fleet
 	poolers []*pgb.Pooler
 	err     error // no keeper
 }
 
 func (g *guard) prepare(ctx context.Context) *preparation {
 	ctx, cancel := context.WithCancel(ctx)
-	h := newHolder(g.rt, g.log, g.journal, pgb.Guard, g.rt.Config.Pause.Lease, func(ctx context.Context) (int, error) {
+	h := pause.NewFleet(g.rt, g.log, g.journal, pgb.Guard, g.rt.Config.Pause.Lease, func(ctx context.Context) (int, error) {
 		open, err := g.look(ctx)
 		return len(open), err
 	})
 	p := &preparation{started: time.Now(), done: make(chan struct{}), cancel: cancel, holder: h}
 	go func() {
 		defer close(p.done)
-		poolers, book, errs := g.rt.fleet(ctx, nil)
+		poolers, book, errs := g.rt.Poolers(ctx, nil)
 		for _, err := range errs {
 			g.log.Error("pooler left out: its clients are not held", "error", err)
 		}
 		p.poolers = poolers
-		g.rt.selectDatabases(ctx, g.log, poolers)
+		g.rt.SelectDatabases(ctx, g.log, poolers)
 		var both sync.WaitGroup
 		if !g.rt.DryRun {
-			both.Go(func() { p.err = h.arm(false, book, poolers) })
+			both.Go(func() { p.err = h.Arm(false, book, poolers) })
 		}
-		both.Go(func() { h.attach(ctx, poolers) })
+		both.Go(func() { h.Attach(ctx, poolers) })
 		both.Wait()
 	}()
 	return p
@@ -400,8 +403,8 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 func (p *preparation) close() {
 	p.cancel()
 	letGo := func() {
-		p.holder.leave()
-		closeAll(p.poolers)
+		p.holder.Leave()
+		member.CloseAll(p.poolers)
 	}
 	select {
 	case <-p.done:
@@ -438,35 +441,35 @@ func (g *guard) wait(p *preparation) {
 }
 
 // handover is the guard's work, one step after the other. Every step's undo is armed before it.
-func (g *guard) handover(ctx context.Context, p *preparation) Result {
+func (g *guard) handover(ctx context.Context, p *preparation) member.Result {
 	g.wait(p)
 	h := p.holder
 	if p.err != nil {
-		return Result{Code: Failed, Decision: "nothing is paused: " + p.err.Error()}
+		return member.Result{Code: member.Failed, Decision: "nothing is paused: " + p.err.Error()}
 	}
 	g.holder = h
-	g.journal.add(Entry{Event: EventStarted, Text: g.plan().reason})
+	g.journal.Add(state.Entry{Event: state.EventStarted, Text: g.plan().reason})
 	if plan := g.plan(); plan.kind == leave {
-		return Result{Code: plan.code, Decision: plan.reason}
+		return member.Result{Code: plan.code, Decision: plan.reason}
 	}
-	h.reportAbsent()
-	if h.reachable() == 0 {
-		return Result{Code: Failed, Decision: "no pooler can be reached: nothing is paused, the stop goes on as it would without pgbaton"}
+	h.ReportAbsent()
+	if h.Reachable() == 0 {
+		return member.Result{Code: member.Failed, Decision: "no pooler can be reached: nothing is paused, the stop goes on as it would without pgbaton"}
 	}
 
 	outcome := g.hold(ctx)
 	switch plan := g.plan(); {
 	case ctx.Err() != nil:
-		_ = h.undo(ctx, true)
-		return Result{Code: Failed, Decision: "interrupted: the pause was taken back"}
+		_ = h.Undo(ctx, true)
+		return member.Result{Code: member.Failed, Decision: "interrupted: the pause was taken back"}
 	case plan.kind == leave:
-		_ = h.undo(ctx, true)
-		return Result{Code: plan.code, Decision: plan.reason}
+		_ = h.Undo(ctx, true)
+		return member.Result{Code: plan.code, Decision: plan.reason}
 	case plan.kind == passOver:
 		short, cancel := context.WithTimeout(ctx, passOverTimeout)
 		defer cancel()
-		h.passOver(short)
-		return Result{Code: BudgetSpent, Decision: plan.reason}
+		h.SendPause(short)
+		return member.Result{Code: member.BudgetSpent, Decision: plan.reason}
 	}
 	if outcome.stop {
 		outcome.Decision += g.stopServer(ctx)
@@ -476,7 +479,7 @@ func (g *guard) handover(ctx context.Context, p *preparation) Result {
 
 // outcome is how the patient pause ended.
 type outcome struct {
-	Result
+	member.Result
 	stop bool // the server may be stopped now
 }
 
@@ -497,28 +500,28 @@ func (g *guard) hold(ctx context.Context) outcome {
 			continue // the plan may have changed meanwhile
 		}
 		trying, cancel := g.whilePlanned(ctx, attempt)
-		err := g.holder.pause(trying)
+		err := g.holder.Pause(trying)
 		cancel()
 		if err == nil {
-			return outcome{Result: Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", g.holder.reachable())}, stop: true}
+			return outcome{Result: member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", g.holder.Reachable())}, stop: true}
 		}
 		if plan = g.plan(); plan.kind != hold || ctx.Err() != nil {
 			return outcome{}
 		}
-		if !plan.patient && time.Now().Before(plan.until) && onlyNotDrained(err) {
+		if !plan.patient && time.Now().Before(plan.until) && pause.OnlyNotDrained(err) {
 			continue // the plan changed while we paused: the pause stands, wait on
 		}
 		if !time.Now().Before(plan.until) {
 			return g.policy(ctx)
 		}
 		g.log.Info("not drained in time: everybody is resumed, the next attempt follows", "attempt", round, "error", err)
-		if err := g.holder.undo(ctx, false); err != nil {
+		if err := g.holder.Undo(ctx, false); err != nil {
 			// The poolers that were resumed must not go without, because of one that hangs.
 			g.log.Error("a pause could not be taken back: no further attempt", "error", err)
 			return g.policy(ctx)
 		}
-		sleep(ctx, delay-delay/10+rand.N(delay/5))
-		delay = min(2*delay, lastDelay)
+		member.Sleep(ctx, delay-delay/10+rand.N(delay/5))
+		delay = min(2*delay, member.LastDelay)
 	}
 }
 
@@ -534,7 +537,7 @@ func (g *guard) waitForLong(ctx context.Context, limit time.Duration) (waited bo
 			g.log.Info("waiting for a long transaction before pausing, clients work on", "transactions", describe(long))
 		}
 		waited = true
-		sleep(ctx, lookInterval)
+		member.Sleep(ctx, lookInterval)
 		plan := g.plan()
 		if plan.kind != hold || !plan.patient || !time.Now().Before(plan.until) || ctx.Err() != nil {
 			return true
@@ -560,7 +563,7 @@ func (g *guard) longTransactions(ctx context.Context, limit time.Duration) []pos
 
 // notThrough tells transactions that did not come through a pooler, as far as the poolers can say.
 func (g *guard) notThrough(ctx context.Context) func(postgres.Transaction) bool {
-	pids, known := g.holder.backends(ctx)
+	pids, known := g.holder.Backends(ctx)
 	return func(t postgres.Transaction) bool { return known && !pids[t.PID] }
 }
 
@@ -615,14 +618,14 @@ func describe(open []postgres.Transaction) string {
 // policy is applied when the budget is spent and something still runs.
 func (g *guard) policy(ctx context.Context) outcome {
 	spent := func(format string, args ...any) outcome {
-		return outcome{stop: true, Result: Result{Code: BudgetSpent, Decision: "budget spent: " + fmt.Sprintf(format, args...)}}
+		return outcome{stop: true, Result: member.Result{Code: member.BudgetSpent, Decision: "budget spent: " + fmt.Sprintf(format, args...)}}
 	}
 	switch policy := g.rt.Config.Pause.OnTimeout; policy {
 	case config.OnTimeoutSkip:
-		if err := g.holder.undo(ctx, true); err != nil {
+		if err := g.holder.Undo(ctx, true); err != nil {
 			g.log.Error("cannot take back a pause", "error", err)
 		}
-		return outcome{Result: Result{Code: BudgetSpent, Decision: "budget spent: policy skip, nothing is paused"}}
+		return outcome{Result: member.Result{Code: member.BudgetSpent, Decision: "budget spent: policy skip, nothing is paused"}}
 	case config.OnTimeoutTerminate:
 		if err := g.holdAllBut(ctx, nil, true); err != nil {
 			return spent("policy terminate, still not drained (%v)", err)
@@ -653,7 +656,7 @@ func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, ter
 	if limit <= passOverTimeout {
 		short, cancel := context.WithTimeout(ctx, passOverTimeout)
 		defer cancel()
-		g.holder.passOver(short)
+		g.holder.SendPause(short)
 		return errors.New("the lock is about to end: PAUSE is sent and not waited for")
 	}
 	whole := ctx
@@ -704,16 +707,16 @@ func (g *guard) holdAllBut(ctx context.Context, long []postgres.Transaction, ter
 		}
 		cancel()
 	})
-	err := g.holder.pause(ctx)
+	err := g.holder.Pause(ctx)
 	// The wait may have ended before a slow pooler had taken the PAUSE.
-	if err != nil && g.holder.anyUnsure() && g.plan().kind == hold {
+	if err != nil && g.holder.AnyUnsure() && g.plan().kind == hold {
 		end := time.Now().Add(passOverTimeout)
 		if lockEnd := g.plan().lockEnd; !lockEnd.IsZero() && lockEnd.Before(end) {
 			end = lockEnd
 		}
 		short, cancel := context.WithDeadline(whole, end)
 		defer cancel()
-		g.holder.passOver(short)
+		g.holder.SendPause(short)
 	}
 	return err
 }
@@ -759,6 +762,6 @@ func (g *guard) stopServer(ctx context.Context) string {
 		return "; told the server to stop, the rest is left to Patroni"
 	}
 	g.log.Info("server stopped", "took", time.Since(started))
-	g.journal.add(Entry{Event: EventServerDown, Took: time.Since(started)})
+	g.journal.Add(state.Entry{Event: state.EventServerDown, Took: time.Since(started)})
 	return "; the server is stopped"
 }

@@ -9,24 +9,28 @@ import (
 
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/member/membertest"
+	"github.com/pgbaton/pgbaton/pause"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // guarded is a primary of its own, a pooler in front, and a runtime.
-func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single.Postgres, *single.PgBouncer, *Runtime, *fakePatroni) {
+func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single.Postgres, *single.PgBouncer, *member.Member, *membertest.Patroni) {
 	t.Helper()
-	pg := ownPostgres(t)
-	b := startPooler(t, single.SuiteTrixie, pg)
-	rt := newRuntime(t, pg, b)
+	pg := membertest.OwnPostgres(t)
+	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
+	rt := membertest.New(t, pg, b)
 	rt.Config.Pause.StopServer = false
 	for _, c := range change {
 		c(&rt.Config.Pause)
 	}
-	t.Cleanup(func() { letGo(rt, b) })
-	return pg, b, rt, newFakePatroni(t, rt, state)
+	t.Cleanup(func() { membertest.LetGo(rt, b) })
+	return pg, b, rt, membertest.NewPatroni(t, rt, state)
 }
 
-func run(t *testing.T, rt *Runtime, code int, decision string) time.Duration {
+func run(t *testing.T, rt *member.Member, code int, decision string) time.Duration {
 	t.Helper()
 	began := time.Now()
 	result := BeforeStop(t.Context(), rt)
@@ -38,7 +42,7 @@ func run(t *testing.T, rt *Runtime, code int, decision string) time.Duration {
 
 func paused(t *testing.T, b *single.PgBouncer) {
 	t.Helper()
-	if s := stateOf(t, b); !s.Paused || s.Mark == nil || s.Mark.Owner != pgb.Guard {
+	if s := membertest.StateOf(t, b); !s.Paused || s.Mark == nil || s.Mark.Owner != pgb.Guard {
 		t.Errorf("not held: %+v", s)
 	}
 }
@@ -46,22 +50,22 @@ func paused(t *testing.T, b *single.PgBouncer) {
 func TestBeforeStopDrains(t *testing.T) {
 	t.Parallel()
 	pg, b, rt, _ := guarded(t, "stopping")
-	if !usable(t, b, 5*time.Second) {
+	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Fatal("no use")
 	}
-	if took := run(t, rt, Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 2*time.Second {
+	if took := run(t, rt, member.Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 2*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
-	if stopped(pg) {
+	if membertest.Stopped(pg) {
 		t.Error("stop_server is off, and the server is stopped")
 	}
-	entries, err := ReadJournal(rt.Config.StateDir, 100)
+	entries, err := state.ReadJournal(rt.Config.StateDir, 100)
 	var events []string
 	for _, e := range entries {
 		events = append(events, e.Event)
 	}
-	if want := []string{EventStarted, EventPauseSent, EventDrained, EventReleased}; err != nil || !reflect.DeepEqual(events, want) {
+	if want := []string{state.EventStarted, state.EventPauseSent, state.EventDrained, state.EventReleased}; err != nil || !reflect.DeepEqual(events, want) {
 		t.Errorf("journal %v, %v", events, err)
 	}
 }
@@ -69,34 +73,34 @@ func TestBeforeStopDrains(t *testing.T) {
 func TestBeforeStopStopsTheServer(t *testing.T) {
 	t.Parallel()
 	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
-	run(t, rt, Done, "paused and drained; the server is stopped")
-	within(t, time.Second, "the server is gone", func() bool { return stopped(pg) })
+	run(t, rt, member.Done, "paused and drained; the server is stopped")
+	membertest.Within(t, time.Second, "the server is gone", func() bool { return membertest.Stopped(pg) })
 	paused(t, b)
 }
 
 func TestBeforeStopRefusedByHand(t *testing.T) {
 	t.Parallel()
 	pg, b, rt, _ := guarded(t, "running", func(p *config.Pause) { p.StopServer = true })
-	before := stateOf(t, b)
-	run(t, rt, Refused, "Patroni is not stopping the server (state running)")
-	if after := stateOf(t, b); !reflect.DeepEqual(before, after) || stopped(pg) {
-		t.Errorf("touched: %+v, %+v, stopped %v", before, after, stopped(pg))
+	before := membertest.StateOf(t, b)
+	run(t, rt, member.Refused, "Patroni is not stopping the server (state running)")
+	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) || membertest.Stopped(pg) {
+		t.Errorf("touched: %+v, %+v, stopped %v", before, after, membertest.Stopped(pg))
 	}
 }
 
 func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about milliseconds
 	pg, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
-	f.set(func(f *fakePatroni) { f.lost = true })
-	before := stateOf(t, b)
+	f.Set(func(f *membertest.Patroni) { f.Lost = true })
+	before := membertest.StateOf(t, b)
 	// 50 ms are promised; a race detector and a busy machine take their part, of the least of some the least. Nothing is touched, so it can be run again.
 	least := time.Hour
 	for range 5 {
-		least = min(least, run(t, rt, Done, "lock is lost"))
+		least = min(least, run(t, rt, member.Done, "lock is lost"))
 	}
 	if least > 100*time.Millisecond {
 		t.Errorf("took %s at least", least)
 	}
-	if after := stateOf(t, b); !reflect.DeepEqual(before, after) || stopped(pg) {
+	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) || membertest.Stopped(pg) {
 		t.Errorf("touched: %+v, %+v", before, after)
 	}
 }
@@ -104,40 +108,40 @@ func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about mi
 func TestBeforeStopLockLostMeanwhile(t *testing.T) {
 	t.Parallel()
 	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 10 * time.Second })
-	open := openTransaction(t, b)
-	done := make(chan Result)
+	open := membertest.OpenTransaction(t, b)
+	done := make(chan member.Result)
 	go func() { done <- BeforeStop(t.Context(), rt) }()
-	eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
-	f.set(func(f *fakePatroni) { f.lost = true })
-	if result := <-done; result.Code != Done || !strings.Contains(result.Decision, "lock is lost") {
+	membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
+	f.Set(func(f *membertest.Patroni) { f.Lost = true })
+	if result := <-done; result.Code != member.Done || !strings.Contains(result.Decision, "lock is lost") {
 		t.Errorf("%+v", result)
 	}
-	putBack(t, b)
-	if stateOf(t, b).Paused {
+	membertest.PutBack(t, b)
+	if membertest.StateOf(t, b).Paused {
 		t.Error("still paused: another primary may be using the pooler")
 	}
-	open.must("commit")
+	open.Must("commit")
 }
 
 func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about milliseconds
 	for _, c := range []struct {
 		name, decision string
-		lose           func(*fakePatroni)
+		lose           func(*membertest.Patroni)
 	}{
-		{"a while ago", "(loop_wait 10s): the lock is not renewed, PAUSE is sent and not waited for", func(f *fakePatroni) { f.seen = 14 * time.Second }},
+		{"a while ago", "(loop_wait 10s): the lock is not renewed, PAUSE is sent and not waited for", func(f *membertest.Patroni) { f.Seen = 14 * time.Second }},
 		// Patroni's look has failed: its last sight is fresh, and GET /config hangs.
-		{"just now", "has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for", func(f *fakePatroni) { f.unseen = true }},
+		{"just now", "has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for", func(f *membertest.Patroni) { f.Unseen = true }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, b, rt, f := guarded(t, "stopping")
-			f.set(c.lose)
-			open := openTransaction(t, b)
-			if took := run(t, rt, BudgetSpent, c.decision); took > time.Second {
+			f.Set(c.lose)
+			open := membertest.OpenTransaction(t, b)
+			if took := run(t, rt, member.BudgetSpent, c.decision); took > time.Second {
 				t.Errorf("took %s", took)
 			}
-			eventually(t, "paused", func() bool { return stateOf(t, b).Paused })
+			membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
 			paused(t, b)
-			open.must("commit")
+			open.Must("commit")
 		})
 	}
 }
@@ -147,19 +151,19 @@ func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
 	t.Parallel()
 	// A transaction that is older than an attempt is waited for without one.
 	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second })
-	open := openTransaction(t, b)
-	done := make(chan Result)
+	open := membertest.OpenTransaction(t, b)
+	done := make(chan member.Result)
 	go func() { done <- BeforeStop(t.Context(), rt) }()
-	eventually(t, "an attempt was taken back", func() bool {
-		entries, _ := ReadJournal(rt.Config.StateDir, 100)
-		return len(entries) > 0 && entries[len(entries)-1].Event == EventUndone
+	membertest.Eventually(t, "an attempt was taken back", func() bool {
+		entries, _ := state.ReadJournal(rt.Config.StateDir, 100)
+		return len(entries) > 0 && entries[len(entries)-1].Event == state.EventUndone
 	})
-	f.set(func(f *fakePatroni) { f.seen = 14 * time.Second })
-	if result := <-done; result.Code != BudgetSpent || !strings.Contains(result.Decision, "not waited for") {
+	f.Set(func(f *membertest.Patroni) { f.Seen = 14 * time.Second })
+	if result := <-done; result.Code != member.BudgetSpent || !strings.Contains(result.Decision, "not waited for") {
 		t.Errorf("%+v", result)
 	}
 	paused(t, b)
-	open.must("commit")
+	open.Must("commit")
 }
 
 func TestBeforeStopSilentPatroni(t *testing.T) {
@@ -167,14 +171,14 @@ func TestBeforeStopSilentPatroni(t *testing.T) {
 	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.ShutdownBudget = time.Second; p.Attempt = 500 * time.Millisecond })
 	silent := make(chan struct{})
 	defer close(silent)
-	f.set(func(f *fakePatroni) { f.silent = silent })
-	open := openTransaction(t, b)
-	took := run(t, rt, BudgetSpent, "policy hold")
+	f.Set(func(f *membertest.Patroni) { f.Silent = silent })
+	open := membertest.OpenTransaction(t, b)
+	took := run(t, rt, member.BudgetSpent, "policy hold")
 	if took < 900*time.Millisecond || took > 3*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
-	open.must("commit")
+	open.Must("commit")
 }
 
 func TestBeforeStopPolicies(t *testing.T) {
@@ -197,25 +201,25 @@ func TestBeforeStopPolicies(t *testing.T) {
 		t.Run(c.policy, func(t *testing.T) {
 			t.Parallel()
 			pg, b, rt, _ := guarded(t, "stopping", short(c.policy))
-			open := openTransaction(t, b)
-			direct := connect(t, pg.DSN("postgres", "postgres")) // pg_dump, say: comes through no pooler
-			direct.must("begin")
-			direct.must("select txid_current()")
-			took := run(t, rt, BudgetSpent, c.decision)
+			open := membertest.OpenTransaction(t, b)
+			direct := membertest.Connect(t, pg.DSN("postgres", "postgres")) // pg_dump, say: comes through no pooler
+			direct.Must("begin")
+			direct.Must("select txid_current()")
+			took := run(t, rt, member.BudgetSpent, c.decision)
 			if took < 1400*time.Millisecond || took > 3*time.Second {
 				t.Errorf("took %s", took)
 			}
-			if err := open.exec("select 1"); (err != nil) != c.cut {
+			if err := open.Exec("select 1"); (err != nil) != c.cut {
 				t.Errorf("the transaction: %v", err)
 			}
-			if err := direct.exec("select 1"); err != nil {
+			if err := direct.Exec("select 1"); err != nil {
 				t.Errorf("a session of no pooler was ended: %v", err)
 			}
 			if c.paused {
 				paused(t, b)
 			} else {
-				putBack(t, b)
-				if !usable(t, b, time.Second) {
+				membertest.PutBack(t, b)
+				if !membertest.Usable(t, b, time.Second) {
 					t.Error("paused")
 				}
 			}
@@ -224,13 +228,13 @@ func TestBeforeStopPolicies(t *testing.T) {
 	t.Run("wait", func(t *testing.T) {
 		t.Parallel()
 		_, b, rt, _ := guarded(t, "stopping", short(config.OnTimeoutWait))
-		open := openTransaction(t, b)
-		done := make(chan Result)
+		open := membertest.OpenTransaction(t, b)
+		done := make(chan member.Result)
 		began := time.Now()
 		go func() { done <- BeforeStop(t.Context(), rt) }()
 		// Others work while it waits, budget or not.
 		for time.Since(began) < 2500*time.Millisecond {
-			if !usable(t, b, time.Second) {
+			if !membertest.Usable(t, b, time.Second) {
 				t.Error("everybody waits for one transaction")
 			}
 			select {
@@ -239,8 +243,8 @@ func TestBeforeStopPolicies(t *testing.T) {
 			default:
 			}
 		}
-		open.must("commit")
-		if result := <-done; result.Code != Done {
+		open.Must("commit")
+		if result := <-done; result.Code != member.Done {
 			t.Errorf("%+v", result)
 		}
 		paused(t, b)
@@ -253,12 +257,12 @@ func TestBeforeStopTerminateSparesOthers(t *testing.T) {
 	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) {
 		p.OnTimeout, p.Budget, p.Attempt = config.OnTimeoutTerminate, time.Second, 500*time.Millisecond
 	})
-	openTransaction(t, b)
+	membertest.OpenTransaction(t, b)
 	stop, ended := make(chan struct{}), make(chan error, 1)
-	direct := connect(t, pg.DSN("postgres", "postgres")) // Patroni's own session, say
+	direct := membertest.Connect(t, pg.DSN("postgres", "postgres")) // Patroni's own session, say
 	go func() {
 		for {
-			if err := direct.exec("select pg_sleep(0.03)"); err != nil {
+			if err := direct.Exec("select pg_sleep(0.03)"); err != nil {
 				ended <- err
 				return
 			}
@@ -270,7 +274,7 @@ func TestBeforeStopTerminateSparesOthers(t *testing.T) {
 			}
 		}
 	}()
-	run(t, rt, BudgetSpent, "policy terminate")
+	run(t, rt, member.BudgetSpent, "policy terminate")
 	close(stop)
 	if err := <-ended; err != nil {
 		t.Errorf("a session of no pooler was ended: %v", err)
@@ -281,25 +285,25 @@ func TestBeforeStopTerminateSparesOthers(t *testing.T) {
 func TestBeforeStopPoolerDies(t *testing.T) {
 	t.Parallel()
 	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second; p.Budget = 14 * time.Second })
-	dies := startPooler(t, single.SuiteTrixie, nil)
+	dies := membertest.StartPooler(t, single.SuiteTrixie, nil)
 	old := rt
-	rt = newRuntime(t, pg, b, dies)
+	rt = membertest.New(t, pg, b, dies)
 	rt.Config.Pause, rt.Config.Patroni = old.Config.Pause, old.Config.Patroni
 	t.Cleanup(func() {
 		_ = dies.Start(context.Background()) // or the keeper waits for it
-		letGo(rt, b)
+		membertest.LetGo(rt, b)
 	})
-	open := openTransaction(t, b)
-	done := make(chan Result)
+	open := membertest.OpenTransaction(t, b)
+	done := make(chan member.Result)
 	go func() { done <- BeforeStop(t.Context(), rt) }()
-	eventually(t, "an attempt was taken back", func() bool {
-		entries, _ := ReadJournal(rt.Config.StateDir, 100)
-		return len(entries) > 0 && entries[len(entries)-1].Event == EventUndone
+	membertest.Eventually(t, "an attempt was taken back", func() bool {
+		entries, _ := state.ReadJournal(rt.Config.StateDir, 100)
+		return len(entries) > 0 && entries[len(entries)-1].Event == state.EventUndone
 	})
 	dies.Kill()
-	open.must("commit")
+	open.Must("commit")
 	began := time.Now()
-	if result := <-done; result.Code != Done {
+	if result := <-done; result.Code != member.Done {
 		t.Errorf("%+v", result)
 	}
 	if took := time.Since(began); took > 2*time.Second {
@@ -317,13 +321,13 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 			_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) {
 				p.OnTimeout, p.Attempt, p.Budget = policy, 10*time.Second, 11*time.Second
 			})
-			f.set(func(f *fakePatroni) { f.seenAt = time.Now().Add(-9 * time.Second) }) // 3 s until that is too long ago
-			open := openTransaction(t, b)
-			if took := run(t, rt, BudgetSpent, "has not seen the DCS"); took > 5*time.Second {
+			f.Set(func(f *membertest.Patroni) { f.SeenAt = time.Now().Add(-9 * time.Second) }) // 3 s until that is too long ago
+			open := membertest.OpenTransaction(t, b)
+			if took := run(t, rt, member.BudgetSpent, "has not seen the DCS"); took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
 			paused(t, b)
-			open.must("commit")
+			open.Must("commit")
 		})
 	}
 }
@@ -332,32 +336,32 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 func TestBeforeStopJoins(t *testing.T) {
 	t.Parallel()
 	_, b, rt, _ := guarded(t, "stopping")
-	first, err := rt.dir().tryLock(guardLock)
+	first, err := rt.StateDir().TryLock(guardLock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan Result)
+	done := make(chan member.Result)
 	go func() { done <- BeforeStop(t.Context(), rt) }()
-	sleep(t.Context(), 300*time.Millisecond)
-	putBack(t, b)
-	first.release()
-	if result := <-done; result.Code != Done || !strings.Contains(result.Decision, "paused and drained") {
+	member.Sleep(t.Context(), 300*time.Millisecond)
+	membertest.PutBack(t, b)
+	first.Release()
+	if result := <-done; result.Code != member.Done || !strings.Contains(result.Decision, "paused and drained") {
 		t.Errorf("%+v", result)
 	}
 	paused(t, b)
-	if r := Resume(t.Context(), rt); r.Code != Done {
+	if r := pause.Resume(t.Context(), rt); r.Code != member.Done {
 		t.Errorf("%+v", r)
 	}
-	putBack(t, b)
+	membertest.PutBack(t, b)
 }
 
 func TestBeforeStopDryRun(t *testing.T) {
 	t.Parallel()
 	_, b, rt, _ := guarded(t, "stopping")
 	rt.DryRun = true
-	before := stateOf(t, b)
-	run(t, rt, Done, "would pause until")
-	if after := stateOf(t, b); !reflect.DeepEqual(before, after) {
+	before := membertest.StateOf(t, b)
+	run(t, rt, member.Done, "would pause until")
+	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) {
 		t.Errorf("touched: %+v, %+v", before, after)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 )
 
@@ -89,7 +90,7 @@ func decide(v view) plan {
 		return plan{kind: leave, reason: "the leader lock is lost, another member may be primary: the stop goes on at once, no pooler is touched"}
 	}
 	if !isStopping(h.State) && !v.calledByPatroni {
-		return plan{kind: leave, code: Refused, reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
+		return plan{kind: leave, code: member.Refused, reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
 	}
 	if h.ClusterUnlocked {
 		// It thinks that its lock still lasts, and sees none: its last look into the DCS failed (that empties what it knows), or the key is gone.

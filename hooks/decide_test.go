@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 )
 
@@ -85,8 +86,8 @@ func TestDecide(t *testing.T) {
 		{"lock lost, then silent", fresh(lost, silentSince(s, "does not answer")), plan{kind: leave}, "lock is lost"},
 		{"lock lost and the sight old", fresh(lost, now(20*s)), plan{kind: leave}, "lock is lost"},
 
-		{"running, by hand", fresh(byHand, state("running")), plan{kind: leave, code: Refused}, "is not stopping the server (state running)"},
-		{"running, by hand, sight old", fresh(byHand, state("running"), now(20*s)), plan{kind: leave, code: Refused}, "pgbaton pause"},
+		{"running, by hand", fresh(byHand, state("running")), plan{kind: leave, code: member.Refused}, "is not stopping the server (state running)"},
+		{"running, by hand, sight old", fresh(byHand, state("running"), now(20*s)), plan{kind: leave, code: member.Refused}, "pgbaton pause"},
 		{"running, called by Patroni", fresh(state("running")), plan{kind: hold, until: at(15 * s), patient: true}, "state running"},
 		{"stopping, by hand", fresh(byHand), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
 		{"restart", fresh(state("restarting")), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "state restarting): full budget"},

@@ -8,11 +8,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pgbaton/pgbaton/process"
-
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/process"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // Event is what Patroni appends to a callback: the action, the role and the scope. All are empty when a person calls.
@@ -25,35 +27,35 @@ type Event struct {
 // OnRoleChange is the callback, for all four actions: a restart of the primary fires on_restart and never on_role_change, a cluster
 // that starts fires on_start (Patroni 3.0.3 to 4.1). For a primary it starts the worker and returns at once; for any other
 // role it stops one that is still at it. Without a role the local server is asked.
-func OnRoleChange(ctx context.Context, rt *Runtime, ev Event) Result {
-	log := rt.Log.With("hook", "on_role_change", "member", member(), "action", ev.Action, "role", ev.Role)
+func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Result {
+	log := rt.Log.With("hook", "on_role_change", "member", member.Name(), "action", ev.Action, "role", ev.Role)
 	primary := isPrimaryRole(ev.Role)
 	if ev.Role == "" {
 		var err error
-		if primary, err = localIsPrimary(ctx, rt); err != nil {
-			return Result{Code: Failed, Decision: "no role given and the local server does not answer: " + err.Error()}
+		if primary, err = member.IsPrimary(ctx, rt); err != nil {
+			return member.Result{Code: member.Failed, Decision: "no role given and the local server does not answer: " + err.Error()}
 		}
 	}
 	// on_stop of a primary: the server is down, nobody can be let through to it.
 	if !primary || ev.Action == "on_stop" {
 		stopWorker(rt)
-		return Result{Decision: "not a running primary: nothing to resume here"}
+		return member.Result{Decision: "not a running primary: nothing to resume here"}
 	}
 	if len(rt.Config.Poolers) == 0 {
-		return Result{Code: Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to resume"}
+		return member.Result{Code: member.Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to resume"}
 	}
 	if rt.DryRun {
-		return Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}
+		return member.Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}
 	}
 	stopWorker(rt)
-	worker, err := rt.startDetached(false, "", workCommand, ev.Action, ev.Role, ev.Scope)
+	worker, err := rt.StartDetached(false, "", member.WorkCommand, ev.Action, ev.Role, ev.Scope)
 	if err != nil {
 		// Better late and in danger of being killed than not at all.
 		log.Error("cannot start the worker, doing its work here", "error", err)
 		return Work(ctx, rt, ev, nil)
 	}
 	log.Info("worker started", "pid", worker.PID)
-	return Result{Decision: "the worker is at it"}
+	return member.Result{Decision: "the worker is at it"}
 }
 
 const (
@@ -64,9 +66,9 @@ const (
 
 // worker is one run of Work.
 type worker struct {
-	rt      *Runtime
+	rt      *member.Member
 	log     *slog.Logger
-	journal *journal
+	journal *state.Journal
 	local   *postgres.Server
 
 	mu   sync.Mutex
@@ -75,40 +77,40 @@ type worker struct {
 
 // Work resumes the fleet when the local server is writable and the route leads to it, and sees that it stays so. It blocks until that
 // is done, resume.timeout at most. It writes a line to ready when it is at its post; ready may be nil.
-func Work(ctx context.Context, rt *Runtime, ev Event, ready io.Writer) Result {
-	lock, err := rt.dir().tryLock(workerLock)
+func Work(ctx context.Context, rt *member.Member, ev Event, ready io.Writer) member.Result {
+	lock, err := rt.StateDir().TryLock(workerLock)
 	if ready != nil {
 		_ = process.SayReady(ready)
 	}
 	if err != nil {
-		return Result{Decision: "another worker is at it"}
+		return member.Result{Decision: "another worker is at it"}
 	}
-	defer lock.release()
-	w := &worker{rt: rt, journal: rt.openJournal("on_role_change", newID()),
-		log: rt.Log.With("hook", "worker", "member", member(), "action", ev.Action)}
+	defer lock.Release()
+	w := &worker{rt: rt, journal: rt.Journal("on_role_change", state.NewID()),
+		log: rt.Log.With("hook", "worker", "member", member.Name(), "action", ev.Action)}
 	began := time.Now()
 	result := w.run(ctx)
 	w.log.Log(ctx, levelFor(result.Code), "worker ends", "decision", result.Decision, "took", time.Since(began))
-	w.journal.add(Entry{Event: EventEnded, Took: time.Since(began), Code: result.Code, Text: result.Decision})
-	w.journal.sync()
+	w.journal.Add(state.Entry{Event: state.EventEnded, Took: time.Since(began), Code: result.Code, Text: result.Decision})
+	w.journal.Sync()
 	return result
 }
 
-func (w *worker) run(whole context.Context) Result {
-	w.journal.add(Entry{Event: EventStarted})
+func (w *worker) run(whole context.Context) member.Result {
+	w.journal.Add(state.Entry{Event: state.EventStarted})
 	ctx, cancel := context.WithTimeout(whole, w.rt.Config.Resume.Timeout)
 	defer cancel()
-	local, err := w.rt.localServer()
+	local, err := w.rt.Server()
 	if err != nil {
-		return Result{Code: Invalid, Decision: err.Error()}
+		return member.Result{Code: member.Invalid, Decision: err.Error()}
 	}
 	w.local = local
-	poolers, _, errs := w.rt.fleet(ctx, nil)
+	poolers, _, errs := w.rt.Poolers(ctx, nil)
 	for _, err := range errs {
 		w.log.Error("pooler left out: it stays paused until its lease is over", "error", err)
 	}
-	defer closeAll(poolers)
-	w.rt.selectDatabases(ctx, w.log, poolers)
+	defer member.CloseAll(poolers)
+	w.rt.SelectDatabases(ctx, w.log, poolers)
 
 	// Three things at the same time, as clients wait for the last of them.
 	var all sync.WaitGroup
@@ -123,19 +125,19 @@ func (w *worker) run(whole context.Context) Result {
 			return
 		}
 		byRoute, onRoute = r.wait(ctx)
-		w.journal.add(Entry{Event: EventRoute, Text: byRoute})
+		w.journal.Add(state.Entry{Event: state.EventRoute, Text: byRoute})
 	})
 	all.Wait()
 	if whole.Err() != nil {
-		return Result{Code: Failed, Decision: "stopped by a later event before anything was resumed"}
+		return member.Result{Code: member.Failed, Decision: "stopped by a later event before anything was resumed"}
 	}
 	if writable != nil {
-		return Result{Code: Failed, Decision: "the server did not become writable: nothing is resumed, the lease ends the pause: " + writable.Error()}
+		return member.Result{Code: member.Failed, Decision: "the server did not become writable: nothing is resumed, the lease ends the pause: " + writable.Error()}
 	}
 	if onRoute != nil {
 		// Clients have waited for as long as they are to wait. What they meet now is what they would have met without us.
-		if primary, err := localIsPrimary(whole, w.rt); err != nil || !primary {
-			return Result{Code: Failed, Decision: "this server is not the primary any more: nothing is resumed here"}
+		if primary, err := member.IsPrimary(whole, w.rt); err != nil || !primary {
+			return member.Result{Code: member.Failed, Decision: "this server is not the primary any more: nothing is resumed here"}
 		}
 		w.log.Error("resuming all the same", "error", onRoute)
 	} else {
@@ -149,7 +151,7 @@ func openQuietly(ctx context.Context, p *pgb.Pooler) error {
 	if !p.HasConsole() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 	defer cancel()
 	return p.Open(ctx)
 }
@@ -187,7 +189,7 @@ func (w *worker) waitWritable(ctx context.Context) error {
 				// default_transaction_read_only is the operator's will, not a standby's state.
 				if !identity.InRecovery {
 					w.log.Info("writable", "took", time.Since(began))
-					w.journal.add(Entry{Event: EventWritable, Took: time.Since(began)})
+					w.journal.Add(state.Entry{Event: state.EventWritable, Took: time.Since(began)})
 					return nil
 				}
 				last = fmt.Errorf("it is in recovery")
@@ -196,15 +198,15 @@ func (w *worker) waitWritable(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return last
 		}
-		sleep(ctx, writableInterval)
+		member.Sleep(ctx, writableInterval)
 	}
 }
 
 // resume resumes every pooler, each for itself: one that does not answer holds nobody else up.
-func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) Result {
+func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) member.Result {
 	// The whole time-out may have gone into waiting; a resume gets some of its own. A later event ends it: what comes then may be a
 	// pause, and this must not take it back.
-	ctx, cancel := context.WithTimeout(ctx, max(w.rt.Config.Resume.Timeout/2, consoleTimeout))
+	ctx, cancel := context.WithTimeout(ctx, max(w.rt.Config.Resume.Timeout/2, member.ConsoleTimeout))
 	defer cancel()
 	var mu sync.Mutex
 	resumed := 0
@@ -225,10 +227,10 @@ func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) Result {
 		}
 	}
 	if failed > 0 {
-		return Result{Code: Failed, Decision: fmt.Sprintf("%d pooler(s) resumed, %d could not be", resumed, failed)}
+		return member.Result{Code: member.Failed, Decision: fmt.Sprintf("%d pooler(s) resumed, %d could not be", resumed, failed)}
 	}
-	endLease(w.rt, pgb.Guard)
-	return Result{Decision: fmt.Sprintf("%d pooler(s) resumed, %d were not paused", resumed, len(poolers)-resumed)}
+	pause.EndLease(w.rt, pgb.Guard)
+	return member.Result{Decision: fmt.Sprintf("%d pooler(s) resumed, %d were not paused", resumed, len(poolers)-resumed)}
 }
 
 func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err error) {
@@ -236,11 +238,11 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 		return true, p.Signal((*pgb.Process).Resume)
 	}
 	var found pgb.State
-	err = persistently(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	err = member.Retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 		defer cancel()
 		var err error
-		if found, err = heldState(ctx, p); err != nil {
+		if found, err = member.StateOfPause(ctx, p); err != nil {
 			return err
 		}
 		if found.Mark != nil && found.Mark.Owner != pgb.Guard {
@@ -250,7 +252,7 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 		resumed, err := p.Resume(ctx)
 		was = was || resumed
 		return err
-	}, refusedForGood)
+	}, member.IsPermanent)
 	if err != nil {
 		if p.Pidfile != "" {
 			w.log.Warn("the console does not answer, resuming with a signal", "pooler", p.Name, "error", err)
@@ -260,7 +262,7 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 	}
 	if was {
 		w.log.Info("resumed", "pooler", p.Name)
-		w.journal.add(Entry{Event: EventResumed, Pooler: p.Name})
+		w.journal.Add(state.Entry{Event: state.EventResumed, Pooler: p.Name})
 	}
 	// Also where nothing was paused: after a failover that nobody planned, a pool may have caught the old primary as a replica and
 	// would keep it for server_lifetime.
@@ -268,13 +270,13 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 	if found.Mark == nil || found.Mark.Owner == pgb.Hand {
 		return was, nil
 	}
-	err = persistently(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, consoleTimeout)
+	err = member.Retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 		defer cancel()
 		return p.Unmark(ctx)
-	}, refusedForGood)
+	}, member.IsPermanent)
 	if err == nil {
-		w.journal.add(Entry{Event: EventPutBack, Pooler: p.Name})
+		w.journal.Add(state.Entry{Event: state.EventPutBack, Pooler: p.Name})
 	}
 	return was, err
 }
@@ -325,10 +327,10 @@ func (w *worker) verify(ctx context.Context, p *pgb.Pooler) {
 			if err := p.Reconnect(ctx); err != nil {
 				w.log.Warn("RECONNECT", "pooler", p.Name, "error", err)
 			}
-			w.journal.add(Entry{Event: EventReconnected, Pooler: p.Name})
+			w.journal.Add(state.Entry{Event: state.EventReconnected, Pooler: p.Name})
 			before = map[int32]bool{}
 		}
-		sleep(ctx, verifyInterval)
+		member.Sleep(ctx, verifyInterval)
 	}
 }
 
@@ -341,10 +343,10 @@ func (w *worker) oursOnly(ctx context.Context, p *pgb.Pooler) (map[string]bool, 
 	ours := map[string]bool{}
 	here := map[string]bool{}
 	for _, d := range databases {
-		for _, to := range destinations(p, []pgbini.Database{d}, false) {
+		for _, to := range member.Destinations(p, []pgbini.Database{d}, false) {
 			leads, looked := here[to.String()]
 			if !looked {
-				there, err := identify(ctx, to.server(w.local))
+				there, err := member.Identify(ctx, to.Server(w.local))
 				leads = err == nil && there.SameServer(w.identity())
 				here[to.String()] = leads
 			}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/postgres"
 )
@@ -46,7 +47,7 @@ type waypoint struct {
 }
 
 // routeOf is the configured route, or what the poolers say that they connect to.
-func routeOf(ctx context.Context, rt *Runtime, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity) (*route, error) {
+func routeOf(ctx context.Context, rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity) (*route, error) {
 	r := &route{log: log, here: here}
 	if rt.Config.Resume.Route != "" {
 		server, err := postgres.Open(rt.Config.Resume.Route)
@@ -62,12 +63,12 @@ func routeOf(ctx context.Context, rt *Runtime, log *slog.Logger, local *postgres
 			continue
 		}
 		for _, d := range whereTo(ctx, p) {
-			for _, address := range lookup(ctx, d.host) {
+			for _, address := range lookup(ctx, d.Host) {
 				at := d
-				at.host = address
+				at.Host = address
 				if !seen[at.String()] {
 					seen[at.String()] = true
-					r.to = append(r.to, &waypoint{name: at.String(), server: at.server(local), said: map[string]bool{}})
+					r.to = append(r.to, &waypoint{name: at.String(), server: at.Server(local), said: map[string]bool{}})
 				}
 			}
 		}
@@ -77,19 +78,19 @@ func routeOf(ctx context.Context, rt *Runtime, log *slog.Logger, local *postgres
 
 // whereTo asks a pooler for its destinations, again for a moment when it names none: an entry of a "*" line is not listed while the
 // pooler sorts out who uses it (1.18, 1.24).
-func whereTo(ctx context.Context, p *pgb.Pooler) []destination {
+func whereTo(ctx context.Context, p *pgb.Pooler) []member.Destination {
 	for range whereToTries {
 		databases, err := p.ShowDatabases(ctx)
 		if err != nil {
 			return nil // who cannot say where it connects to cannot be resumed either; that is reported there
 		}
-		if found := destinations(p, databases, false); len(found) > 0 {
+		if found := member.Destinations(p, databases, false); len(found) > 0 {
 			return found
 		}
 		if state, err := p.State(ctx); err != nil || state.Waiting == 0 {
 			return nil // nobody waits, so nobody goes astray
 		}
-		sleep(ctx, routeRetry)
+		member.Sleep(ctx, routeRetry)
 	}
 	return nil
 }
@@ -167,7 +168,7 @@ func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
 		w.mu.Unlock()
 		for i := range looks {
 			all.Go(func() {
-				sleep(ctx, time.Duration(i)*interval)
+				member.Sleep(ctx, time.Duration(i)*interval)
 				if astray.Load() || !r.look(ctx, w) {
 					astray.Store(true)
 				}
@@ -181,13 +182,13 @@ func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
 		case news <- struct{}{}:
 		default:
 		}
-		sleep(ctx, routeRetry)
+		member.Sleep(ctx, routeRetry)
 	}
 }
 
 // look reports whether the address leads here, this once.
 func (r *route) look(ctx context.Context, w *waypoint) bool {
-	there, err := identify(ctx, w.server)
+	there, err := member.Identify(ctx, w.server)
 	here := r.here()
 	leads := err == nil && there.SameServer(here)
 	text := "leads here"

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/member"
 )
 
 // Locks of this member.
@@ -18,16 +20,16 @@ const (
 
 // stopWorker ends a worker of this member that is still at it, and blocks until it has gone, 1 s at most. What a worker
 // leaves undone the next one finds: it keeps nothing to itself.
-func stopWorker(rt *Runtime) {
+func stopWorker(rt *member.Member) {
 	if rt.Config.StateDir == "" || rt.DryRun {
 		return
 	}
-	held, err := rt.dir().tryLock(workerLock)
+	held, err := rt.StateDir().TryLock(workerLock)
 	if err == nil {
-		held.release()
+		held.Release()
 		return
 	}
-	pid, ok := rt.dir().lockOwner(workerLock)
+	pid, ok := rt.StateDir().LockOwner(workerLock)
 	if !ok {
 		return
 	}
@@ -38,7 +40,7 @@ func stopWorker(rt *Runtime) {
 	defer unix.Close(fd)
 	// Read after the pidfd was opened, so that it is this process's and not a later one's.
 	cmdline, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if err != nil || !strings.Contains(string(cmdline), "\x00"+workCommand) {
+	if err != nil || !strings.Contains(string(cmdline), "\x00"+member.WorkCommand) {
 		return
 	}
 	rt.Log.Info("stopping the worker that is still at an earlier event", "pid", pid)

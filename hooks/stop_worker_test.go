@@ -4,15 +4,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pgbaton/pgbaton/member/membertest"
 )
 
 func TestStopWorkerSparesOthers(t *testing.T) {
-	rt := newRuntime(t, nil)
-	held, err := rt.dir().tryLock(workerLock) // by this process, which is none
+	rt := membertest.New(t, nil)
+	held, err := rt.StateDir().TryLock(workerLock) // by this process, which is none
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer held.release()
+	defer held.Release()
 	began := time.Now()
 	stopWorker(rt)
 	if took := time.Since(began); took > 400*time.Millisecond {

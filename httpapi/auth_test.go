@@ -24,8 +24,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
+
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/operation"
 )
 
@@ -421,7 +422,7 @@ func TestBeyondLoopback(t *testing.T) {
 		{config.Serve{Listen: "127.0.0.1:0", TokensFile: dir + "/server.key"}, "is not NAME SCOPE TOKEN"},
 		{config.Serve{Listen: "nosuch.invalid:1"}, "cannot be resolved"},
 	} {
-		server, err := New(Options{Runtime: &hooks.Runtime{Log: testLog(t), Config: &config.Config{StateDir: t.TempDir(), Serve: test.serve}}})
+		server, err := New(Options{Runtime: &member.Member{Log: testLog(t), Config: &config.Config{StateDir: t.TempDir(), Serve: test.serve}}})
 		if err == nil {
 			server.Close()
 		}

@@ -24,12 +24,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/configversion"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/operation"
 )
 
@@ -46,15 +50,9 @@ type contract struct {
 }
 
 // fullStatus has every member that a status can have.
-func fullStatus() hooks.Status {
+func fullStatus() health.Status {
 	now, v := time.Now(), configversion.Version(42)
-	return hooks.Status{Member: "m1", Scope: "demo", Server: hooks.ServerStatus{Role: "primary", Version: 170000, Started: now.Format(time.RFC3339)},
-		Patroni:  hooks.PatroniStatus{HasLock: true, State: "running", Role: "primary", Version: "4.0.7", DCSLastSeen: now, TTLSeconds: 30, LoopWaitSeconds: 10},
-		Poolers:  []hooks.PoolerStatus{{Pooler: "p:6432", Version: "1.24.1", Paused: "yes", PausedBy: "hand", Databases: []string{"a"}, Waiting: 1, MaxWaitSeconds: .5, Servers: 2}},
-		Leases:   []hooks.LeaseStatus{{Owner: "hand", Since: now, Until: now.Add(time.Minute)}},
-		Versions: []hooks.VersionReport{{Target: "pgbouncer", Source: "file", Seen: &v, OnDisk: &v, Applied: &v}, {Target: "postgres", Error: "not there"}},
-		Handover: []hooks.HandoverEvent{{Time: now, Hook: "before_stop", Event: "released", TookSeconds: .1, Text: "done"}},
-		Problems: []string{"one"}, Conditions: []hooks.Condition{{Type: "Ready", Status: "True", Reason: "AllAnswer", LastTransitionTime: now, ObservedVersion: "42"}}}
+	return health.Status{Status: api.Status{Member: "m1", Scope: "demo", Server: api.ServerStatus{Role: "primary", Version: 170000, Started: now.Format(time.RFC3339)}, Patroni: api.PatroniStatus{HasLock: true, State: "running", Role: "primary", Version: "4.0.7", DCSLastSeen: now, TTLSeconds: 30, LoopWaitSeconds: 10}, Poolers: []api.PoolerStatus{{Pooler: "p:6432", Version: "1.24.1", Paused: "yes", PausedBy: "hand", Databases: []string{"a"}, Waiting: 1, MaxWaitSeconds: .5, Servers: 2}}, Leases: []api.LeaseStatus{{Owner: "hand", Since: now, Until: now.Add(time.Minute)}}, Versions: []api.VersionReport{{Target: "pgbouncer", Source: "file", Seen: &v, OnDisk: &v, Applied: &v}, {Target: "postgres", Error: "not there"}}, Handover: []api.HandoverEvent{{Time: now, Hook: "before_stop", Event: "released", TookSeconds: .1, Text: "done"}}, Problems: []string{"one"}, Conditions: []api.Condition{{Type: "Ready", Status: "True", Reason: "AllAnswer", LastTransitionTime: now, ObservedVersion: "42"}}}}
 }
 
 // request is what is sent to have a route do what it is for.
@@ -122,11 +120,11 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	case keyReused.name:
 		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
 	case invalidConfiguration.name, poolerFailed.name:
-		c.code.Store(hooks.Failed)
+		c.code.Store(member.Failed)
 		if problem == invalidConfiguration.name {
-			c.code.Store(hooks.Invalid)
+			c.code.Store(member.Invalid)
 		}
-		defer c.code.Store(hooks.Done)
+		defer c.code.Store(member.Done)
 		return c.do(op.Method, path, body)
 	case interrupted.name, unknownOutcome.name:
 		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
@@ -253,20 +251,20 @@ func declaredByNone() []kind {
 func TestContract(t *testing.T) {
 	c := &contract{entered: make(chan struct{}), slowness: make(chan struct{})}
 	f := &fake{status: fullStatus,
-		pause: func(context.Context, hooks.PauseOptions) hooks.Report {
+		pause: func(context.Context, pause.Options) pause.Report {
 			c.linger()
-			return hooks.Report{Result: hooks.Result{Decision: "paused"}, Until: time.Now(), Poolers: []hooks.PoolerReport{{Pooler: "p:6432", Done: "paused"}}}
+			return pause.Report{Result: member.Result{Decision: "paused"}, Until: time.Now(), Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "paused"}}}
 		},
-		resume: func(context.Context) hooks.Report {
+		resume: func(context.Context) pause.Report {
 			c.linger()
-			return hooks.Report{Result: hooks.Result{Code: int(c.code.Load()), Decision: "resumed, or not"}}
+			return pause.Report{Result: member.Result{Code: int(c.code.Load()), Decision: "resumed, or not"}}
 		},
-		reload: func(_ context.Context, o hooks.ReloadOptions) hooks.ReloadReport {
+		reload: func(_ context.Context, o reload.Options) reload.Report {
 			v := configversion.Version(42)
-			o.Progress(hooks.Step{Time: time.Now(), Target: o.Target, Pooler: "p:6432", Text: "RELOAD"})
-			return hooks.ReloadReport{Result: hooks.Result{Code: hooks.Failed, Decision: "version 43 did not arrive"}, Problem: hooks.ProblemVersionTimeout,
-				Poolers:  []hooks.PoolerReload{{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []hooks.SettingDifference{{Key: "a", Want: "1", Running: "2"}}}},
-				Versions: []hooks.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}
+			o.Progress(reload.Progress{Time: time.Now(), Target: o.Target, Pooler: "p:6432", Text: "RELOAD"})
+			return reload.Report{Result: member.Result{Code: member.Failed, Decision: "version 43 did not arrive"}, ReloadReport: api.ReloadReport{Problem: api.ProblemVersionTimeout,
+				Poolers:  []api.PoolerReload{{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []api.SettingDifference{{Key: "a", Want: "1", Running: "2"}}}},
+				Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}}
 		}}
 	c.service = start(t, f, func(serve *config.Config, _ *Options) { usedKeys().write(t, serve.StateDir) })
 	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Runtime.Config.Serve.TokensFile = "" })
@@ -382,10 +380,10 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// reloadProblemNames are the values of all constants hooks.Problem…, as they stand in the source: a new one must not be forgotten here.
+// reloadProblemNames are the values of all constants api.Problem…, as they stand in the source: a new one must not be forgotten here.
 func reloadProblemNames(t *testing.T) []string {
 	t.Helper()
-	files, err := filepath.Glob("../hooks/*.go")
+	files, err := filepath.Glob("../api/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
 	}
@@ -419,33 +417,33 @@ func TestReloadProblems(t *testing.T) {
 	f := &fake{}
 	a := start(t, f, nil)
 	v := configversion.Version(42)
-	one := []hooks.PoolerReload{{Pooler: "p:6432", Done: hooks.ReloadDone}, {Pooler: "q:6432", Done: hooks.ReloadFailed, Error: "refused"}}
-	two := []hooks.PoolerReload{{Pooler: "p:6432", Done: hooks.ReloadFailed, Error: "refused"}, {Pooler: "q:6432", Done: hooks.ReloadFailed, Error: "refused"}}
-	seen := []hooks.VersionReport{{Target: "pgbouncer", Source: "file", Error: "not there"}, {Target: "postgres", Source: "file", Seen: &v}}
+	one := []api.PoolerReload{{Pooler: "p:6432", Done: api.ReloadDone}, {Pooler: "q:6432", Done: api.ReloadFailed, Error: "refused"}}
+	two := []api.PoolerReload{{Pooler: "p:6432", Done: api.ReloadFailed, Error: "refused"}, {Pooler: "q:6432", Done: api.ReloadFailed, Error: "refused"}}
+	seen := []api.VersionReport{{Target: "pgbouncer", Source: "file", Error: "not there"}, {Target: "postgres", Source: "file", Seen: &v}}
 	var named []string
 	for _, test := range []struct {
 		problem  string
 		code     int
-		poolers  []hooks.PoolerReload
-		versions []hooks.VersionReport
+		poolers  []api.PoolerReload
+		versions []api.VersionReport
 		want     api.Problem
 	}{
-		{hooks.ProblemVersionTimeout, hooks.Failed, nil, seen, api.Problem{Type: "config-version-timeout", Status: 504, Class: api.Transient, ObservedVersion: "42"}},
-		{hooks.ProblemVersionInvalid, hooks.Failed, nil, nil, api.Problem{Type: "config-version-invalid", Status: 409, Class: api.Validation}},
-		{hooks.ProblemHandover, hooks.Failed, one, seen, api.Problem{Type: "handover-in-progress", Status: 409, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
-		{hooks.ProblemNotApplied, hooks.Failed, one, seen, api.Problem{Type: "not-applied", Status: 409, Class: api.Validation, Pooler: "q:6432", ObservedVersion: "42"}},
-		{hooks.ProblemNotVerified, hooks.Failed, one, nil, api.Problem{Type: "not-verified", Status: 503, Class: api.Transient, Pooler: "q:6432"}},
-		{hooks.ProblemUnreachable, hooks.Failed, two, seen, api.Problem{Type: "unreachable", Status: 503, Class: api.Transient, ObservedVersion: "42"}},
-		{hooks.ProblemInvalidFile, hooks.Failed, one, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation, Pooler: "q:6432"}},
+		{api.ProblemVersionTimeout, member.Failed, nil, seen, api.Problem{Type: "config-version-timeout", Status: 504, Class: api.Transient, ObservedVersion: "42"}},
+		{api.ProblemVersionInvalid, member.Failed, nil, nil, api.Problem{Type: "config-version-invalid", Status: 409, Class: api.Validation}},
+		{api.ProblemHandover, member.Failed, one, seen, api.Problem{Type: "handover-in-progress", Status: 409, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
+		{api.ProblemNotApplied, member.Failed, one, seen, api.Problem{Type: "not-applied", Status: 409, Class: api.Validation, Pooler: "q:6432", ObservedVersion: "42"}},
+		{api.ProblemNotVerified, member.Failed, one, nil, api.Problem{Type: "not-verified", Status: 503, Class: api.Transient, Pooler: "q:6432"}},
+		{api.ProblemUnreachable, member.Failed, two, seen, api.Problem{Type: "unreachable", Status: 503, Class: api.Transient, ObservedVersion: "42"}},
+		{api.ProblemInvalidFile, member.Failed, one, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation, Pooler: "q:6432"}},
 		// The name tells more than the code.
-		{hooks.ProblemInvalidFile, hooks.Invalid, nil, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation}},
-		{"", hooks.Invalid, nil, nil, api.Problem{Type: "invalid-configuration", Status: 409, Class: api.Validation}},
-		{"", hooks.Refused, one, seen, api.Problem{Type: "refused", Status: 409, Class: api.Permanent, Pooler: "q:6432", ObservedVersion: "42"}},
-		{"", hooks.Failed, two, nil, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient}},
-		{"of-a-later-version", hooks.Failed, one, seen, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
+		{api.ProblemInvalidFile, member.Invalid, nil, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation}},
+		{"", member.Invalid, nil, nil, api.Problem{Type: "invalid-configuration", Status: 409, Class: api.Validation}},
+		{"", member.Refused, one, seen, api.Problem{Type: "refused", Status: 409, Class: api.Permanent, Pooler: "q:6432", ObservedVersion: "42"}},
+		{"", member.Failed, two, nil, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient}},
+		{"of-a-later-version", member.Failed, one, seen, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
 	} {
-		f.reload = func(context.Context, hooks.ReloadOptions) hooks.ReloadReport {
-			return hooks.ReloadReport{Result: hooks.Result{Code: test.code, Decision: "why"}, Problem: test.problem, Poolers: test.poolers, Versions: test.versions}
+		f.reload = func(context.Context, reload.Options) reload.Report {
+			return reload.Report{Result: member.Result{Code: test.code, Decision: "why"}, ReloadReport: api.ReloadReport{Problem: test.problem, Poolers: test.poolers, Versions: test.versions}}
 		}
 		o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, api.Failed)
 		got, want := *o.Problem, test.want
@@ -462,7 +460,7 @@ func TestReloadProblems(t *testing.T) {
 	slices.Sort(named)
 	named = slices.DeleteFunc(slices.Compact(named), func(name string) bool { return name == "" || name == "of-a-later-version" })
 	if all := reloadProblemNames(t); !slices.Equal(named, all) {
-		t.Errorf("hooks has %v, this table %v", all, named)
+		t.Errorf("api has %v, this table %v", all, named)
 	}
 }
 
@@ -478,7 +476,7 @@ func TestResumeIsDeclared(t *testing.T) {
 
 // TestListsAreNotNull, also where nothing is in them.
 func TestListsAreNotNull(t *testing.T) {
-	a := start(t, &fake{status: func() hooks.Status { return hooks.Status{} }}, nil)
+	a := start(t, &fake{status: func() health.Status { return health.Status{} }}, nil)
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
 	a.until(o.ID, api.Succeeded)
 	for _, path := range []string{"/v1/status", "/v1/operations", o.Path()} {

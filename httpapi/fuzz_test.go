@@ -17,9 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
+
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // faults is a log of which only what tells of a panic is kept.
@@ -66,7 +67,7 @@ func serving(t testing.TB, f *fake, change func(*config.Config), limit func(*Ser
 		change(c)
 	}
 	log := &faults{}
-	server, err := New(Options{Runtime: &hooks.Runtime{Config: c, Log: slog.New(log)}, Version: "test", Calls: f.calls()})
+	server, err := New(Options{Runtime: &member.Member{Config: c, Log: slog.New(log)}, Version: "test", Calls: f.calls()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,11 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"go.uber.org/goleak"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/operation"
 )
 
@@ -65,40 +69,40 @@ func noSecrets(t *testing.T, text string) {
 // fake is package hooks for tests that need something that cannot be provoked, or a fleet that costs nothing.
 type fake struct {
 	mu     sync.Mutex
-	pause  func(context.Context, hooks.PauseOptions) hooks.Report
-	resume func(context.Context) hooks.Report
-	reload func(context.Context, hooks.ReloadOptions) hooks.ReloadReport
-	status func() hooks.Status
+	pause  func(context.Context, pause.Options) pause.Report
+	resume func(context.Context) pause.Report
+	reload func(context.Context, reload.Options) reload.Report
+	status func() health.Status
 	asked  int // for the status
 }
 
 func (f *fake) calls() operation.Calls {
 	return operation.Calls{
-		Pause: func(ctx context.Context, _ *hooks.Runtime, o hooks.PauseOptions) hooks.Report {
+		Pause: func(ctx context.Context, _ *member.Member, o pause.Options) pause.Report {
 			if f.pause == nil {
-				return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) paused and drained"}, Until: time.Now().Add(o.Lease),
-					Poolers: []hooks.PoolerReport{{Pooler: "p:6432", Done: "paused"}}}
+				return pause.Report{Result: member.Result{Decision: "1 pooler(s) paused and drained"}, Until: time.Now().Add(o.Lease),
+					Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "paused"}}}
 			}
 			return f.pause(ctx, o)
 		},
-		Resume: func(ctx context.Context, _ *hooks.Runtime) hooks.Report {
+		Resume: func(ctx context.Context, _ *member.Member) pause.Report {
 			if f.resume == nil {
-				return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) are not paused"}, Poolers: []hooks.PoolerReport{{Pooler: "p:6432", Done: "resumed"}}}
+				return pause.Report{Result: member.Result{Decision: "1 pooler(s) are not paused"}, Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "resumed"}}}
 			}
 			return f.resume(ctx)
 		},
-		Reload: func(ctx context.Context, _ *hooks.Runtime, o hooks.ReloadOptions) hooks.ReloadReport {
+		Reload: func(ctx context.Context, _ *member.Member, o reload.Options) reload.Report {
 			if f.reload == nil {
-				return hooks.ReloadReport{Result: hooks.Result{Decision: "reloaded and verified"}}
+				return reload.Report{Result: member.Result{Decision: "reloaded and verified"}}
 			}
 			return f.reload(ctx, o)
 		},
-		Status: func(context.Context, *hooks.Runtime) hooks.Status {
+		Status: func(context.Context, *member.Member) health.Status {
 			f.mu.Lock()
 			f.asked++
 			f.mu.Unlock()
 			if f.status == nil {
-				return hooks.Status{Member: "m1", Poolers: []hooks.PoolerStatus{{Pooler: "p:6432", Paused: "no"}}}
+				return health.Status{Status: api.Status{Member: "m1", Poolers: []api.PoolerStatus{{Pooler: "p:6432", Paused: "no"}}}}
 			}
 			return f.status()
 		},
@@ -141,7 +145,7 @@ func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Conf
 	t.Helper()
 	out := &output{}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(out, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	o := Options{Runtime: &hooks.Runtime{Config: c, Log: log}, Version: "test"}
+	o := Options{Runtime: &member.Member{Config: c, Log: log}, Version: "test"}
 	if f != nil {
 		o.Calls = f.calls()
 	}

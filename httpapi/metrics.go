@@ -8,12 +8,15 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/state"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // metrics are this server's own: nothing is registered anywhere else.
@@ -33,7 +36,7 @@ type metrics struct {
 	duration   *prometheus.HistogramVec
 	inFlight   prometheus.Gauge
 
-	paused map[pauseKey]hooks.Entry // PAUSE was sent, and its end was not seen
+	paused map[pauseKey]state.Entry // PAUSE was sent, and its end was not seen
 	lease  time.Duration            // of the guard's pauses
 }
 
@@ -44,7 +47,7 @@ type pauseKey struct{ handover, pooler string }
 // seen to end much later is the end of another one.
 const pauseGrace = 30 * time.Second
 
-func newMetrics(version string, log *slog.Logger, lease time.Duration, status func() (hooks.Status, error)) *metrics {
+func newMetrics(version string, log *slog.Logger, lease time.Duration, status func() (health.Status, error)) *metrics {
 	short := []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -68,7 +71,7 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds", Help: "How long requests took. Event streams are not among them.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 10, 30}}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."}),
-		paused:   map[pauseKey]hooks.Entry{},
+		paused:   map[pauseKey]state.Entry{},
 		lease:    lease,
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_build_info", Help: "1, with the version of pgbaton and of Go.",
@@ -100,37 +103,37 @@ func (m *metrics) answered(method, pattern string, status int, took time.Duratio
 }
 
 // journal counts an entry that a hook of this member has written.
-func (m *metrics) journal(e hooks.Entry) {
+func (m *metrics) journal(e state.Entry) {
 	key := pauseKey{e.Handover, e.Pooler}
 	switch e.Event {
-	case hooks.EventReleased:
+	case state.EventReleased:
 		m.handovers.WithLabelValues("guard", resultOf(e.Code)).Inc()
 		m.handover.WithLabelValues("guard").Observe(e.Took.Seconds())
-	case hooks.EventEnded:
+	case state.EventEnded:
 		m.handovers.WithLabelValues("worker", resultOf(e.Code)).Inc()
 		m.handover.WithLabelValues("worker").Observe(e.Took.Seconds())
-	case hooks.EventPauseSent:
+	case state.EventPauseSent:
 		if len(m.paused) < 1000 {
 			m.paused[key] = e
 		}
-	case hooks.EventDrained:
+	case state.EventDrained:
 		m.drain.Observe(e.Took.Seconds())
-	case hooks.EventUndone, hooks.EventPauseOver:
+	case state.EventUndone, state.EventPauseOver:
 		m.over(key, e.Time)
-	case hooks.EventLeaseExpired:
+	case state.EventLeaseExpired:
 		m.leases.Inc()
 		m.endPauses(e)
-	case hooks.EventResumed:
+	case state.EventResumed:
 		m.endPauses(e)
-	case hooks.EventReloaded:
+	case state.EventReloaded:
 		m.reloads.WithLabelValues(clip(e.Target, 20), "succeeded").Inc()
-	case hooks.EventNotReloaded, hooks.EventNotBegun:
+	case state.EventNotReloaded, state.EventNotBegun:
 		m.reloads.WithLabelValues(clip(e.Target, 20), "failed").Inc()
 	}
 }
 
 // endPauses: who resumes a pooler ends every pause of it.
-func (m *metrics) endPauses(e hooks.Entry) {
+func (m *metrics) endPauses(e state.Entry) {
 	for key := range m.paused {
 		if key.pooler == e.Pooler {
 			m.over(key, e.Time)
@@ -153,13 +156,13 @@ func (m *metrics) over(key pauseKey, at time.Time) {
 
 func resultOf(code int) string {
 	switch code {
-	case hooks.Done:
+	case member.Done:
 		return "done"
-	case hooks.Invalid:
+	case member.Invalid:
 		return "invalid"
-	case hooks.BudgetSpent:
+	case member.BudgetSpent:
 		return "budget_spent"
-	case hooks.Refused:
+	case member.Refused:
 		return "refused"
 	}
 	return "failed"
@@ -167,7 +170,7 @@ func resultOf(code int) string {
 
 // statusCollector asks when Prometheus does.
 type statusCollector struct {
-	ask func() (hooks.Status, error)
+	ask func() (health.Status, error)
 }
 
 var (

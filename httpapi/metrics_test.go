@@ -13,11 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // writeEntry appends to a journal, as a hook does.
-func writeEntry(t *testing.T, dir string, e hooks.Entry) {
+func writeEntry(t *testing.T, dir string, e state.Entry) {
 	t.Helper()
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -46,26 +49,26 @@ func TestMetrics(t *testing.T) {
 	f := &fake{status: fullStatus}
 	a := start(t, f, nil)
 	now := time.Now()
-	entry := func(at time.Duration, e hooks.Entry) {
+	entry := func(at time.Duration, e state.Entry) {
 		e.Time = now.Add(at)
 		writeEntry(t, a.config.StateDir, e)
 	}
-	entry(0, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventPauseSent, Pooler: "p:6432"})
-	entry(time.Second, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventDrained, Pooler: "p:6432", Took: time.Second})
-	entry(time.Second, hooks.Entry{Hook: "before_stop", Handover: "x", Event: hooks.EventReleased, Took: 1200 * time.Millisecond})
-	entry(2*time.Second, hooks.Entry{Hook: "on_role_change", Handover: "y", Event: hooks.EventResumed, Pooler: "p:6432"})
-	entry(2*time.Second, hooks.Entry{Hook: "on_role_change", Handover: "y", Event: hooks.EventEnded, Took: time.Second, Code: hooks.Failed})
+	entry(0, state.Entry{Hook: "before_stop", Handover: "x", Event: state.EventPauseSent, Pooler: "p:6432"})
+	entry(time.Second, state.Entry{Hook: "before_stop", Handover: "x", Event: state.EventDrained, Pooler: "p:6432", Took: time.Second})
+	entry(time.Second, state.Entry{Hook: "before_stop", Handover: "x", Event: state.EventReleased, Took: 1200 * time.Millisecond})
+	entry(2*time.Second, state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventResumed, Pooler: "p:6432"})
+	entry(2*time.Second, state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventEnded, Took: time.Second, Code: member.Failed})
 	// Resumed by another member, which has a journal of its own; this member's keeper sees it. What is resumed here much later is another pause.
-	entry(time.Minute, hooks.Entry{Hook: "before_stop", Handover: "z", Event: hooks.EventPauseSent, Pooler: "p:6432"})
-	entry(time.Minute+4*time.Second, hooks.Entry{Hook: "keeper", Handover: "z", Event: hooks.EventPauseOver, Pooler: "p:6432"})
+	entry(time.Minute, state.Entry{Hook: "before_stop", Handover: "z", Event: state.EventPauseSent, Pooler: "p:6432"})
+	entry(time.Minute+4*time.Second, state.Entry{Hook: "keeper", Handover: "z", Event: state.EventPauseOver, Pooler: "p:6432"})
 	// The same, and the keeper was killed.
-	entry(2*time.Minute, hooks.Entry{Hook: "before_stop", Handover: "v", Event: hooks.EventPauseSent, Pooler: "p:6432"})
-	entry(22*time.Minute, hooks.Entry{Hook: "on_role_change", Handover: "w", Event: hooks.EventResumed, Pooler: "p:6432"})
+	entry(2*time.Minute, state.Entry{Hook: "before_stop", Handover: "v", Event: state.EventPauseSent, Pooler: "p:6432"})
+	entry(22*time.Minute, state.Entry{Hook: "on_role_change", Handover: "w", Event: state.EventResumed, Pooler: "p:6432"})
 	// A pause by hand has a lease of its own.
-	entry(30*time.Minute, hooks.Entry{Hook: "pause", Handover: "h", Event: hooks.EventPauseSent, Pooler: "q:6432"})
-	entry(30*time.Minute+100*time.Second, hooks.Entry{Hook: "keeper", Handover: "h", Event: hooks.EventLeaseExpired, Pooler: "q:6432"})
-	entry(3*time.Second, hooks.Entry{Hook: "reload", Event: hooks.EventReloaded, Target: "pgbouncer", Pooler: "p:6432"})
-	entry(3*time.Second, hooks.Entry{Hook: "reload", Event: hooks.EventNotReloaded, Target: "postgres"})
+	entry(30*time.Minute, state.Entry{Hook: "pause", Handover: "h", Event: state.EventPauseSent, Pooler: "q:6432"})
+	entry(30*time.Minute+100*time.Second, state.Entry{Hook: "keeper", Handover: "h", Event: state.EventLeaseExpired, Pooler: "q:6432"})
+	entry(3*time.Second, state.Entry{Hook: "reload", Event: state.EventReloaded, Target: "pgbouncer", Pooler: "p:6432"})
+	entry(3*time.Second, state.Entry{Hook: "reload", Event: state.EventNotReloaded, Target: "postgres"})
 	a.do("GET", "/nosuch", "")
 	a.do("BREW", "/v1/status", "")
 	a.do("GET", "/v1/status", "")
@@ -110,7 +113,7 @@ func TestMetrics(t *testing.T) {
 // TestScrapes: who waits for the poolers is bounded, and told so by a problem.
 func TestScrapes(t *testing.T) {
 	release := make(chan struct{})
-	a := start(t, &fake{status: func() hooks.Status {
+	a := start(t, &fake{status: func() health.Status {
 		<-release
 		return fullStatus()
 	}}, nil)
@@ -131,7 +134,7 @@ func TestScrapes(t *testing.T) {
 
 // TestManyClients: however many ask, the poolers are asked once a second; a scrape uses an answer for 5 s.
 func TestManyClients(t *testing.T) {
-	f := &fake{status: func() hooks.Status {
+	f := &fake{status: func() health.Status {
 		time.Sleep(20 * time.Millisecond)
 		return fullStatus()
 	}}
@@ -182,7 +185,7 @@ func TestStatusAge(t *testing.T) {
 	var s struct {
 		Member     string
 		ObservedAt time.Time
-		Conditions []hooks.Condition
+		Conditions []api.Condition
 	}
 	if err := json.Unmarshal(got.body, &s); err != nil || s.Member != "m1" || time.Since(s.ObservedAt) > 10*time.Second || len(s.Conditions) != 1 || got.header.Get("Age") == "" {
 		t.Errorf("%v %v %s", err, got.header, got.body)

@@ -13,20 +13,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/operation"
 )
 
 // held is a pause that lasts until its context ends or it is let go.
-func held(release <-chan struct{}) func(context.Context, hooks.PauseOptions) hooks.Report {
-	return func(ctx context.Context, _ hooks.PauseOptions) hooks.Report {
+func held(release <-chan struct{}) func(context.Context, pause.Options) pause.Report {
+	return func(ctx context.Context, _ pause.Options) pause.Report {
 		select {
 		case <-ctx.Done():
-			return hooks.Report{Result: hooks.Result{Code: hooks.Failed, Decision: "everybody is resumed: context canceled"}}
+			return pause.Report{Result: member.Result{Code: member.Failed, Decision: "everybody is resumed: context canceled"}}
 		case <-release:
-			return hooks.Report{Result: hooks.Result{Decision: "1 pooler(s) paused and drained"}}
+			return pause.Report{Result: member.Result{Decision: "1 pooler(s) paused and drained"}}
 		}
 	}
 }
@@ -122,16 +125,16 @@ func TestFailures(t *testing.T) {
 	f := &fake{}
 	a := start(t, f, nil)
 	for _, test := range []struct {
-		report hooks.Report
+		report pause.Report
 		want   kind
 		pooler string
 	}{
-		{hooks.Report{Result: hooks.Result{Code: hooks.BudgetSpent, Decision: "not drained within 1s"}}, notDrained, ""},
-		{hooks.Report{Result: hooks.Result{Code: hooks.Invalid, Decision: "no poolers are configured"}}, invalidConfiguration, ""},
-		{hooks.Report{Result: hooks.Result{Code: hooks.Failed, Decision: "b:1: refused"}, Poolers: []hooks.PoolerReport{{Pooler: "a:1", Done: "resumed"}, {Pooler: "b:1", Done: "failed", Error: "refused"}}}, poolerFailed, "b:1"},
+		{pause.Report{Result: member.Result{Code: member.BudgetSpent, Decision: "not drained within 1s"}}, notDrained, ""},
+		{pause.Report{Result: member.Result{Code: member.Invalid, Decision: "no poolers are configured"}}, invalidConfiguration, ""},
+		{pause.Report{Result: member.Result{Code: member.Failed, Decision: "b:1: refused"}, Poolers: []api.PoolerReport{{Pooler: "a:1", Done: "resumed"}, {Pooler: "b:1", Done: "failed", Error: "refused"}}}, poolerFailed, "b:1"},
 	} {
-		f.pause = func(context.Context, hooks.PauseOptions) hooks.Report { return test.report }
-		f.resume = func(context.Context) hooks.Report { return test.report }
+		f.pause = func(context.Context, pause.Options) pause.Report { return test.report }
+		f.resume = func(context.Context) pause.Report { return test.report }
 		o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Failed)
 		if o.Problem.Type != test.want.uri() || o.Problem.Pooler != test.pooler || o.Result.Code != test.report.Code {
 			t.Errorf("%+v", o.Problem)
@@ -187,7 +190,7 @@ func TestBounds(t *testing.T) {
 // TestUnwritable: what cannot be written down is not begun.
 func TestUnwritable(t *testing.T) {
 	paused := false
-	a := start(t, &fake{pause: func(context.Context, hooks.PauseOptions) hooks.Report { paused = true; return hooks.Report{} }}, nil)
+	a := start(t, &fake{pause: func(context.Context, pause.Options) pause.Report { paused = true; return pause.Report{} }}, nil)
 	if err := os.Rename(a.config.StateDir, a.config.StateDir+"-gone"); err != nil {
 		t.Fatal(err)
 	}
@@ -322,9 +325,9 @@ func TestGraceful(t *testing.T) {
 
 // TestGraceOver: what does not end in the grace time is cancelled, and says so.
 func TestGraceOver(t *testing.T) {
-	a := start(t, &fake{pause: held(nil), reload: func(ctx context.Context, _ hooks.ReloadOptions) hooks.ReloadReport {
+	a := start(t, &fake{pause: held(nil), reload: func(ctx context.Context, _ reload.Options) reload.Report {
 		<-ctx.Done()
-		return hooks.ReloadReport{Result: hooks.Result{Code: hooks.Failed, Decision: "context canceled"}}
+		return reload.Report{Result: member.Result{Code: member.Failed, Decision: "context canceled"}}
 	}}, func(c *config.Config, _ *Options) { c.Serve.Grace = 50 * time.Millisecond })
 	o := a.do("POST", "/v1/pgbouncer/pause", "").operation(t)
 	a.until(o.ID, api.Running)

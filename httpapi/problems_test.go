@@ -17,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/pause"
+
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // TestProblemsPage holds docs/problems.md and the table of kinds together.
@@ -160,7 +162,7 @@ func TestBeforeAnyHandler(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	a := start(t, &fake{status: func() hooks.Status { panic("bad " + "luck") }}, nil)
+	a := start(t, &fake{status: func() health.Status { panic("bad " + "luck") }}, nil)
 	got := a.expect(a.do("GET", "/v1/status", ""), 500, "internal-error")
 	if strings.Contains(string(got.body), "luck") || !strings.Contains(a.out.String(), "luck") || !strings.Contains(a.out.String(), "status.go") {
 		t.Errorf("%s", got.body)
@@ -171,7 +173,7 @@ func TestPanic(t *testing.T) {
 
 // TestPanicInOperation: its outcome is not known, and the server goes on.
 func TestPanicInOperation(t *testing.T) {
-	a := start(t, &fake{pause: func(context.Context, hooks.PauseOptions) hooks.Report { panic("bad luck") }}, nil)
+	a := start(t, &fake{pause: func(context.Context, pause.Options) pause.Report { panic("bad luck") }}, nil)
 	o := a.until(a.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Unknown)
 	if o.Problem.Type != internalError.uri() || o.Ended.IsZero() {
 		t.Errorf("%+v", o)
@@ -182,7 +184,7 @@ func TestPanicInOperation(t *testing.T) {
 // TestOverload: beyond the limit requests are told to come back, and /healthz answers all the same.
 func TestOverload(t *testing.T) {
 	release := make(chan struct{})
-	a := start(t, &fake{status: func() hooks.Status { <-release; return hooks.Status{} }}, nil)
+	a := start(t, &fake{status: func() health.Status { <-release; return health.Status{} }}, nil)
 	done := make(chan int, maxRequests)
 	for range maxRequests {
 		go func() {
@@ -377,7 +379,9 @@ func TestIdle(t *testing.T) {
 // TestSlowReader: who asks and does not read keeps no place among the requests, and what he reads in the end does not look whole.
 func TestSlowReader(t *testing.T) {
 	const size = 16 << 20 // more than all buffers on the way
-	f := &fake{status: func() hooks.Status { return hooks.Status{Problems: []string{strings.Repeat("x", size)}} }}
+	f := &fake{status: func() health.Status {
+		return health.Status{Status: api.Status{Problems: []string{strings.Repeat("x", size)}}}
+	}}
 	written := make(chan error, 1)
 	slots := 0
 	for what, limit := range map[string]func(*Server){

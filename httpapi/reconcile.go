@@ -6,13 +6,14 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pgbaton/pgbaton/pause"
+
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
-// Reconciler ends pauses that have outlived their lease: [hooks.Reconciler].
+// Reconciler ends pauses that have outlived their lease: [pause.Reconciler].
 type Reconciler interface {
-	Round(context.Context) ([]hooks.Reconciled, error)
+	Round(context.Context) ([]pause.Reconciled, error)
 }
 
 const (
@@ -56,7 +57,7 @@ func (s *Server) reconciled(wait time.Duration, last string, err error) (time.Du
 		last = text
 	}
 	// One pooler that is down is no reason to leave the others alone for longer.
-	if !errors.Is(err, hooks.ErrRoleUnknown) {
+	if !errors.Is(err, pause.ErrRoleUnknown) {
 		return reconcileInterval, last
 	}
 	return min(2*wait, reconcileLongest), last

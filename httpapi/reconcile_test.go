@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/pause"
+
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
-type rounds chan []hooks.Reconciled
+type rounds chan []pause.Reconciled
 
-func (r rounds) Round(ctx context.Context) ([]hooks.Reconciled, error) {
+func (r rounds) Round(ctx context.Context) ([]pause.Reconciled, error) {
 	select {
 	case done := <-r:
 		return done, nil
@@ -25,14 +26,14 @@ func (r rounds) Round(ctx context.Context) ([]hooks.Reconciled, error) {
 
 func TestReconcile(t *testing.T) {
 	r := make(rounds, 1)
-	r <- []hooks.Reconciled{{Pooler: "p:6432", Done: "resumed"}}
+	r <- []pause.Reconciled{{Pooler: "p:6432", Done: "resumed"}}
 	a := start(t, &fake{}, func(_ *config.Config, o *Options) { o.Reconciler = r })
 	eventually(t, "it is counted", func() bool {
 		return value(string(a.do("GET", "/metrics", "").body), `pgbaton_reconciled_total{done="resumed"}`) == "1"
 	})
 	wait, last := reconcileInterval, ""
 	for range 10 {
-		wait, last = a.server.reconciled(wait, last, fmt.Errorf("%w: no answer", hooks.ErrRoleUnknown))
+		wait, last = a.server.reconciled(wait, last, fmt.Errorf("%w: no answer", pause.ErrRoleUnknown))
 	}
 	if wait != reconcileLongest || !strings.HasSuffix(last, "no answer") {
 		t.Errorf("%s %s", wait, last)

@@ -3,35 +3,37 @@ package httpapi
 import (
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/configversion"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/operation"
 )
 
 // What stops a reload has its name from package hooks, and is a type of problem under the same name.
 var reloadProblems = map[string]kind{
-	hooks.ProblemVersionTimeout: {hooks.ProblemVersionTimeout, 504, api.Transient, "The configuration version did not arrive in time"},
-	hooks.ProblemVersionInvalid: {hooks.ProblemVersionInvalid, 409, api.Validation, "What should be a configuration version is none"},
-	hooks.ProblemHandover:       {hooks.ProblemHandover, 409, api.Transient, "A handover is under way"},
-	hooks.ProblemNotApplied:     {hooks.ProblemNotApplied, 409, api.Validation, "Reloaded, and something was not applied"},
-	hooks.ProblemNotVerified:    {hooks.ProblemNotVerified, 503, api.Transient, "Reloaded, and not verified"},
-	hooks.ProblemUnreachable:    {hooks.ProblemUnreachable, 503, api.Transient, "Who should reload does not answer"},
-	hooks.ProblemInvalidFile:    {hooks.ProblemInvalidFile, 409, api.Validation, "A configuration file has errors"},
+	api.ProblemVersionTimeout: {api.ProblemVersionTimeout, 504, api.Transient, "The configuration version did not arrive in time"},
+	api.ProblemVersionInvalid: {api.ProblemVersionInvalid, 409, api.Validation, "What should be a configuration version is none"},
+	api.ProblemHandover:       {api.ProblemHandover, 409, api.Transient, "A handover is under way"},
+	api.ProblemNotApplied:     {api.ProblemNotApplied, 409, api.Validation, "Reloaded, and something was not applied"},
+	api.ProblemNotVerified:    {api.ProblemNotVerified, 503, api.Transient, "Reloaded, and not verified"},
+	api.ProblemUnreachable:    {api.ProblemUnreachable, 503, api.Transient, "Who should reload does not answer"},
+	api.ProblemInvalidFile:    {api.ProblemInvalidFile, 409, api.Validation, "A configuration file has errors"},
 }
 
 // reloadFailed is for what hooks gives no name.
 var reloadFailed = kind{operation.ReloadFailed, 503, api.Transient, "Not reloaded"}
 
 func reloadKinds() []kind {
-	return []kind{reloadProblems[hooks.ProblemVersionTimeout], reloadProblems[hooks.ProblemVersionInvalid], reloadProblems[hooks.ProblemHandover],
-		reloadProblems[hooks.ProblemNotApplied], reloadProblems[hooks.ProblemNotVerified], reloadProblems[hooks.ProblemUnreachable],
-		reloadProblems[hooks.ProblemInvalidFile], reloadFailed}
+	return []kind{reloadProblems[api.ProblemVersionTimeout], reloadProblems[api.ProblemVersionInvalid], reloadProblems[api.ProblemHandover],
+		reloadProblems[api.ProblemNotApplied], reloadProblems[api.ProblemNotVerified], reloadProblems[api.ProblemUnreachable],
+		reloadProblems[api.ProblemInvalidFile], reloadFailed}
 }
 
 // reloadRequest checks what a body asks for.
-func reloadRequest(target string, body api.ReloadBody) (hooks.ReloadOptions, api.OperationRequest, error) {
-	o := hooks.ReloadOptions{Target: target}
+func reloadRequest(target string, body api.ReloadBody) (reload.Options, api.OperationRequest, error) {
+	o := reload.Options{Target: target}
 	var errs []api.FieldError
 	if body.ConfigVersion != "" {
 		version, err := configversion.Parse(body.ConfigVersion)
@@ -51,7 +53,7 @@ func reloadRequest(target string, body api.ReloadBody) (hooks.ReloadOptions, api
 }
 
 // gauges are the versions of a status, for the metrics.
-func versionGauges(s hooks.Status, set func(target, stage string, version float64)) {
+func versionGauges(s health.Status, set func(target, stage string, version float64)) {
 	for _, v := range s.Versions {
 		for stage, at := range map[string]*configversion.Version{"wanted": v.Seen, "disk": v.OnDisk, "applied": v.Applied} {
 			if at != nil {

@@ -11,12 +11,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgbaton/pgbaton/pause"
+
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 const (
@@ -131,8 +132,8 @@ func (s *Server) register(version string) error {
 		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
 		toOperate, append([]kind{poolerFailed, invalidConfiguration, interrupted, unknownOutcome}, without(post, stateNotKept)...), s.postResume)
 	for _, x := range []struct{ id, kind, target, summary string }{
-		{"reloadPostgres", api.KindReloadPostgres, hooks.ReloadPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
-		{"reloadPoolers", api.KindReloadPgBouncer, hooks.ReloadPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
+		{"reloadPostgres", api.KindReloadPostgres, api.TargetPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
+		{"reloadPoolers", api.KindReloadPgBouncer, api.TargetPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
 	} {
 		add(s, routes, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary}, toOperate, body,
 			func(ctx context.Context, in *reloadInput) (*operationOutput, error) {
@@ -321,12 +322,12 @@ func (s *Server) getStatus(context.Context, *struct{}) (*statusOutput, error) {
 	}
 	// Declared as lists that are never null; those that may be left out are.
 	if status.Poolers == nil {
-		status.Poolers = []hooks.PoolerStatus{}
+		status.Poolers = []api.PoolerStatus{}
 	}
 	if status.Conditions == nil {
-		status.Conditions = []hooks.Condition{}
+		status.Conditions = []api.Condition{}
 	}
-	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: api.StatusAnswer{Status: status, ObservedAt: at.UTC()}}, nil
+	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: api.StatusAnswer{Status: status.Status, ObservedAt: at.UTC()}}, nil
 }
 
 // duration reads one of a body, with the rules and words of the configuration.
@@ -344,12 +345,12 @@ func duration(text, location string, longest time.Duration, errs *[]api.FieldErr
 	return d
 }
 
-func (s *Server) pauseRequest(body *api.PauseBody) (hooks.PauseOptions, api.OperationRequest, error) {
+func (s *Server) pauseRequest(body *api.PauseBody) (pause.Options, api.OperationRequest, error) {
 	if body == nil {
 		body = &api.PauseBody{}
 	}
 	var errs []api.FieldError
-	o := hooks.PauseOptions{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout", maxPauseFor, &errs)}
+	o := pause.Options{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout", maxPauseFor, &errs)}
 	if len(errs) > 0 {
 		p := invalidRequest.problem("validation failed")
 		p.Errors = errs

@@ -10,16 +10,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/operation"
 )
 
 // Options are what a server is made of. Runtime is needed.
 type Options struct {
-	Runtime *hooks.Runtime  // Runtime.Config.Serve says where and for whom to listen
+	Runtime *member.Member  // Runtime.Config.Serve says where and for whom to listen
 	Version string          // of pgbaton, for the document and the metrics
 	Calls   operation.Calls // for tests; the zero value is package hooks
 
@@ -29,7 +31,7 @@ type Options struct {
 
 // Server is the HTTP mode of one member.
 type Server struct {
-	rt         *hooks.Runtime
+	rt         *member.Member
 	log        *slog.Logger
 	guard      *guard
 	operations *operation.Runner
@@ -88,10 +90,10 @@ func New(o Options) (_ *Server, err error) {
 	}()
 	status := o.Calls.Status
 	if status == nil {
-		status = hooks.GetStatus
+		status = health.Of
 	}
-	s.status = &statusCache{ask: func(ctx context.Context) hooks.Status { return status(ctx, rt) }, log: s.log}
-	s.metrics = newMetrics(o.Version, s.log, rt.Config.Pause.Lease, func() (hooks.Status, error) {
+	s.status = &statusCache{ask: func(ctx context.Context) health.Status { return status(ctx, rt) }, log: s.log}
+	s.metrics = newMetrics(o.Version, s.log, rt.Config.Pause.Lease, func() (health.Status, error) {
 		status, _, err := s.status.get(s.background, metricsAge)
 		return status, err
 	})

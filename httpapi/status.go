@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/health"
 )
 
 const (
@@ -20,11 +20,11 @@ const (
 
 // statusCache asks the poolers once for all who want to know at about the same time: clients of this server must not be felt by a handover.
 type statusCache struct {
-	ask func(context.Context) hooks.Status
+	ask func(context.Context) health.Status
 	log *slog.Logger
 
 	mu     sync.Mutex
-	status hooks.Status
+	status health.Status
 	at     time.Time     // it was asked for then
 	spoilt time.Time     // what was asked for before is not true any more
 	fault  error         // the last one did not come to its end
@@ -33,7 +33,7 @@ type statusCache struct {
 
 // get is a status no older than that, and when it was taken. It blocks until there is one, statusWait at most, or the context ends, which must be
 // that of all who ask.
-func (c *statusCache) get(ctx context.Context, age time.Duration) (hooks.Status, time.Time, error) {
+func (c *statusCache) get(ctx context.Context, age time.Duration) (health.Status, time.Time, error) {
 	for {
 		c.mu.Lock()
 		if c.good() && time.Since(c.at) < age {
@@ -54,13 +54,13 @@ func (c *statusCache) get(ctx context.Context, age time.Duration) (hooks.Status,
 			status, at, fault, good := c.status, c.at, c.fault, c.good()
 			c.mu.Unlock()
 			if fault != nil {
-				return hooks.Status{}, time.Time{}, fault
+				return health.Status{}, time.Time{}, fault
 			}
 			if good {
 				return status, at, nil
 			}
 		case <-ctx.Done():
-			return hooks.Status{}, time.Time{}, ctx.Err()
+			return health.Status{}, time.Time{}, ctx.Err()
 		}
 	}
 }

@@ -6,13 +6,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/health"
 )
 
 // TestStatusThatWasSpoilt: one that was asked for before the end of an operation, and comes after it, is not shown.
 func TestStatusThatWasSpoilt(t *testing.T) {
-	asked, answer := make(chan struct{}), make(chan hooks.Status)
-	c := &statusCache{log: slog.New(slog.DiscardHandler), ask: func(context.Context) hooks.Status {
+	asked, answer := make(chan struct{}), make(chan health.Status)
+	c := &statusCache{log: slog.New(slog.DiscardHandler), ask: func(context.Context) health.Status {
 		asked <- struct{}{}
 		return <-answer
 	}}
@@ -29,9 +30,9 @@ func TestStatusThatWasSpoilt(t *testing.T) {
 	go get()
 	<-asked
 	c.spoil()
-	answer <- hooks.Status{Member: "before"}
+	answer <- health.Status{Status: api.Status{Member: "before"}}
 	<-asked
-	answer <- hooks.Status{Member: "after"}
+	answer <- health.Status{Status: api.Status{Member: "after"}}
 	if member := <-got; member != "after" {
 		t.Errorf("shown: %s", member)
 	}
@@ -43,7 +44,7 @@ func TestStatusThatWasSpoilt(t *testing.T) {
 	c.spoil()
 	go get()
 	<-asked
-	answer <- hooks.Status{Member: "later"}
+	answer <- health.Status{Status: api.Status{Member: "later"}}
 	if member := <-got; member != "later" {
 		t.Errorf("shown: %s", member)
 	}

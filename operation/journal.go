@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 const (
@@ -32,12 +32,12 @@ const (
 type follower struct {
 	dir   string
 	log   *slog.Logger
-	count func(hooks.Entry)
+	count func(state.Entry)
 
 	mu       sync.Mutex
 	at       position
 	done     position // the file before, which was read to its end
-	watchers map[int]func(hooks.Entry)
+	watchers map[int]func(state.Entry)
 	next     int
 }
 
@@ -69,8 +69,8 @@ func (p position) is(file position) bool {
 	return p.Inode == file.Inode && strings.HasPrefix(file.Head, p.Head)
 }
 
-func openFollower(dir string, log *slog.Logger, count func(hooks.Entry)) *follower {
-	f := &follower{dir: dir, log: log, count: count, watchers: map[int]func(hooks.Entry){}}
+func openFollower(dir string, log *slog.Logger, count func(state.Entry)) *follower {
+	f := &follower{dir: dir, log: log, count: count, watchers: map[int]func(state.Entry){}}
 	text, err := readFile(filepath.Join(dir, positionFile), 4<<10)
 	if err == nil {
 		err = json.Unmarshal(text, &f.at)
@@ -97,7 +97,7 @@ func inode(info os.FileInfo) uint64 {
 }
 
 func (f *follower) keep() {
-	if err := hooks.WriteState(filepath.Join(f.dir, positionFile), f.at); err != nil {
+	if err := state.Write(filepath.Join(f.dir, positionFile), f.at); err != nil {
 		f.log.Debug("cannot keep how far the journal was read", "error", err)
 	}
 }
@@ -125,7 +125,7 @@ func (f *follower) run(ctx context.Context) {
 }
 
 // watch has entries told until the function that it returns is called, which tells of the last ones.
-func (f *follower) watch(tell func(hooks.Entry)) (stop func()) {
+func (f *follower) watch(tell func(state.Entry)) (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id := f.next
@@ -218,7 +218,7 @@ func (f *follower) readFrom(file *os.File) {
 			return // the end, or a line that is just being written
 		}
 		f.at.Offset += int64(len(line))
-		var e hooks.Entry
+		var e state.Entry
 		if !skip && json.Unmarshal(bytes.TrimSpace(line), &e) == nil {
 			f.count(e)
 			for _, tell := range f.watchers {

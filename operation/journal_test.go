@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // writeEntry appends to a journal, as a hook does.
-func writeEntry(t *testing.T, dir string, e hooks.Entry) {
+func writeEntry(t *testing.T, dir string, e state.Entry) {
 	t.Helper()
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -39,7 +39,7 @@ func TestFollower(t *testing.T) {
 	path := filepath.Join(dir, journalFile)
 	var got []string
 	open := func() *follower {
-		return openFollower(dir, testLog(t), func(e hooks.Entry) { got = append(got, e.Event) })
+		return openFollower(dir, testLog(t), func(e state.Entry) { got = append(got, e.Event) })
 	}
 	expect := func(what, want string) {
 		t.Helper()
@@ -48,7 +48,7 @@ func TestFollower(t *testing.T) {
 		}
 		got = nil
 	}
-	add := func(event string) { writeEntry(t, dir, hooks.Entry{Time: time.Now(), Event: event}) }
+	add := func(event string) { writeEntry(t, dir, state.Entry{Time: time.Now(), Event: event}) }
 	rotate := func() {
 		t.Helper()
 		if err := os.Rename(path, path+".1"); err != nil {

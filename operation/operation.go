@@ -29,7 +29,7 @@ type Operation struct {
 
 // Failure is why an operation failed, or is unknown.
 type Failure struct {
-	Name            string `json:"name"` // stable, for programs: one of the constants below, or hooks.Problem…
+	Name            string `json:"name"` // stable, for programs: one of the constants below, or api.Problem…
 	Detail          string `json:"detail"`
 	Pooler          string `json:"pooler,omitempty"`          // the one that failed, when it is one
 	ObservedVersion string `json:"observedVersion,omitempty"` // of the configuration, the last that a reload has seen

@@ -6,31 +6,34 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/state"
+
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // Pause pauses the poolers. It blocks until that is written down, not until it is done. The errors are [ErrEnding], [ErrKeyReused],
 // [ErrForgotten], a [RunningError] or an [UnsavedError].
-func (r *Runner) Pause(d Demand, o hooks.PauseOptions) (Operation, error) {
+func (r *Runner) Pause(d Demand, o pause.Options) (Operation, error) {
 	return r.launch(api.KindPause, false, d, func(ctx context.Context, k *kept) ending { return r.pause(ctx, k, o) })
 }
 
 // pause runs one. Its steps are what the hook writes to the journal.
-func (r *Runner) pause(ctx context.Context, k *kept, o hooks.PauseOptions) ending {
+func (r *Runner) pause(ctx context.Context, k *kept, o pause.Options) ending {
 	o.ID = k.ID
 	// Ended before the outcome is written down, which has to be the last step; and in any case.
-	defer r.journal.watch(func(e hooks.Entry) {
-		if e.Handover == k.ID && e.Hook == "pause" && e.Event != hooks.EventAllDrained {
+	defer r.journal.watch(func(e state.Entry) {
+		if e.Handover == k.ID && e.Hook == "pause" && e.Event != state.EventAllDrained {
 			r.store.progress(k, api.Step{Time: e.Time, Pooler: e.Pooler, Text: stepText(e)})
 		}
 	})()
 	return r.conclude(ctx, r.calls.Pause(ctx, r.rt, o))
 }
 
-func stepText(e hooks.Entry) string {
-	text := map[string]string{hooks.EventPauseSent: "PAUSE sent", hooks.EventDrained: "drained", hooks.EventNotDrained: "not drained",
-		hooks.EventUndone: "taken back", hooks.EventResumed: "resumed"}[e.Event]
+func stepText(e state.Entry) string {
+	text := map[string]string{state.EventPauseSent: "PAUSE sent", state.EventDrained: "drained", state.EventNotDrained: "not drained",
+		state.EventUndone: "taken back", state.EventResumed: "resumed"}[e.Event]
 	if text == "" {
 		text = e.Event
 	}
@@ -44,19 +47,19 @@ func stepText(e hooks.Entry) string {
 }
 
 // conclude is what a pause or resume has come to.
-func (r *Runner) conclude(ctx context.Context, report hooks.Report) ending {
+func (r *Runner) conclude(ctx context.Context, report pause.Report) ending {
 	r.changed()
 	outcome := &api.Outcome{Code: report.Code, Decision: report.Decision, Poolers: report.Poolers, Until: report.Until}
-	if report.Code == hooks.Done {
+	if report.Code == member.Done {
 		return ending{state: api.Succeeded, final: true, outcome: outcome, text: report.Decision}
 	}
 	f := &Failure{Name: PoolerFailed, Detail: report.Decision, Pooler: poolerOf(report)}
 	switch report.Code {
-	case hooks.Invalid:
+	case member.Invalid:
 		f.Name = InvalidConfiguration
-	case hooks.BudgetSpent:
+	case member.BudgetSpent:
 		f.Name = NotDrained
-	case hooks.Refused:
+	case member.Refused:
 		f.Name = Refused
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -66,8 +69,8 @@ func (r *Runner) conclude(ctx context.Context, report hooks.Report) ending {
 }
 
 // poolerOf is the pooler that failed, when it is one.
-func poolerOf(report hooks.Report) string {
-	failed := slices.DeleteFunc(slices.Clone(report.Poolers), func(p hooks.PoolerReport) bool { return p.Error == "" })
+func poolerOf(report pause.Report) string {
+	failed := slices.DeleteFunc(slices.Clone(report.Poolers), func(p api.PoolerReport) bool { return p.Error == "" })
 	if len(failed) == 1 {
 		return failed[0].Pooler
 	}
@@ -84,9 +87,9 @@ func judgePause(o Operation, v view) ending {
 			continue
 		}
 		switch e.Event {
-		case hooks.EventAllDrained:
+		case state.EventAllDrained:
 			drained = true
-		case hooks.EventUndone:
+		case state.EventUndone:
 			undone = true
 		}
 	}
@@ -108,7 +111,7 @@ func judgePause(o Operation, v view) ending {
 			silent = p.Pooler + ": " + p.Error
 		case p.PausedBy == "hand" && (stands || p.Paused != "no"), stands && !until.IsZero():
 			held++
-			outcome.Poolers = append(outcome.Poolers, hooks.PoolerReport{Pooler: p.Pooler, Done: "paused"})
+			outcome.Poolers = append(outcome.Poolers, api.PoolerReport{Pooler: p.Pooler, Done: "paused"})
 		default:
 			free++
 		}

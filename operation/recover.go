@@ -5,8 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/state"
+
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 const (
@@ -16,8 +18,8 @@ const (
 
 // view is what a judge goes by.
 type view struct {
-	status  hooks.Status
-	entries []hooks.Entry // of the journal, oldest first
+	status  health.Status
+	entries []state.Entry // of the journal, oldest first
 	now     time.Time
 }
 
@@ -57,7 +59,7 @@ func (r *Runner) follow(ctx context.Context, k *kept) {
 	last := ""
 	for {
 		r.journal.poll()
-		entries, err := hooks.ReadJournal(r.rt.Config.StateDir, 1000)
+		entries, err := state.ReadJournal(r.rt.Config.StateDir, 1000)
 		if err != nil {
 			entries = nil
 		}

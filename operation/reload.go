@@ -7,10 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/configversion"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // What a reload of PostgreSQL may take beyond its own time-out: Patroni does it within loop_wait, and the postmaster reads files.
@@ -19,39 +22,39 @@ const (
 	reloadGrace     = 5 * time.Second
 )
 
-// Reload reloads o.Target, which is hooks.ReloadPostgres or hooks.ReloadPgBouncer. It blocks until that is written down, not until it is done.
+// Reload reloads o.Target, which is api.TargetPostgres or api.TargetPgBouncer. It blocks until that is written down, not until it is done.
 // The errors are those of [Runner.Pause].
-func (r *Runner) Reload(d Demand, o hooks.ReloadOptions) (Operation, error) {
+func (r *Runner) Reload(d Demand, o reload.Options) (Operation, error) {
 	kind := api.KindReloadPgBouncer
-	if o.Target == hooks.ReloadPostgres {
+	if o.Target == api.TargetPostgres {
 		kind = api.KindReloadPostgres
 	}
 	return r.launch(kind, false, d, func(ctx context.Context, k *kept) ending { return r.reload(ctx, k, o) })
 }
 
 // reload runs one.
-func (r *Runner) reload(ctx context.Context, k *kept, o hooks.ReloadOptions) ending {
-	o.Progress = func(step hooks.Step) {
+func (r *Runner) reload(ctx context.Context, k *kept, o reload.Options) ending {
+	o.Progress = func(step reload.Progress) {
 		r.store.progress(k, api.Step{Time: step.Time, Target: step.Target, Pooler: step.Pooler, Text: step.Text})
 	}
 	report := r.calls.Reload(ctx, r.rt, o)
 	r.changed()
-	outcome := &api.Outcome{Code: report.Code, Decision: report.Decision, Reload: &report}
-	if report.Code == hooks.Done {
+	outcome := &api.Outcome{Code: report.Code, Decision: report.Decision, Reload: &report.ReloadReport}
+	if report.Code == member.Done {
 		return ending{state: api.Succeeded, final: true, outcome: outcome, text: report.Decision}
 	}
-	f := &Failure{Detail: report.Decision, ObservedVersion: observedVersion(report)}
+	f := &Failure{Detail: report.Decision, ObservedVersion: observedVersion(report.ReloadReport)}
 	if cause := context.Cause(ctx); cause != nil {
 		// What was asked for by then may still be done, so this is not known to have failed.
 		f.Name, f.Detail = UnknownOutcome, cause.Error()+"; "+report.Decision
 		return ending{state: api.Unknown, outcome: outcome, failure: f, text: "interrupted: " + cause.Error()}
 	}
 	switch {
-	case hooksNames(report.Problem):
+	case isReloadProblem(report.Problem):
 		f.Name = report.Problem
-	case report.Code == hooks.Invalid:
+	case report.Code == member.Invalid:
 		f.Name = InvalidConfiguration
-	case report.Code == hooks.Refused:
+	case report.Code == member.Refused:
 		f.Name = Refused
 	default:
 		f.Name = ReloadFailed
@@ -68,18 +71,18 @@ func (r *Runner) reload(ctx context.Context, k *kept, o hooks.ReloadOptions) end
 	return ending{state: api.Failed, final: true, outcome: outcome, failure: f, text: report.Decision}
 }
 
-// hooksNames reports whether package hooks gives this name to what stops a reload.
-func hooksNames(problem string) bool {
+// isReloadProblem reports whether package reload gives this name to what stops a reload.
+func isReloadProblem(problem string) bool {
 	switch problem {
-	case hooks.ProblemVersionTimeout, hooks.ProblemVersionInvalid, hooks.ProblemHandover, hooks.ProblemNotApplied, hooks.ProblemNotVerified,
-		hooks.ProblemUnreachable, hooks.ProblemInvalidFile:
+	case api.ProblemVersionTimeout, api.ProblemVersionInvalid, api.ProblemHandover, api.ProblemNotApplied, api.ProblemNotVerified,
+		api.ProblemUnreachable, api.ProblemInvalidFile:
 		return true
 	}
 	return false
 }
 
 // observedVersion is the version that was seen last.
-func observedVersion(report hooks.ReloadReport) string {
+func observedVersion(report api.ReloadReport) string {
 	for _, v := range report.Versions {
 		if v.Seen != nil {
 			return versionText(v.Seen)
@@ -113,7 +116,7 @@ func judgeReload(o Operation, v view) ending {
 	if o.Request.ConfigVersion == "" {
 		return ending{state: api.Unknown, final: true, text: "whether it was reloaded cannot be seen: ask for the reload again, it does no harm"}
 	}
-	if until := appliedUntil(o, s); target == hooks.ReloadPostgres && v.now.Before(until) {
+	if until := appliedUntil(o, s); target == api.TargetPostgres && v.now.Before(until) {
 		return ending{state: api.Unknown, text: fmt.Sprintf("version %s is not applied; looking until %s", o.Request.ConfigVersion, until.UTC().Format(time.RFC3339))}
 	}
 	return ending{state: api.Unknown, final: true, text: "version " + o.Request.ConfigVersion +
@@ -121,8 +124,8 @@ func judgeReload(o Operation, v view) ending {
 }
 
 // appliedUntil is when a version that is not applied will not be any more by what the operation has done.
-func appliedUntil(o Operation, s hooks.Status) time.Time {
-	timeout, loopWait := hooks.DefaultReloadTimeout, defaultLoopWait
+func appliedUntil(o Operation, s health.Status) time.Time {
+	timeout, loopWait := reload.DefaultTimeout, defaultLoopWait
 	if d, err := config.ParseDuration("timeout", o.Request.Timeout); err == nil {
 		timeout = d
 	}

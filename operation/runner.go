@@ -10,10 +10,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/reload"
+	"github.com/pgbaton/pgbaton/state"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // Reasons for which an operation is ended.
@@ -27,21 +32,21 @@ const cancelTimeout = 10 * time.Second
 
 // Options are what a Runner is made of. Runtime and Log are needed.
 type Options struct {
-	Runtime *hooks.Runtime
+	Runtime *member.Member
 	Log     *slog.Logger
 	Calls   Calls // for tests; the zero value is package hooks
 
-	Entry   func(hooks.Entry) // told of what hooks of this member write to the journal, each entry once; may be nil
+	Entry   func(state.Entry) // told of what hooks of this member write to the journal, each entry once; may be nil
 	Changed func()            // told when an operation has done what it does, before it ends; may be nil
 	Ended   func(Operation)   // told of each that was begun and has ended; may be nil
 }
 
 // Calls are what operations do: the same functions as the command line's.
 type Calls struct {
-	Pause  func(context.Context, *hooks.Runtime, hooks.PauseOptions) hooks.Report
-	Resume func(context.Context, *hooks.Runtime) hooks.Report
-	Reload func(context.Context, *hooks.Runtime, hooks.ReloadOptions) hooks.ReloadReport
-	Status func(context.Context, *hooks.Runtime) hooks.Status
+	Pause  func(context.Context, *member.Member, pause.Options) pause.Report
+	Resume func(context.Context, *member.Member) pause.Report
+	Reload func(context.Context, *member.Member, reload.Options) reload.Report
+	Status func(context.Context, *member.Member) health.Status
 }
 
 // Demand is who asks, and what is written down of what he asks for.
@@ -54,7 +59,7 @@ type Demand struct {
 
 // Runner runs operations of one state directory. Its methods may be called by several goroutines.
 type Runner struct {
-	rt      *hooks.Runtime
+	rt      *member.Member
 	log     *slog.Logger
 	calls   Calls
 	changed func()
@@ -81,16 +86,16 @@ type Runner struct {
 func Open(o Options) (*Runner, error) {
 	r := &Runner{rt: o.Runtime, log: o.Log, calls: o.Calls, changed: o.Changed, ended: o.Ended}
 	if r.calls.Pause == nil {
-		r.calls.Pause = hooks.Pause
+		r.calls.Pause = pause.Pause
 	}
 	if r.calls.Resume == nil {
-		r.calls.Resume = hooks.Resume
+		r.calls.Resume = pause.Resume
 	}
 	if r.calls.Reload == nil {
-		r.calls.Reload = hooks.Reload
+		r.calls.Reload = reload.Run
 	}
 	if r.calls.Status == nil {
-		r.calls.Status = hooks.GetStatus
+		r.calls.Status = health.Of
 	}
 	if r.changed == nil {
 		r.changed = func() {}
@@ -100,7 +105,7 @@ func Open(o Options) (*Runner, error) {
 	}
 	entry := o.Entry
 	if entry == nil {
-		entry = func(hooks.Entry) {}
+		entry = func(state.Entry) {}
 	}
 	dir := o.Runtime.Config.StateDir
 	var err error
@@ -109,7 +114,7 @@ func Open(o Options) (*Runner, error) {
 	}
 	r.work, r.endWork = context.WithCancel(context.Background())
 	r.background, r.endAll = context.WithCancel(context.Background())
-	hooks.SweepState(dir)
+	state.Sweep(dir)
 	r.store = openStore(dir, judges(), r.log)
 	r.journal = openFollower(dir, r.log, entry)
 	return r, nil

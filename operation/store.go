@@ -16,8 +16,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/state"
+
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // What is kept.
@@ -154,7 +155,7 @@ func (s *store) save() error {
 	}
 	s.dirty = false
 	s.mu.Unlock()
-	err := hooks.WriteState(s.path, saved)
+	err := state.Write(s.path, saved)
 	if err != nil {
 		s.mu.Lock()
 		s.dirty = true

@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 func testLog(t *testing.T) *slog.Logger {
@@ -45,17 +49,17 @@ func TestBrokenState(t *testing.T) {
 }
 
 // open is a Runner of which a reload does what the test says, and nothing else is done.
-func open(t *testing.T, dir string, reload func(context.Context, hooks.ReloadOptions) hooks.ReloadReport) *Runner {
+func open(t *testing.T, dir string, do func(context.Context, reload.Options) reload.Report) *Runner {
 	t.Helper()
 	calls := Calls{
-		Pause:  func(context.Context, *hooks.Runtime, hooks.PauseOptions) hooks.Report { return hooks.Report{} },
-		Resume: func(context.Context, *hooks.Runtime) hooks.Report { return hooks.Report{} },
-		Reload: func(ctx context.Context, _ *hooks.Runtime, o hooks.ReloadOptions) hooks.ReloadReport {
-			return reload(ctx, o)
+		Pause:  func(context.Context, *member.Member, pause.Options) pause.Report { return pause.Report{} },
+		Resume: func(context.Context, *member.Member) pause.Report { return pause.Report{} },
+		Reload: func(ctx context.Context, _ *member.Member, o reload.Options) reload.Report {
+			return do(ctx, o)
 		},
-		Status: func(context.Context, *hooks.Runtime) hooks.Status { return hooks.Status{} },
+		Status: func(context.Context, *member.Member) health.Status { return health.Status{} },
 	}
-	r, err := Open(Options{Runtime: &hooks.Runtime{Config: &config.Config{StateDir: dir}, Log: testLog(t)}, Log: testLog(t), Calls: calls})
+	r, err := Open(Options{Runtime: &member.Member{Config: &config.Config{StateDir: dir}, Log: testLog(t)}, Log: testLog(t), Calls: calls})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,18 +67,18 @@ func open(t *testing.T, dir string, reload func(context.Context, hooks.ReloadOpt
 	return r
 }
 
-func reloaded(context.Context, hooks.ReloadOptions) hooks.ReloadReport { return hooks.ReloadReport{} }
+func reloaded(context.Context, reload.Options) reload.Report { return reload.Report{} }
 
 // TestManySteps: of more than are kept the first and the newest stay, and their ids still go up.
 func TestManySteps(t *testing.T) {
 	dir := t.TempDir()
-	r := open(t, dir, func(_ context.Context, o hooks.ReloadOptions) hooks.ReloadReport {
+	r := open(t, dir, func(_ context.Context, o reload.Options) reload.Report {
 		for i := range 3 * maxSteps {
-			o.Progress(hooks.Step{Text: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 1000))})
+			o.Progress(reload.Progress{Text: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 1000))})
 		}
-		return hooks.ReloadReport{}
+		return reload.Report{}
 	})
-	o, err := r.Reload(Demand{Caller: "somebody"}, hooks.ReloadOptions{Target: hooks.ReloadPgBouncer})
+	o, err := r.Reload(Demand{Caller: "somebody"}, reload.Options{Target: api.TargetPgBouncer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +104,7 @@ func TestForgotten(t *testing.T) {
 	if again, err := r.Resume(d); err != nil || again.ID != first.ID {
 		t.Errorf("%v %+v", err, again)
 	}
-	if _, err := r.Pause(d, hooks.PauseOptions{}); !errors.Is(err, ErrKeyReused) {
+	if _, err := r.Pause(d, pause.Options{}); !errors.Is(err, ErrKeyReused) {
 		t.Errorf("the key of another kind: %v", err)
 	}
 	r.store.mu.Lock()
@@ -120,19 +124,19 @@ func TestForgotten(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	dir := t.TempDir()
 	release := make(chan struct{})
-	r := open(t, dir, func(context.Context, hooks.ReloadOptions) hooks.ReloadReport {
+	r := open(t, dir, func(context.Context, reload.Options) reload.Report {
 		<-release
-		return hooks.ReloadReport{}
+		return reload.Report{}
 	})
 	if _, err := Open(Options{Runtime: r.rt, Log: testLog(t)}); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second one: %v", err)
 	}
-	o, err := r.Reload(Demand{}, hooks.ReloadOptions{Target: hooks.ReloadPostgres})
+	o, err := r.Reload(Demand{}, reload.Options{Target: api.TargetPostgres})
 	if err != nil || o.Kind != api.KindReloadPostgres {
 		t.Fatalf("%v %+v", err, o)
 	}
 	var running *RunningError
-	if _, err := r.Pause(Demand{}, hooks.PauseOptions{}); !errors.As(err, &running) || running.Operation.ID != o.ID {
+	if _, err := r.Pause(Demand{}, pause.Options{}); !errors.As(err, &running) || running.Operation.ID != o.ID {
 		t.Errorf("%v", err)
 	}
 	close(release)
@@ -141,7 +145,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	var unsaved *UnsavedError
-	if _, err := r.Pause(Demand{}, hooks.PauseOptions{}); !errors.As(err, &unsaved) || !errors.Is(err, os.ErrNotExist) {
+	if _, err := r.Pause(Demand{}, pause.Options{}); !errors.As(err, &unsaved) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
 	if err := os.Rename(dir+"-gone", dir); err != nil {

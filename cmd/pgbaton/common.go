@@ -8,8 +8,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/pgbaton/pgbaton/member"
+
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 const configGroup = "configuration"
@@ -68,7 +69,7 @@ func (p *program) given(flag string) bool {
 }
 
 // runtime loads the configuration for a hook. The error is the configuration's.
-func (p *program) runtime(dryRun bool) (*hooks.Runtime, error) {
+func (p *program) runtime(dryRun bool) (*member.Member, error) {
 	options := config.Options{Set: p.settings(), Argv0: p.argv0}
 	if p.given("config") {
 		options.File = p.cli.Config
@@ -77,12 +78,12 @@ func (p *program) runtime(dryRun bool) (*hooks.Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hooks.Runtime{Config: c, Log: p.log(), DryRun: dryRun, Self: p.self(c, options.Set)}, nil
+	return &member.Member{Config: c, Log: p.log(), DryRun: dryRun, Self: p.self(c, options.Set)}, nil
 }
 
 // hookRuntime is runtime for what Patroni starts: a log that nobody reads any more must not end
 // it, as a write to a closed stderr would.
-func (p *program) hookRuntime(dryRun bool) (*hooks.Runtime, error) {
+func (p *program) hookRuntime(dryRun bool) (*member.Member, error) {
 	signal.Ignore(syscall.SIGPIPE)
 	if p.unblocked == nil {
 		p.unblocked = newUnblocked(p.stderr)

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/member"
 )
 
 type installCmd struct {
@@ -62,7 +62,7 @@ func (c *installCmd) Run(p *program) error {
 
 func (p *program) refuse(format string, args ...any) error {
 	fmt.Fprintf(p.stderr, "pgbaton: "+format+"\n", args...)
-	p.code = hooks.Refused
+	p.code = member.Refused
 	return nil
 }
 

@@ -1,6 +1,9 @@
 package main
 
-import "github.com/pgbaton/pgbaton/hooks"
+import (
+	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/pause"
+)
 
 // keepCmd and workCmd are the processes that outlive a hook. Hooks start them; people do not.
 type keepCmd struct{}
@@ -10,7 +13,7 @@ func (*keepCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	p.code = hooks.Keep(p.ctx, rt, p.stdin, p.stdout).Code
+	p.code = pause.Keep(p.ctx, rt, p.stdin, p.stdout).Code
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/pgbaton/pgbaton/process"
 	"io"
 	"os"
 	"os/signal"
@@ -16,10 +15,12 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/process"
+
 	"github.com/alecthomas/kong"
 
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 func main() {
@@ -74,7 +75,7 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.ExplicitGroups([]kong.Group{{Key: configGroup, Title: "Configuration (over the variable in brackets, over the file):"}}))
 	if err != nil {
 		fmt.Fprintln(stderr, "pgbaton:", err)
-		return hooks.Failed
+		return member.Failed
 	}
 	// An empty variable counts as not set, here as in package config.
 	for _, name := range []string{"PGBATON_LOG_FORMAT", "PGBATON_LOG_LEVEL"} {
@@ -85,16 +86,16 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	args, err := parser.Parse(linkArgs(argv))
 	if err != nil {
 		fmt.Fprintf(stderr, "pgbaton: %s\nTry %q.\n", withoutSecrets(namedBySource(err.Error(), argv)), helpCommand(err))
-		return hooks.Invalid
+		return member.Invalid
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	defer p.flush()
 	if err := args.Run(p); err != nil {
-		code := hooks.Failed
+		code := member.Failed
 		if config.IsInvalid(err) {
-			code = hooks.Invalid
+			code = member.Invalid
 		}
 		if c.LogFormat == "json" {
 			p.log().Error(args.Selected().Name+" ends", "hook", args.Selected().Name, "error", err, "code", code)

@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 
+	"github.com/pgbaton/pgbaton/member"
+
 	"github.com/pgbaton/pgbaton/hooks"
 )
 
@@ -29,7 +31,7 @@ func (c *onRoleChangeCmd) Run(p *program) error {
 	}
 	result := hooks.OnRoleChange(p.ctx, rt, c.hook())
 	level := slog.LevelInfo
-	if result.Code != hooks.Done {
+	if result.Code != member.Done {
 		level = slog.LevelWarn
 	}
 	rt.Log.Log(p.ctx, level, "on_role_change ends", "hook", "on_role_change", "action", c.Action, "role", c.Role, "decision", result.Decision, "code", result.Code)

@@ -6,8 +6,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 type pauseCmd struct {
@@ -30,7 +33,7 @@ func (c *pauseCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	return p.report(hooks.Pause(p.ctx, rt, hooks.PauseOptions{Lease: lease, Timeout: timeout}), c.Output)
+	return p.report(pause.Pause(p.ctx, rt, pause.Options{Lease: lease, Timeout: timeout}), c.Output)
 }
 
 func duration(flag, text string) (time.Duration, error) {
@@ -40,16 +43,16 @@ func duration(flag, text string) (time.Duration, error) {
 	return config.ParseDuration(flag, text)
 }
 
-func (p *program) report(r hooks.Report, output string) error {
+func (p *program) report(r pause.Report, output string) error {
 	p.code = r.Code
 	if output == "json" {
 		if r.Poolers == nil {
-			r.Poolers = []hooks.PoolerReport{} // [], not null
+			r.Poolers = []api.PoolerReport{} // [], not null
 		}
 		e := json.NewEncoder(p.stdout)
 		e.SetIndent("", "  ")
 		return e.Encode(struct {
-			hooks.Report
+			pause.Report
 			Code     int    `json:"code"`
 			Decision string `json:"decision"`
 		}{r, r.Code, r.Decision})
@@ -67,7 +70,7 @@ func (p *program) report(r hooks.Report, output string) error {
 	if !r.Until.IsZero() {
 		fmt.Fprintf(p.stdout, "The pause ends by itself at %s.\n", r.Until.Local().Format("15:04:05"))
 	}
-	if r.Code != hooks.Done {
+	if r.Code != member.Done {
 		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
 	} else if r.Decision != "" {
 		fmt.Fprintln(p.stdout, r.Decision)

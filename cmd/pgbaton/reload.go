@@ -7,9 +7,12 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/reload"
+
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/configversion"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 type reloadCmd struct {
@@ -21,7 +24,7 @@ type reloadCmd struct {
 }
 
 func (c *reloadCmd) Run(p *program) error {
-	o := hooks.ReloadOptions{Target: c.Target}
+	o := reload.Options{Target: c.Target}
 	var err error
 	if o.Timeout, err = duration("--timeout", c.Timeout); err != nil {
 		return err
@@ -35,7 +38,7 @@ func (c *reloadCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	r := hooks.Reload(p.ctx, rt, o)
+	r := reload.Run(p.ctx, rt, o)
 	p.code = r.Code
 	if c.Output == "json" {
 		e := json.NewEncoder(p.stdout)
@@ -43,7 +46,7 @@ func (c *reloadCmd) Run(p *program) error {
 		return e.Encode(struct {
 			Code     int    `json:"code"`
 			Decision string `json:"decision"`
-			hooks.ReloadReport
+			reload.Report
 		}{r.Code, r.Decision, r})
 	}
 	return p.reloadTable(r)
@@ -65,7 +68,7 @@ func configVersion(text string) (*configversion.Version, error) {
 	return &version, nil
 }
 
-func (p *program) reloadTable(r hooks.ReloadReport) error {
+func (p *program) reloadTable(r reload.Report) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
 	if r.Postgres != nil || len(r.Poolers) > 0 {
@@ -102,7 +105,7 @@ func (p *program) reloadTable(r hooks.ReloadReport) error {
 			fmt.Fprintln(p.stdout, oneLine(x.Pooler+": needs a restart: "+d.String()))
 		}
 	}
-	if r.Code != hooks.Done {
+	if r.Code != member.Done {
 		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
 	} else {
 		fmt.Fprintln(p.stdout, r.Decision)
@@ -111,7 +114,7 @@ func (p *program) reloadTable(r hooks.ReloadReport) error {
 }
 
 // versionLine says where a version stands, for status and reload.
-func versionLine(v hooks.VersionReport) string {
+func versionLine(v api.VersionReport) string {
 	line := v.Target + ": " + versionText(v.Seen) + " (" + v.Source + ")"
 	if v.OnDisk != nil {
 		line += ", on disk " + versionText(v.OnDisk)

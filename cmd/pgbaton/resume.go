@@ -1,6 +1,6 @@
 package main
 
-import "github.com/pgbaton/pgbaton/hooks"
+import "github.com/pgbaton/pgbaton/pause"
 
 type resumeCmd struct {
 	Output string `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
@@ -12,5 +12,5 @@ func (c *resumeCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	return p.report(hooks.Resume(p.ctx, rt), c.Output)
+	return p.report(pause.Resume(p.ctx, rt), c.Output)
 }

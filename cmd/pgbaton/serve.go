@@ -7,8 +7,10 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/httpapi"
 	"github.com/pgbaton/pgbaton/operation"
 )
@@ -34,7 +36,7 @@ func (c *serveCmd) Run(p *program) error {
 	}
 	o := httpapi.Options{Runtime: rt, Version: buildVersion()}
 	if mode := rt.Config.Serve.Reconcile; mode != config.ReconcileOff {
-		o.Reconciler = hooks.NewReconciler(rt, mode == config.ReconcileAll)
+		o.Reconciler = pause.NewReconciler(rt, mode == config.ReconcileAll)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
@@ -43,7 +45,7 @@ func (c *serveCmd) Run(p *program) error {
 	signal.Ignore(syscall.SIGPIPE)
 	server, err := httpapi.New(o)
 	if errors.Is(err, operation.ErrBusy) {
-		p.code = hooks.Refused
+		p.code = member.Refused
 		p.log().Error("serve ends", "hook", "serve", "error", err)
 		return nil
 	}

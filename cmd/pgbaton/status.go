@@ -7,7 +7,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/pgbaton/pgbaton/hooks"
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
 )
 
 type statusCmd struct {
@@ -19,9 +20,9 @@ func (c *statusCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	s := hooks.GetStatus(p.ctx, rt)
+	s := health.Of(p.ctx, rt)
 	if s.Invalid {
-		p.code = hooks.Invalid
+		p.code = member.Invalid
 	}
 	if c.Output == "json" {
 		e := json.NewEncoder(p.stdout)
@@ -31,7 +32,7 @@ func (c *statusCmd) Run(p *program) error {
 	return p.statusTable(s)
 }
 
-func (p *program) statusTable(s hooks.Status) error {
+func (p *program) statusTable(s health.Status) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	line := func(name string, words ...string) {
 		if text := strings.Join(words, ", "); text != "" {

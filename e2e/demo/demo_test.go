@@ -18,10 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/state"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pgbaton/pgbaton/e2e/lab"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 var update = flag.Bool("update", false, "write testdata/report.txt anew")
@@ -192,8 +193,8 @@ func TestThroughput(t *testing.T) {
 func TestHandoverSteps(t *testing.T) {
 	asked := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	at := func(ms int) time.Time { return asked.Add(time.Duration(ms) * time.Millisecond) }
-	entry := func(ms int, member, event string) hooks.Entry {
-		return hooks.Entry{Time: at(ms), Member: member, Event: event}
+	entry := func(ms int, member, event string) state.Entry {
+		return state.Entry{Time: at(ms), Member: member, Event: event}
 	}
 	// As a run on trixie left them.
 	events := []lab.Event{
@@ -206,14 +207,14 @@ func TestHandoverSteps(t *testing.T) {
 	}
 	moves := []lab.RouteMove{{At: at(-5000), To: "m1"}, {At: at(926), To: "m3"}}
 	stall := lab.Stall{From: at(570), To: at(1228)}
-	ours := []hooks.Entry{
-		entry(557, "m1", hooks.EventStarted), entry(572, "m1", hooks.EventPauseSent), entry(595, "m1", hooks.EventDrained),
-		entry(661, "m1", hooks.EventServerDown), entry(1126, "m3", hooks.EventWritable), entry(1148, "m3", hooks.EventRoute), entry(1151, "m3", hooks.EventResumed),
+	ours := []state.Entry{
+		entry(557, "m1", state.EventStarted), entry(572, "m1", state.EventPauseSent), entry(595, "m1", state.EventDrained),
+		entry(661, "m1", state.EventServerDown), entry(1126, "m3", state.EventWritable), entry(1148, "m3", state.EventRoute), entry(1151, "m3", state.EventResumed),
 	}
-	retried := slices.Concat([]hooks.Entry{entry(100, "m1", hooks.EventPauseSent), entry(500, "m1", hooks.EventUndone)}, ours)
+	retried := slices.Concat([]state.Entry{entry(100, "m1", state.EventPauseSent), entry(500, "m1", state.EventUndone)}, ours)
 
 	for name, c := range map[string]struct {
-		journal  []hooks.Entry
+		journal  []state.Entry
 		from, to string
 		want     map[stepName]int
 	}{

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgbaton/pgbaton/state"
+
 	"github.com/pgbaton/pgbaton/e2e/lab"
-	"github.com/pgbaton/pgbaton/hooks"
 )
 
 // stepName is one moment of a handover.
@@ -40,7 +41,7 @@ type step struct {
 
 // handoverSteps finds the moments of a handover. What pgbaton's journal has is taken from there; the rest, and all of
 // the runbook's, from the servers' own logs. A moment that nobody has written down is left out.
-func handoverSteps(asked time.Time, from, to string, journal []hooks.Entry, events []lab.Event, moves []lab.RouteMove, stall lab.Stall) []step {
+func handoverSteps(asked time.Time, from, to string, journal []state.Entry, events []lab.Event, moves []lab.RouteMove, stall lab.Stall) []step {
 	found := map[stepName]step{stepAsked: {Name: stepAsked, At: asked, Source: "demo"}}
 	add := func(name stepName, at time.Time, source string) {
 		found[name] = step{Name: name, At: at, Source: source}
@@ -50,26 +51,26 @@ func handoverSteps(asked time.Time, from, to string, journal []hooks.Entry, even
 	// except for the first to be paused.
 	attempt := asked
 	for _, e := range journal {
-		if e.Event == hooks.EventUndone {
+		if e.Event == state.EventUndone {
 			attempt = e.Time
 		}
 	}
 	for _, e := range journal {
 		source := e.Member + " journal"
 		switch e.Event {
-		case hooks.EventPauseSent:
+		case state.EventPauseSent:
 			if _, have := found[stepPause]; !have && !e.Time.Before(attempt) {
 				add(stepPause, e.Time, source)
 			}
-		case hooks.EventDrained:
+		case state.EventDrained:
 			add(stepDrained, e.Time, source)
-		case hooks.EventServerDown:
+		case state.EventServerDown:
 			add(stepDown, e.Time, source)
-		case hooks.EventWritable:
+		case state.EventWritable:
 			add(stepWritable, e.Time, source)
-		case hooks.EventRoute:
+		case state.EventRoute:
 			add(stepRoute, e.Time, source)
-		case hooks.EventResumed:
+		case state.EventResumed:
 			add(stepResumed, e.Time, source)
 		}
 	}
@@ -113,8 +114,8 @@ func handoverSteps(asked time.Time, from, to string, journal []hooks.Entry, even
 }
 
 // journals is what the hooks of all members have written between two moments, oldest first.
-func journals(ctx context.Context, l *lab.Lab, from, to time.Time) ([]hooks.Entry, error) {
-	var all []hooks.Entry
+func journals(ctx context.Context, l *lab.Lab, from, to time.Time) ([]state.Entry, error) {
+	var all []state.Entry
 	for _, m := range l.Members() {
 		r, err := m.Exec(ctx, nil, "cat", stateDir+"/journal.jsonl")
 		if err != nil {
@@ -122,18 +123,18 @@ func journals(ctx context.Context, l *lab.Lab, from, to time.Time) ([]hooks.Entr
 		}
 		// No journal: no hook has run there.
 		for line := range strings.SplitSeq(r.Stdout, "\n") {
-			var e hooks.Entry
+			var e state.Entry
 			if json.Unmarshal([]byte(line), &e) == nil && !e.Time.Before(from) && !e.Time.After(to) {
 				all = append(all, e)
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b hooks.Entry) int { return a.Time.Compare(b.Time) })
+	slices.SortStableFunc(all, func(a, b state.Entry) int { return a.Time.Compare(b.Time) })
 	return all, nil
 }
 
 // merged is everything that was written down, as one log, with the time since a moment.
-func merged(zero time.Time, journal []hooks.Entry, events []lab.Event) string {
+func merged(zero time.Time, journal []state.Entry, events []lab.Event) string {
 	all := slices.Clone(events)
 	for _, e := range journal {
 		text := e.Hook + ": " + e.Event

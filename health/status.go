@@ -1,0 +1,192 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/reload"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+// Status is what [GetStatus] has found out: what is shown, and what only programs of ours need.
+type Status struct {
+	api.Status
+	Invalid             bool // a problem is the configuration's: exit code 2
+	WritableWithoutLock bool
+	Unresolved          []string // the configured poolers of which no address is known, so they are not among Poolers; each with why
+}
+
+// GetStatus asks everybody at once and blocks until all have answered, 3 s at most. What does not answer is part of the status.
+func Of(ctx context.Context, rt *member.Member) Status {
+	caller := ctx
+	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
+	defer cancel()
+	s := Status{Status: api.Status{Member: member.Name(), ConfigFile: rt.Config.File, StateDir: rt.Config.StateDir}}
+	var all sync.WaitGroup
+	var health patroni.Health
+	var dynamic patroni.Dynamic
+	var identity postgres.Identity
+	all.Go(func() { s.Server, identity = serverStatus(ctx, rt) })
+	all.Go(func() { s.Patroni, health, dynamic = patroniStatus(ctx, rt) })
+	all.Go(func() { s.Poolers, s.Unresolved = poolerStatus(ctx, rt) })
+	all.Go(func() { s.Versions = reload.Versions(ctx, rt) })
+	all.Wait()
+	if health.Name != "" {
+		s.Member = health.Name
+	}
+	s.Scope = health.Scope
+	s.Problems = slices.Clone(s.Unresolved)
+	s.Leases = pause.Leases(rt)
+	s.lastHandover(rt)
+	s.judge(rt, health, dynamic, identity)
+	s.conditions(rt, caller.Err() == nil)
+	return s
+}
+
+func serverStatus(ctx context.Context, rt *member.Member) (api.ServerStatus, postgres.Identity) {
+	server, err := rt.Server()
+	var identity postgres.Identity
+	if err == nil {
+		identity, err = member.Identify(ctx, server)
+	}
+	if err != nil {
+		return api.ServerStatus{Role: "unknown", Error: err.Error()}, identity
+	}
+	status := api.ServerStatus{Role: "primary", Version: identity.ServerVersion, Started: identity.PostmasterStart.Format(time.RFC3339)}
+	if identity.InRecovery {
+		status.Role = "replica"
+	}
+	return status, identity
+}
+
+func patroniStatus(ctx context.Context, rt *member.Member) (api.PatroniStatus, patroni.Health, patroni.Dynamic) {
+	var health patroni.Health
+	var dynamic patroni.Dynamic
+	client, err := rt.Patroni()
+	if err == nil {
+		health, err = client.Leader(ctx)
+	}
+	if err == nil {
+		dynamic, err = client.Dynamic(ctx)
+	}
+	status := api.PatroniStatus{HasLock: health.HasLock, State: health.State, Role: health.Role, Version: health.Version,
+		Maintenance: health.Maintenance, DCSLastSeen: health.DCSLastSeen,
+		TTLSeconds: dynamic.TTL.Seconds(), LoopWaitSeconds: dynamic.LoopWait.Seconds()}
+	if err != nil {
+		status.Error = err.Error()
+	}
+	return status, health, dynamic
+}
+
+func poolerStatus(ctx context.Context, rt *member.Member) ([]api.PoolerStatus, []string) {
+	poolers, _, errs := rt.Poolers(ctx, nil)
+	defer member.CloseAll(poolers)
+	var unresolved []string
+	for _, err := range errs {
+		unresolved = append(unresolved, err.Error())
+	}
+	status := make([]api.PoolerStatus, len(poolers))
+	index := map[*pgb.Pooler]int{}
+	for i, p := range poolers {
+		index[p] = i
+	}
+	pgb.Each(poolers, func(p *pgb.Pooler) error {
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+		defer cancel()
+		status[index[p]] = onePoolerStatus(ctx, p)
+		return nil
+	})
+	return status, unresolved
+}
+
+func onePoolerStatus(ctx context.Context, p *pgb.Pooler) api.PoolerStatus {
+	s := api.PoolerStatus{Pooler: p.Name, Paused: "unknown"}
+	if !p.HasConsole() {
+		if err := p.Signal(func(*pgb.Process) error { return nil }); err != nil {
+			s.Error = err.Error()
+		}
+		return s
+	}
+	state, err := p.State(ctx)
+	if err != nil {
+		s.Error = err.Error()
+		return s
+	}
+	s.Version, s.Waiting, s.MaxWaitSeconds, s.Servers, s.Databases = state.Version, state.Waiting, state.MaxWait.Seconds(), state.Servers, state.PausedDBs
+	if state.PausedKnown {
+		s.Paused = "no"
+		if state.Paused {
+			s.Paused = "yes"
+		}
+	}
+	if state.Mark != nil {
+		s.PausedBy = state.Mark.Owner.String()
+	}
+	return s
+}
+
+// lastHandover keeps the entries of the last guard or worker.
+func (s *Status) lastHandover(rt *member.Member) {
+	entries, err := state.ReadJournal(rt.Config.StateDir, 1000)
+	if err != nil {
+		s.Problems = append(s.Problems, "journal: "+err.Error())
+		return
+	}
+	last := ""
+	for _, e := range entries {
+		if e.Hook == "before_stop" || e.Hook == "on_role_change" {
+			last = e.Handover
+		}
+	}
+	for _, e := range entries {
+		if e.Handover == last && last != "" {
+			s.Handover = append(s.Handover, api.HandoverEvent{Time: e.Time, Hook: e.Hook, Event: e.Event, Pooler: e.Pooler,
+				TookSeconds: e.Took.Seconds(), Code: e.Code, Text: e.Text})
+		}
+	}
+}
+
+// judge names what would spoil the next handover as far as it can be seen from here.
+func (s *Status) judge(rt *member.Member, health patroni.Health, dynamic patroni.Dynamic, identity postgres.Identity) {
+	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
+	if len(rt.Config.Poolers) == 0 {
+		problem("no poolers are configured: set poolers in the configuration file")
+	}
+	if dynamic.TTL > 0 {
+		if err := config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL); err != nil {
+			s.Invalid = true
+			problem("%v", err)
+		}
+	}
+	if _, err := rt.Patroni(); err != nil {
+		s.Invalid = true // the problem is named below
+	}
+	if s.Patroni.Error != "" {
+		problem("Patroni's REST API: %s", s.Patroni.Error)
+	}
+	if s.Server.Error != "" {
+		problem("local server: %s", s.Server.Error)
+	}
+	if s.Server.Error == "" && !identity.InRecovery && s.Patroni.Error == "" && !health.HasLock {
+		s.WritableWithoutLock = true
+		problem("this server is writable and Patroni does not hold the leader lock")
+	}
+	for _, p := range s.Poolers {
+		switch {
+		case p.Error != "":
+			problem("pooler %s: %s", p.Pooler, p.Error)
+		case (p.Paused == "yes" || len(p.Databases) > 0) && p.PausedBy == "":
+			problem("pooler %s is paused, and not by pgbaton: RESUME in its admin console, or pgbaton resume", p.Pooler)
+		}
+	}
+}

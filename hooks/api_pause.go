@@ -1,8 +1,0 @@
-package hooks
-
-// PoolerReport is what was done to one pooler.
-type PoolerReport struct {
-	Pooler string `json:"pooler"`
-	Done   string `json:"done"` // "paused", "resumed", "was not paused", "already paused", "failed"
-	Error  string `json:"error,omitempty"`
-}

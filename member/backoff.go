@@ -1,0 +1,68 @@
+package member
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/avast/retry-go/v4"
+
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// Backoff inside a stall: clients wait, so it starts short.
+const (
+	firstDelay = 20 * time.Millisecond
+	LastDelay  = time.Second
+)
+
+// jittered is 20 ms → 1 s, doubled each time, give or take 10 %, so that members that retry the same thing drift apart.
+func jittered(n uint, _ error, _ *retry.Config) time.Duration {
+	delay := LastDelay
+	if n > 0 && n < 7 {
+		delay = min(firstDelay<<(n-1), LastDelay)
+	}
+	tenth := delay / 10
+	return delay - tenth + rand.N(2*tenth)
+}
+
+// persistently calls do until it succeeds, the context ends, or giveUp says that no repetition will help. It returns the
+// last error of do. giveUp may be nil.
+func Retry(ctx context.Context, do func() error, giveUp func(error) bool) error {
+	var last error
+	err := retry.Do(func() error { last = do(); return last },
+		retry.Context(ctx),
+		retry.Attempts(0), // until the context ends
+		retry.DelayType(jittered),
+		retry.RetryIf(func(err error) bool { return giveUp == nil || !giveUp(err) }),
+		retry.LastErrorOnly(true),
+	)
+	if err != nil && last != nil {
+		return last // rather than "context deadline exceeded"
+	}
+	return err
+}
+
+// sleep waits for a time or the context.
+func Sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// refusedForGood: a wrong password does not get better within a handover.
+func IsPermanent(err error) bool {
+	var refused *pgb.ServerError
+	return errors.As(err, &refused)
+}
+
+// gone reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.
+func NobodyListens(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
+}

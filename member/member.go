@@ -1,0 +1,175 @@
+package member
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/process"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+// Runtime is what every hook works with.
+type Member struct {
+	Config *config.Config
+	Log    *slog.Logger
+	DryRun bool
+	Self   []string // how to start this program again: its path and the flags that lead to the same configuration
+}
+
+// Exit codes.
+const (
+	Done        = 0 // or nothing to do
+	Failed      = 1
+	Invalid     = 2 // usage or configuration
+	BudgetSpent = 3 // the policy was applied
+	Refused     = 4 // preconditions
+)
+
+// Result is how a hook ended: an exit code, and the decision as a sentence.
+type Result struct {
+	Code     int
+	Decision string
+}
+
+// dir is the state directory.
+func (rt *Member) StateDir() state.Dir { return state.Dir{Path: rt.Config.StateDir, Log: rt.Log} }
+
+// openJournal opens this member's journal; a dry run writes nothing into it.
+func (rt *Member) Journal(hook, handover string) *state.Journal {
+	d := rt.StateDir()
+	if rt.DryRun {
+		d.Path = ""
+	}
+	return d.Journal(Name(), hook, handover)
+}
+
+func (rt *Member) Patroni() (*patroni.Client, error) {
+	c := rt.Config.Patroni
+	return patroni.New(patroni.Options{
+		URL: c.URL, Username: c.Username, Password: c.Password,
+		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+	})
+}
+
+// Hidden commands of this program, which it starts for itself.
+const (
+	KeepCommand = "_keep"
+	WorkCommand = "_work"
+)
+
+// startDetached starts this program again as a process that outlives us, with the same configuration. See [process.StartDetached].
+func (rt *Member) StartDetached(quiet bool, greeting string, args ...string) (*process.Detached, error) {
+	return process.StartDetached(rt.Self, quiet, greeting, args...)
+}
+
+func (rt *Member) Server() (*postgres.Server, error) {
+	return postgres.Open(rt.Config.Postgres)
+}
+
+func (rt *Member) specs() []pgb.Spec {
+	specs := make([]pgb.Spec, 0, len(rt.Config.Poolers))
+	for _, p := range rt.Config.Poolers {
+		specs = append(specs, pgb.Spec{
+			DSN: p.DSN, Password: p.Password, First: p.Resolve == "one",
+			Databases: p.Databases.Names, Pidfile: p.Pidfile, Config: p.Config,
+		})
+	}
+	return specs
+}
+
+// fleet resolves the configured poolers. It remembers the addresses that it was told, so that a keeper started later
+// goes to the same ones even when the name has moved on or the name service is gone.
+func (rt *Member) Poolers(ctx context.Context, known AddressBook) ([]*pgb.Pooler, AddressBook, []error) {
+	book := AddressBook{}
+	var lock sync.Mutex
+	lookup := func(ctx context.Context, host string) ([]string, error) {
+		if addresses, ok := known[host]; ok {
+			return addresses, nil
+		}
+		if known != nil {
+			return nil, fmt.Errorf("%s was not resolved when the pause was made", host)
+		}
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			return nil, fmt.Errorf("cannot resolve %s: %w", host, err)
+		}
+		lock.Lock()
+		book[host] = addresses
+		lock.Unlock()
+		return addresses, nil
+	}
+	poolers, errs := pgb.Resolve(ctx, rt.specs(), lookup)
+	for host, addresses := range known {
+		book[host] = addresses
+	}
+	return poolers, book, errs
+}
+
+// addressBook is what names resolved to.
+type AddressBook map[string][]string
+
+func CloseAll(poolers []*pgb.Pooler) {
+	for _, p := range poolers {
+		p.Close()
+	}
+}
+
+// member is this member's name for logs: what Patroni calls it is not known before it answers.
+func Name() string {
+	if name := os.Getenv("PATRONI_NAME"); name != "" {
+		return name
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+// checkBudget finds a configuration that would not do for the guard, where Patroni answers: better told to a person now than to a log
+// at night.
+func (rt *Member) CheckBudget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, RestTimeout)
+	defer cancel()
+	client, err := rt.Patroni()
+	if err != nil {
+		return err
+	}
+	dynamic, err := client.Dynamic(ctx)
+	if err != nil || dynamic.TTL <= 0 {
+		return nil
+	}
+	return config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL)
+}
+
+// withServer calls do with a connection of its own, for statusTimeout at most.
+func (rt *Member) WithServer(ctx context.Context, do func(context.Context, *postgres.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, StatusTimeout)
+	defer cancel()
+	server, err := rt.Server()
+	if err != nil {
+		return err
+	}
+	conn, err := server.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(ctx, conn)
+}
+
+// How long one question may take.
+const (
+	ConsoleTimeout = 2 * time.Second         // to one console
+	RestTimeout    = 1500 * time.Millisecond // to Patroni; without an answer by then it is shutting down or frozen
+	StatusTimeout  = 3 * time.Second         // to the local server, by withServer
+)

@@ -1,0 +1,169 @@
+package pause
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+// PauseOptions are what a person may choose. Zero values are the configuration's.
+type Options struct {
+	Lease   time.Duration // the pause ends by itself after this
+	Timeout time.Duration // longest to wait until drained; then everybody is resumed
+	ID      string        // of the pause in the journal; "" makes one
+}
+
+// Report is the outcome of a pause or resume by hand.
+type Report struct {
+	member.Result `json:"-"`
+	Poolers       []api.PoolerReport `json:"poolers"`
+	Until         time.Time          `json:"until,omitzero"` // end of the lease
+}
+
+// Pause pauses the fleet by hand and blocks until it is drained. What cannot be drained in time is resumed again, all of it: code
+// BudgetSpent. The pause ends with Resume or with its lease, whichever is first.
+func Pause(ctx context.Context, rt *member.Member, o Options) Report {
+	if o.Lease <= 0 {
+		o.Lease = rt.Config.Pause.Lease
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = rt.Config.Pause.Budget
+	}
+	refused := func(code int, format string, args ...any) Report {
+		return Report{Result: member.Result{Code: code, Decision: fmt.Sprintf(format, args...)}}
+	}
+	if o.ID == "" {
+		o.ID = state.NewID()
+	}
+	if len(rt.Config.Poolers) == 0 {
+		return refused(member.Invalid, "no poolers are configured (set poolers in pgbaton.yaml)")
+	}
+	poolers, book, errs := rt.Poolers(ctx, nil)
+	defer member.CloseAll(poolers)
+	if len(errs) > 0 {
+		return refused(member.Failed, "nothing is paused: %v", errors.Join(errs...))
+	}
+	log := rt.Log.With("hook", "pause", "member", member.Name())
+	rt.SelectDatabases(ctx, log, poolers)
+	h := NewFleet(rt, log, rt.Journal("pause", o.ID), pgb.Hand, o.Lease, nil)
+	if err := rt.CheckBudget(ctx); err != nil {
+		return refused(member.Invalid, "%v", err)
+	}
+	trying, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	looking, stop := context.WithTimeout(trying, member.ConsoleTimeout)
+	h.Attach(looking, poolers)
+	stop()
+	for _, x := range h.Poolers {
+		if x.absent != nil {
+			return refused(member.Failed, "nothing is paused: %v", x.absent)
+		}
+	}
+	if rt.DryRun {
+		return refused(member.Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
+	}
+	if err := h.Arm(true, book, poolers); err != nil {
+		return refused(member.Failed, "nothing is paused: %v", err)
+	}
+	defer h.Leave()
+	if err := h.Pause(trying); err != nil {
+		undone := h.Undo(ctx, true)
+		if undone != nil {
+			return refused(member.Failed, "%v; and it could not be taken back everywhere, the lease will: %v", err, undone)
+		}
+		if OnlyNotDrained(err) {
+			return refused(member.BudgetSpent, "not drained within %s, everybody is resumed: %v", o.Timeout, err)
+		}
+		return refused(member.Failed, "everybody is resumed: %v", err)
+	}
+	report := Report{Until: h.until(), Result: member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
+	for _, x := range h.Poolers {
+		done := "paused"
+		if x.absent != nil {
+			report.Poolers = append(report.Poolers, api.PoolerReport{Pooler: x.Name, Done: "failed", Error: x.absent.Error()})
+			report.Result = member.Result{Code: member.Failed, Decision: "not every pooler is paused: " + x.absent.Error()}
+			continue
+		}
+		if x.foreign || x.before.PausedKnown && x.before.Paused {
+			done = "already paused"
+		}
+		report.Poolers = append(report.Poolers, api.PoolerReport{Pooler: x.Name, Done: done})
+	}
+	if report.Code == member.Done {
+		h.journal.Add(state.Entry{Event: state.EventAllDrained})
+	}
+	return report
+}
+
+// Resume resumes the fleet, whoever paused it, and puts the settings back. It blocks until every pooler has answered, consoleTimeout
+// at most for each.
+func Resume(ctx context.Context, rt *member.Member) Report {
+	if len(rt.Config.Poolers) == 0 {
+		return Report{Result: member.Result{Code: member.Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml)"}}
+	}
+	poolers, _, errs := rt.Poolers(ctx, nil)
+	defer member.CloseAll(poolers)
+	if rt.DryRun && len(errs) == 0 {
+		return Report{Result: member.Result{Decision: fmt.Sprintf("would resume %d pooler(s)", len(poolers))}}
+	}
+	if rt.DryRun {
+		return Report{Result: member.Result{Code: member.Failed, Decision: errors.Join(errs...).Error()}}
+	}
+	journal := rt.Journal("resume", state.NewID())
+	var mu sync.Mutex
+	done := map[*pgb.Pooler]string{}
+	failures := pgb.Each(poolers, func(p *pgb.Pooler) error {
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+		defer cancel()
+		was, err := resumeByHand(ctx, p)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil:
+			done[p] = "failed"
+		case was:
+			done[p] = "resumed"
+			journal.Add(state.Entry{Event: state.EventResumed, Pooler: p.Name})
+		default:
+			done[p] = "was not paused"
+		}
+		return err
+	})
+	var report Report
+	for i, p := range poolers {
+		r := api.PoolerReport{Pooler: p.Name, Done: done[p]}
+		if failures[i] != nil {
+			r.Error = failures[i].Error()
+			errs = append(errs, failures[i])
+		}
+		report.Poolers = append(report.Poolers, r)
+	}
+	if len(errs) > 0 {
+		report.Result = member.Result{Code: member.Failed, Decision: errors.Join(errs...).Error() + "; it may still be paused: run resume again, or RESUME in its admin console"}
+		return report
+	}
+	EndLease(rt, pgb.Guard)
+	EndLease(rt, pgb.Hand)
+	report.Decision = fmt.Sprintf("%d pooler(s) are not paused", len(poolers))
+	return report
+}
+
+func resumeByHand(ctx context.Context, p *pgb.Pooler) (was bool, err error) {
+	if !p.HasConsole() {
+		return true, p.Signal((*pgb.Process).Resume)
+	}
+	if was, err = p.ResumeEverything(ctx); err == nil {
+		err = p.Unmark(ctx)
+	}
+	if err != nil && p.Pidfile != "" && !member.IsPermanent(err) {
+		return true, p.Signal((*pgb.Process).Resume)
+	}
+	return was, err
+}

@@ -1,0 +1,16 @@
+package pause
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/member/membertest"
+)
+
+func TestMain(m *testing.M) {
+	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, rt *member.Member, in io.Reader, out io.Writer) int {
+		return Keep(ctx, rt, in, out).Code
+	}})
+}

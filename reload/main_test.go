@@ -1,0 +1,17 @@
+package reload
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/member/membertest"
+	"github.com/pgbaton/pgbaton/pause"
+)
+
+func TestMain(m *testing.M) {
+	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, rt *member.Member, in io.Reader, out io.Writer) int {
+		return pause.Keep(ctx, rt, in, out).Code
+	}})
+}
