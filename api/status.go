@@ -2,7 +2,7 @@ package api
 
 import "time"
 
-// wireStatus is what this member can say about a handover: before, during and after.
+// Status is what this member can say about a handover: before, during and after.
 type Status struct {
 	Member   string          `json:"member"`
 	Scope    string          `json:"scope,omitempty"`

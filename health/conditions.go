@@ -17,17 +17,17 @@ const conditionsName = "conditions.json"
 
 // conditions judges the status, and keeps since when each one has been so. A status that was cut short is not kept: who did not answer in time may
 // have been about to.
-func (s *Status) conditions(rt *member.Member, whole bool) {
+func (s *Status) conditions(m *member.Member, whole bool) {
 	s.Conditions = judgeConditions(*s)
 	path := ""
 	var before []api.Condition
-	if rt.Config.StateDir != "" {
-		path = filepath.Join(rt.Config.StateDir, conditionsName)
+	if m.Config.StateDir != "" {
+		path = filepath.Join(m.Config.StateDir, conditionsName)
 		_ = state.Read(path, &before) // none yet, or torn by another version: everything is new
 	}
-	if since(s.Conditions, before, time.Now()) && whole && path != "" && !rt.DryRun {
+	if since(s.Conditions, before, time.Now()) && whole && path != "" && !m.DryRun {
 		if err := state.Write(path, s.Conditions); err != nil {
-			rt.Log.Debug("conditions are not kept", "error", err)
+			m.Log.Debug("conditions are not kept", "error", err)
 		}
 	}
 }

@@ -75,17 +75,17 @@ func TestConditionTexts(t *testing.T) {
 
 // TestConditionsOfACutStatus: what was cut short says nothing about a change.
 func TestConditionsOfACutStatus(t *testing.T) {
-	rt := membertest.New(t, nil)
-	path := filepath.Join(rt.Config.StateDir, conditionsName)
+	m := membertest.New(t, nil)
+	path := filepath.Join(m.Config.StateDir, conditionsName)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if s := Of(ctx, rt); len(s.Conditions) != 5 {
+	if s := Of(ctx, m); len(s.Conditions) != 5 {
 		t.Errorf("%+v", s.Conditions)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a status that nobody waited for was kept: %v", err)
 	}
-	Of(t.Context(), rt)
+	Of(t.Context(), m)
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)
 	}

@@ -26,35 +26,35 @@ type Status struct {
 	Unresolved          []string // the configured poolers of which no address is known, so they are not among Poolers; each with why
 }
 
-// GetStatus asks everybody at once and blocks until all have answered, 3 s at most. What does not answer is part of the status.
-func Of(ctx context.Context, rt *member.Member) Status {
+// Of asks everybody at once and blocks until all have answered, 3 s at most. What does not answer is part of the status.
+func Of(ctx context.Context, m *member.Member) Status {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
 	defer cancel()
-	s := Status{Status: api.Status{Member: member.Name(), ConfigFile: rt.Config.File, StateDir: rt.Config.StateDir}}
+	s := Status{Status: api.Status{Member: member.Name(), ConfigFile: m.Config.File, StateDir: m.Config.StateDir}}
 	var all sync.WaitGroup
 	var health patroni.Health
 	var dynamic patroni.Dynamic
 	var identity postgres.Identity
-	all.Go(func() { s.Server, identity = serverStatus(ctx, rt) })
-	all.Go(func() { s.Patroni, health, dynamic = patroniStatus(ctx, rt) })
-	all.Go(func() { s.Poolers, s.Unresolved = poolerStatus(ctx, rt) })
-	all.Go(func() { s.Versions = reload.Versions(ctx, rt) })
+	all.Go(func() { s.Server, identity = serverStatus(ctx, m) })
+	all.Go(func() { s.Patroni, health, dynamic = patroniStatus(ctx, m) })
+	all.Go(func() { s.Poolers, s.Unresolved = poolerStatus(ctx, m) })
+	all.Go(func() { s.Versions = reload.Versions(ctx, m) })
 	all.Wait()
 	if health.Name != "" {
 		s.Member = health.Name
 	}
 	s.Scope = health.Scope
 	s.Problems = slices.Clone(s.Unresolved)
-	s.Leases = pause.Leases(rt)
-	s.lastHandover(rt)
-	s.judge(rt, health, dynamic, identity)
-	s.conditions(rt, caller.Err() == nil)
+	s.Leases = pause.Leases(m)
+	s.lastHandover(m)
+	s.judge(m, health, dynamic, identity)
+	s.conditions(m, caller.Err() == nil)
 	return s
 }
 
-func serverStatus(ctx context.Context, rt *member.Member) (api.ServerStatus, postgres.Identity) {
-	server, err := rt.Server()
+func serverStatus(ctx context.Context, m *member.Member) (api.ServerStatus, postgres.Identity) {
+	server, err := m.Server()
 	var identity postgres.Identity
 	if err == nil {
 		identity, err = member.Identify(ctx, server)
@@ -69,10 +69,10 @@ func serverStatus(ctx context.Context, rt *member.Member) (api.ServerStatus, pos
 	return status, identity
 }
 
-func patroniStatus(ctx context.Context, rt *member.Member) (api.PatroniStatus, patroni.Health, patroni.Dynamic) {
+func patroniStatus(ctx context.Context, m *member.Member) (api.PatroniStatus, patroni.Health, patroni.Dynamic) {
 	var health patroni.Health
 	var dynamic patroni.Dynamic
-	client, err := rt.Patroni()
+	client, err := m.Patroni()
 	if err == nil {
 		health, err = client.Leader(ctx)
 	}
@@ -88,8 +88,8 @@ func patroniStatus(ctx context.Context, rt *member.Member) (api.PatroniStatus, p
 	return status, health, dynamic
 }
 
-func poolerStatus(ctx context.Context, rt *member.Member) ([]api.PoolerStatus, []string) {
-	poolers, _, errs := rt.Poolers(ctx, nil)
+func poolerStatus(ctx context.Context, m *member.Member) ([]api.PoolerStatus, []string) {
+	poolers, _, errs := m.Poolers(ctx, nil)
 	defer member.CloseAll(poolers)
 	var unresolved []string
 	for _, err := range errs {
@@ -136,8 +136,8 @@ func onePoolerStatus(ctx context.Context, p *pgb.Pooler) api.PoolerStatus {
 }
 
 // lastHandover keeps the entries of the last guard or worker.
-func (s *Status) lastHandover(rt *member.Member) {
-	entries, err := state.ReadJournal(rt.Config.StateDir, 1000)
+func (s *Status) lastHandover(m *member.Member) {
+	entries, err := state.ReadJournal(m.Config.StateDir, 1000)
 	if err != nil {
 		s.Problems = append(s.Problems, "journal: "+err.Error())
 		return
@@ -157,18 +157,18 @@ func (s *Status) lastHandover(rt *member.Member) {
 }
 
 // judge names what would spoil the next handover as far as it can be seen from here.
-func (s *Status) judge(rt *member.Member, health patroni.Health, dynamic patroni.Dynamic, identity postgres.Identity) {
+func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.Dynamic, identity postgres.Identity) {
 	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
-	if len(rt.Config.Poolers) == 0 {
+	if len(m.Config.Poolers) == 0 {
 		problem("no poolers are configured: set poolers in the configuration file")
 	}
 	if dynamic.TTL > 0 {
-		if err := config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL); err != nil {
+		if err := config.CheckTTL(m.Config.Pause.Budget, dynamic.TTL); err != nil {
 			s.Invalid = true
 			problem("%v", err)
 		}
 	}
-	if _, err := rt.Patroni(); err != nil {
+	if _, err := m.Patroni(); err != nil {
 		s.Invalid = true // the problem is named below
 	}
 	if s.Patroni.Error != "" {

@@ -29,7 +29,7 @@ func jittered(n uint, _ error, _ *retry.Config) time.Duration {
 	return delay - tenth + rand.N(2*tenth)
 }
 
-// persistently calls do until it succeeds, the context ends, or giveUp says that no repetition will help. It returns the
+// Retry calls do until it succeeds, the context ends, or giveUp says that no repetition will help. It returns the
 // last error of do. giveUp may be nil.
 func Retry(ctx context.Context, do func() error, giveUp func(error) bool) error {
 	var last error
@@ -46,7 +46,7 @@ func Retry(ctx context.Context, do func() error, giveUp func(error) bool) error 
 	return err
 }
 
-// sleep waits for a time or the context.
+// Sleep waits for a time or the context.
 func Sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -56,13 +56,13 @@ func Sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// refusedForGood: a wrong password does not get better within a handover.
+// IsPermanent: a wrong password does not get better within a handover.
 func IsPermanent(err error) bool {
 	var refused *pgb.ServerError
 	return errors.As(err, &refused)
 }
 
-// gone reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.
+// NobodyListens reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.
 func NobodyListens(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }

@@ -17,7 +17,7 @@ import (
 // routeTimeout is for one look where an address leads.
 const routeTimeout = time.Second
 
-// destination is an address that poolers connect to.
+// Destination is an address that poolers connect to.
 type Destination struct {
 	Host     string
 	port     uint16
@@ -26,12 +26,12 @@ type Destination struct {
 
 func (d Destination) String() string { return net.JoinHostPort(d.Host, strconv.Itoa(int(d.port))) }
 
-// server is how we connect there ourselves: with the local server's credentials.
+// Server is how we connect there ourselves: with the local server's credentials.
 func (d Destination) Server(local *postgres.Server) *postgres.Server {
 	return local.At(d.Host, d.port, d.database)
 }
 
-// destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback
+// Destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback
 // addresses of a pooler elsewhere, mean another machine than ours and are left out.
 func Destinations(p *pgb.Pooler, databases []pgbini.Database, all bool) []Destination {
 	var found []Destination
@@ -66,11 +66,11 @@ func elsewhere(p *pgb.Pooler, host string) bool {
 	return ip != nil && !ip.IsLoopback()
 }
 
-// selectDatabases fills in, for poolers with `databases: auto`, those that lead to this cluster. When that cannot be found
+// SelectDatabases fills in, for poolers with `databases: auto`, those that lead to this cluster. When that cannot be found
 // out all are paused: a stall is better than an error.
-func (rt *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) {
+func (m *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) {
 	automatic := false
-	for _, p := range rt.Config.Poolers {
+	for _, p := range m.Config.Poolers {
 		automatic = automatic || p.Databases.Auto
 	}
 	if !automatic {
@@ -78,7 +78,7 @@ func (rt *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers
 	}
 	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
 	defer cancel()
-	local, err := rt.Server()
+	local, err := m.Server()
 	if err != nil {
 		return
 	}
@@ -117,7 +117,7 @@ func (rt *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers
 	})
 }
 
-// heldState is what a pooler says about itself. Where [Runtime.selectDatabases] could not find out which databases are ours, and single ones are paused
+// StateOfPause is what a pooler says about itself. Where [Member.SelectDatabases] could not find out which databases are ours, and single ones are paused
 // under a mark, the pause is of those: to resume everything would leave them paused, and take the mark from their keeper.
 func StateOfPause(ctx context.Context, p *pgb.Pooler) (pgb.State, error) {
 	state, err := p.State(ctx)
@@ -139,9 +139,9 @@ func Identify(ctx context.Context, server *postgres.Server) (postgres.Identity, 
 	return conn.Identity(ctx)
 }
 
-// localIsPrimary reports whether the local server says that it is not in recovery. It blocks for a second at most.
-func IsPrimary(ctx context.Context, rt *Member) (bool, error) {
-	local, err := rt.Server()
+// IsPrimary reports whether the local server says that it is not in recovery. It blocks for a second at most.
+func IsPrimary(ctx context.Context, m *Member) (bool, error) {
+	local, err := m.Server()
 	if err != nil {
 		return false, err
 	}

@@ -21,18 +21,18 @@ func TestSelectDatabases(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	rt := membertest.New(t, pg, silent, b)
-	membertest.Automatic(rt, pg)
+	m := membertest.New(t, pg, silent, b)
+	membertest.Automatic(m, pg)
 	if err := silent.Freeze(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = silent.Thaw() }()
-	poolers, _, errs := rt.Poolers(t.Context(), nil)
+	poolers, _, errs := m.Poolers(t.Context(), nil)
 	defer member.CloseAll(poolers)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	rt.SelectDatabases(t.Context(), rt.Log, poolers)
+	m.SelectDatabases(t.Context(), m.Log, poolers)
 	if poolers[0].Databases != nil {
 		t.Errorf("of one that does not answer all are paused: %v", poolers[0].Databases)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// Runtime is what every hook works with.
+// Member is what every hook works with.
 type Member struct {
 	Config *config.Config
 	Log    *slog.Logger
@@ -40,20 +40,20 @@ type Result struct {
 	Decision string
 }
 
-// dir is the state directory.
-func (rt *Member) StateDir() state.Dir { return state.Dir{Path: rt.Config.StateDir, Log: rt.Log} }
+// StateDir is the state directory.
+func (m *Member) StateDir() state.Dir { return state.Dir{Path: m.Config.StateDir, Log: m.Log} }
 
-// openJournal opens this member's journal; a dry run writes nothing into it.
-func (rt *Member) Journal(hook, handover string) *state.Journal {
-	d := rt.StateDir()
-	if rt.DryRun {
+// Journal opens this member's journal; a dry run writes nothing into it.
+func (m *Member) Journal(hook, handover string) *state.Journal {
+	d := m.StateDir()
+	if m.DryRun {
 		d.Path = ""
 	}
 	return d.Journal(Name(), hook, handover)
 }
 
-func (rt *Member) Patroni() (*patroni.Client, error) {
-	c := rt.Config.Patroni
+func (m *Member) Patroni() (*patroni.Client, error) {
+	c := m.Config.Patroni
 	return patroni.New(patroni.Options{
 		URL: c.URL, Username: c.Username, Password: c.Password,
 		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
@@ -66,18 +66,18 @@ const (
 	WorkCommand = "_work"
 )
 
-// startDetached starts this program again as a process that outlives us, with the same configuration. See [process.StartDetached].
-func (rt *Member) StartDetached(quiet bool, greeting string, args ...string) (*process.Detached, error) {
-	return process.StartDetached(rt.Self, quiet, greeting, args...)
+// StartDetached starts this program again as a process that outlives us, with the same configuration. See [process.StartDetached].
+func (m *Member) StartDetached(quiet bool, greeting string, args ...string) (*process.Detached, error) {
+	return process.StartDetached(m.Self, quiet, greeting, args...)
 }
 
-func (rt *Member) Server() (*postgres.Server, error) {
-	return postgres.Open(rt.Config.Postgres)
+func (m *Member) Server() (*postgres.Server, error) {
+	return postgres.Open(m.Config.Postgres)
 }
 
-func (rt *Member) specs() []pgb.Spec {
-	specs := make([]pgb.Spec, 0, len(rt.Config.Poolers))
-	for _, p := range rt.Config.Poolers {
+func (m *Member) specs() []pgb.Spec {
+	specs := make([]pgb.Spec, 0, len(m.Config.Poolers))
+	for _, p := range m.Config.Poolers {
 		specs = append(specs, pgb.Spec{
 			DSN: p.DSN, Password: p.Password, First: p.Resolve == "one",
 			Databases: p.Databases.Names, Pidfile: p.Pidfile, Config: p.Config,
@@ -86,9 +86,9 @@ func (rt *Member) specs() []pgb.Spec {
 	return specs
 }
 
-// fleet resolves the configured poolers. It remembers the addresses that it was told, so that a keeper started later
+// Poolers resolves the configured poolers. It remembers the addresses that it was told, so that a keeper started later
 // goes to the same ones even when the name has moved on or the name service is gone.
-func (rt *Member) Poolers(ctx context.Context, known AddressBook) ([]*pgb.Pooler, AddressBook, []error) {
+func (m *Member) Poolers(ctx context.Context, known AddressBook) ([]*pgb.Pooler, AddressBook, []error) {
 	book := AddressBook{}
 	var lock sync.Mutex
 	lookup := func(ctx context.Context, host string) ([]string, error) {
@@ -107,14 +107,14 @@ func (rt *Member) Poolers(ctx context.Context, known AddressBook) ([]*pgb.Pooler
 		lock.Unlock()
 		return addresses, nil
 	}
-	poolers, errs := pgb.Resolve(ctx, rt.specs(), lookup)
+	poolers, errs := pgb.Resolve(ctx, m.specs(), lookup)
 	for host, addresses := range known {
 		book[host] = addresses
 	}
 	return poolers, book, errs
 }
 
-// addressBook is what names resolved to.
+// AddressBook is what names resolved to.
 type AddressBook map[string][]string
 
 func CloseAll(poolers []*pgb.Pooler) {
@@ -123,7 +123,7 @@ func CloseAll(poolers []*pgb.Pooler) {
 	}
 }
 
-// member is this member's name for logs: what Patroni calls it is not known before it answers.
+// Name is this member's name for logs: what Patroni calls it is not known before it answers.
 func Name() string {
 	if name := os.Getenv("PATRONI_NAME"); name != "" {
 		return name
@@ -135,12 +135,12 @@ func Name() string {
 	return name
 }
 
-// checkBudget finds a configuration that would not do for the guard, where Patroni answers: better told to a person now than to a log
+// CheckBudget finds a configuration that would not do for the guard, where Patroni answers: better told to a person now than to a log
 // at night.
-func (rt *Member) CheckBudget(ctx context.Context) error {
+func (m *Member) CheckBudget(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, RestTimeout)
 	defer cancel()
-	client, err := rt.Patroni()
+	client, err := m.Patroni()
 	if err != nil {
 		return err
 	}
@@ -148,14 +148,14 @@ func (rt *Member) CheckBudget(ctx context.Context) error {
 	if err != nil || dynamic.TTL <= 0 {
 		return nil
 	}
-	return config.CheckTTL(rt.Config.Pause.Budget, dynamic.TTL)
+	return config.CheckTTL(m.Config.Pause.Budget, dynamic.TTL)
 }
 
-// withServer calls do with a connection of its own, for statusTimeout at most.
-func (rt *Member) WithServer(ctx context.Context, do func(context.Context, *postgres.Conn) error) error {
+// WithServer calls do with a connection of its own, for statusTimeout at most.
+func (m *Member) WithServer(ctx context.Context, do func(context.Context, *postgres.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, StatusTimeout)
 	defer cancel()
-	server, err := rt.Server()
+	server, err := m.Server()
 	if err != nil {
 		return err
 	}

@@ -8,10 +8,10 @@ import (
 )
 
 func TestJournalOfADryRun(t *testing.T) {
-	rt := membertest.New(t, nil)
-	rt.DryRun = true
-	rt.Journal("pause", "a").Add(state.Entry{Event: state.EventStarted})
-	if entries, err := state.ReadJournal(rt.Config.StateDir, 10); err != nil || entries != nil {
+	m := membertest.New(t, nil)
+	m.DryRun = true
+	m.Journal("pause", "a").Add(state.Entry{Event: state.EventStarted})
+	if entries, err := state.ReadJournal(m.Config.StateDir, 10); err != nil || entries != nil {
 		t.Errorf("a dry run wrote: %v, %v", entries, err)
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// holder pauses a fleet and takes it back.
+// Fleet pauses a fleet and takes it back.
 type Fleet struct {
-	rt      *member.Member
+	m      *member.Member
 	log     *slog.Logger
 	journal *state.Journal
 	owner   pgb.Owner
@@ -32,7 +32,7 @@ type Fleet struct {
 	busy func(context.Context) (int, error)
 }
 
-// held is one pooler in a holder's hands.
+// Pooler is one pooler of a fleet.
 type Pooler struct {
 	*pgb.Pooler
 	before  pgb.State // when we came
@@ -46,20 +46,20 @@ type Pooler struct {
 	drained bool
 }
 
-// newHolder makes one for a pause by this owner that lasts length at most. busy counts open transactions of the local server; nil: not known.
-func NewFleet(rt *member.Member, log *slog.Logger, j *state.Journal, owner pgb.Owner, length time.Duration, busy func(context.Context) (int, error)) *Fleet {
-	return &Fleet{rt: rt, log: log, journal: j, owner: owner, nonce: rand.IntN(10), length: length, busy: busy}
+// NewFleet makes one for a pause by this owner that lasts length at most. busy counts open transactions of the local server; nil: not known.
+func NewFleet(m *member.Member, log *slog.Logger, j *state.Journal, owner pgb.Owner, length time.Duration, busy func(context.Context) (int, error)) *Fleet {
+	return &Fleet{m: m, log: log, journal: j, owner: owner, nonce: rand.IntN(10), length: length, busy: busy}
 }
 
-// arm starts the keeper, which must be there before anything is paused, and blocks until it is ready; another takes its place when it is killed. Its
+// Arm starts the keeper, which must be there before anything is paused, and blocks until it is ready; another takes its place when it is killed. Its
 // log goes where ours goes unless it is quiet.
 func (h *Fleet) Arm(quiet bool, book member.AddressBook, poolers []*pgb.Pooler) (err error) {
-	h.rearm = func() (*lease, error) { return arm(h.rt, quiet, h.order(book, poolers)) }
+	h.rearm = func() (*lease, error) { return arm(h.m, quiet, h.order(book, poolers)) }
 	h.lease, err = h.rearm()
 	return err
 }
 
-// leave lets the keeper watch on its own, if there is one. What is paused stands.
+// Leave lets the keeper watch on its own, if there is one. What is paused stands.
 func (h *Fleet) Leave() {
 	if h.lease != nil {
 		h.lease.leave()
@@ -69,12 +69,12 @@ func (h *Fleet) Leave() {
 // until is the end of the lease.
 func (h *Fleet) until() time.Time { return h.lease.order.Until }
 
-// anyUnsure reports whether a PAUSE may be on its way that was not seen to arrive.
+// AnyUnsure reports whether a PAUSE may be on its way that was not seen to arrive.
 func (h *Fleet) AnyUnsure() bool {
 	return slices.ContainsFunc(h.Poolers, func(x *Pooler) bool { return x.unsure })
 }
 
-// attach looks at every pooler, all at once, before any is touched: a pooler that is down must not cost the others a
+// Attach looks at every pooler, all at once, before any is touched: a pooler that is down must not cost the others a
 // stall. It blocks until all have answered or the context ends; who has not by then is absent.
 func (h *Fleet) Attach(ctx context.Context, poolers []*pgb.Pooler) {
 	h.Poolers = make([]*Pooler, len(poolers))
@@ -114,7 +114,7 @@ func (h *Fleet) attachOne(ctx context.Context, x *Pooler) {
 	x.absent = x.Signal(func(*pgb.Process) error { return nil })
 }
 
-// reportAbsent logs whose clients will not be held.
+// ReportAbsent logs whose clients will not be held.
 func (h *Fleet) ReportAbsent() {
 	for _, x := range h.Poolers {
 		if x.absent != nil {
@@ -145,7 +145,7 @@ func (h *Fleet) lost(x *Pooler, err error) {
 	h.log.Error("pooler has ended meanwhile: going on without it", "pooler", x.Name, "error", err)
 }
 
-// reachable counts the poolers that can be held.
+// Reachable counts the poolers that can be held.
 func (h *Fleet) Reachable() int {
 	n := 0
 	for _, x := range h.Poolers {
@@ -169,7 +169,7 @@ func (h *Fleet) each(do func(*Pooler) error) error {
 	return errors.Join(errs...)
 }
 
-// pause pauses all of them and blocks until all are drained or the context ends. The lease is in force before the first
+// Pause pauses all of them and blocks until all are drained or the context ends. The lease is in force before the first
 // PAUSE is sent. With an error the pauses that were made stand: undo takes them back.
 func (h *Fleet) Pause(ctx context.Context) error {
 	if err := h.promise(time.Now().Add(h.length)); err != nil {
@@ -299,7 +299,7 @@ func (h *Fleet) pauseBySignal(ctx context.Context, x *Pooler) error {
 	return nil
 }
 
-// backends are the process ids of the server sessions that the poolers use. It is not known when a pooler takes signals only, or
+// Backends are the process ids of the server sessions that the poolers use. It is not known when a pooler takes signals only, or
 // goes through another pooler.
 func (h *Fleet) Backends(ctx context.Context) (pids map[int32]bool, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
@@ -324,7 +324,7 @@ func (h *Fleet) Backends(ctx context.Context) (pids map[int32]bool, known bool) 
 // undoTimeout is for the undo of one attempt; it runs under a time of its own.
 const undoTimeout = 2 * time.Second
 
-// undo takes our pauses back. With unmark it also puts back the settings and lets the lease go; without, another attempt
+// Undo takes our pauses back. With unmark it also puts back the settings and lets the lease go; without, another attempt
 // follows. It does not depend on the context's end.
 func (h *Fleet) Undo(ctx context.Context, unmark bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
@@ -370,7 +370,7 @@ func (h *Fleet) undoOne(ctx context.Context, x *Pooler, unmark bool) error {
 	return nil
 }
 
-// passOver marks and sends PAUSE everywhere and waits for nothing.
+// SendPause marks and sends PAUSE everywhere and waits for nothing.
 func (h *Fleet) SendPause(ctx context.Context) {
 	if err := h.promise(time.Now().Add(h.length)); err != nil {
 		h.log.Error("no lease, no pause", "error", err)
@@ -410,7 +410,7 @@ func (h *Fleet) order(book member.AddressBook, poolers []*pgb.Pooler) leaseOrder
 	return order
 }
 
-// onlyNotDrained reports whether all that is wrong with a pause is that somebody still works.
+// OnlyNotDrained reports whether all that is wrong with a pause is that somebody still works.
 func OnlyNotDrained(err error) bool {
 	var not *pgb.NotDrainedError
 	return errors.As(err, &not)

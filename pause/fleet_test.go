@@ -17,19 +17,19 @@ import (
 )
 
 // attached is a holder with a real keeper, attached to the runtime's poolers, which all answer.
-func attached(t *testing.T, rt *member.Member) *Fleet {
+func attached(t *testing.T, m *member.Member) *Fleet {
 	t.Helper()
-	return attachedWithin(t, rt, 20*time.Second)
+	return attachedWithin(t, m, 20*time.Second)
 }
 
 // attachedWithin is attached where a pooler is down: it is tried until the limit is over.
-func attachedWithin(t *testing.T, rt *member.Member, limit time.Duration) *Fleet {
+func attachedWithin(t *testing.T, m *member.Member, limit time.Duration) *Fleet {
 	t.Helper()
-	poolers, book, errs := rt.Poolers(t.Context(), nil)
+	poolers, book, errs := m.Poolers(t.Context(), nil)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	h := NewFleet(rt, rt.Log, rt.Journal("before_stop", state.NewID()), pgb.Guard, rt.Config.Pause.Lease, nil)
+	h := NewFleet(m, m.Log, m.Journal("before_stop", state.NewID()), pgb.Guard, m.Config.Pause.Lease, nil)
 	h.nonce = 4
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -84,8 +84,8 @@ func TestHolderOnePoolerIsDown(t *testing.T) {
 	pg := membertest.SharedPostgres(t)
 	up, down := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
 	down.Kill()
-	rt := membertest.New(t, nil, up, down)
-	h := attachedWithin(t, rt, 3*time.Second)
+	m := membertest.New(t, nil, up, down)
+	h := attachedWithin(t, m, 3*time.Second)
 	if len(h.Poolers) != 2 || h.Reachable() != 1 || h.Poolers[1].absent == nil || h.Poolers[0].absent != nil {
 		t.Fatalf("%d reachable", h.Reachable())
 	}
@@ -274,9 +274,9 @@ func TestHolderBySignal(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
-	rt := membertest.New(t, nil)
-	rt.Config.Poolers = []config.Pooler{{Pidfile: b.Pidfile}}
-	h := attached(t, rt)
+	m := membertest.New(t, nil)
+	m.Config.Poolers = []config.Pooler{{Pidfile: b.Pidfile}}
+	h := attached(t, m)
 	busy := 1
 	h.busy = func(context.Context) (int, error) { return busy, nil }
 	var not *pgb.NotDrainedError

@@ -13,7 +13,7 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// PauseOptions are what a person may choose. Zero values are the configuration's.
+// Options are what a person may choose. Zero values are the configuration's.
 type Options struct {
 	Lease   time.Duration // the pause ends by itself after this
 	Timeout time.Duration // longest to wait until drained; then everybody is resumed
@@ -29,12 +29,12 @@ type Report struct {
 
 // Pause pauses the fleet by hand and blocks until it is drained. What cannot be drained in time is resumed again, all of it: code
 // BudgetSpent. The pause ends with Resume or with its lease, whichever is first.
-func Pause(ctx context.Context, rt *member.Member, o Options) Report {
+func Pause(ctx context.Context, m *member.Member, o Options) Report {
 	if o.Lease <= 0 {
-		o.Lease = rt.Config.Pause.Lease
+		o.Lease = m.Config.Pause.Lease
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = rt.Config.Pause.Budget
+		o.Timeout = m.Config.Pause.Budget
 	}
 	refused := func(code int, format string, args ...any) Report {
 		return Report{Result: member.Result{Code: code, Decision: fmt.Sprintf(format, args...)}}
@@ -42,18 +42,18 @@ func Pause(ctx context.Context, rt *member.Member, o Options) Report {
 	if o.ID == "" {
 		o.ID = state.NewID()
 	}
-	if len(rt.Config.Poolers) == 0 {
+	if len(m.Config.Poolers) == 0 {
 		return refused(member.Invalid, "no poolers are configured (set poolers in pgbaton.yaml)")
 	}
-	poolers, book, errs := rt.Poolers(ctx, nil)
+	poolers, book, errs := m.Poolers(ctx, nil)
 	defer member.CloseAll(poolers)
 	if len(errs) > 0 {
 		return refused(member.Failed, "nothing is paused: %v", errors.Join(errs...))
 	}
-	log := rt.Log.With("hook", "pause", "member", member.Name())
-	rt.SelectDatabases(ctx, log, poolers)
-	h := NewFleet(rt, log, rt.Journal("pause", o.ID), pgb.Hand, o.Lease, nil)
-	if err := rt.CheckBudget(ctx); err != nil {
+	log := m.Log.With("hook", "pause", "member", member.Name())
+	m.SelectDatabases(ctx, log, poolers)
+	h := NewFleet(m, log, m.Journal("pause", o.ID), pgb.Hand, o.Lease, nil)
+	if err := m.CheckBudget(ctx); err != nil {
 		return refused(member.Invalid, "%v", err)
 	}
 	trying, cancel := context.WithTimeout(ctx, o.Timeout)
@@ -66,7 +66,7 @@ func Pause(ctx context.Context, rt *member.Member, o Options) Report {
 			return refused(member.Failed, "nothing is paused: %v", x.absent)
 		}
 	}
-	if rt.DryRun {
+	if m.DryRun {
 		return refused(member.Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
 	}
 	if err := h.Arm(true, book, poolers); err != nil {
@@ -104,19 +104,19 @@ func Pause(ctx context.Context, rt *member.Member, o Options) Report {
 
 // Resume resumes the fleet, whoever paused it, and puts the settings back. It blocks until every pooler has answered, consoleTimeout
 // at most for each.
-func Resume(ctx context.Context, rt *member.Member) Report {
-	if len(rt.Config.Poolers) == 0 {
+func Resume(ctx context.Context, m *member.Member) Report {
+	if len(m.Config.Poolers) == 0 {
 		return Report{Result: member.Result{Code: member.Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml)"}}
 	}
-	poolers, _, errs := rt.Poolers(ctx, nil)
+	poolers, _, errs := m.Poolers(ctx, nil)
 	defer member.CloseAll(poolers)
-	if rt.DryRun && len(errs) == 0 {
+	if m.DryRun && len(errs) == 0 {
 		return Report{Result: member.Result{Decision: fmt.Sprintf("would resume %d pooler(s)", len(poolers))}}
 	}
-	if rt.DryRun {
+	if m.DryRun {
 		return Report{Result: member.Result{Code: member.Failed, Decision: errors.Join(errs...).Error()}}
 	}
-	journal := rt.Journal("resume", state.NewID())
+	journal := m.Journal("resume", state.NewID())
 	var mu sync.Mutex
 	done := map[*pgb.Pooler]string{}
 	failures := pgb.Each(poolers, func(p *pgb.Pooler) error {
@@ -149,8 +149,8 @@ func Resume(ctx context.Context, rt *member.Member) Report {
 		report.Result = member.Result{Code: member.Failed, Decision: errors.Join(errs...).Error() + "; it may still be paused: run resume again, or RESUME in its admin console"}
 		return report
 	}
-	EndLease(rt, pgb.Guard)
-	EndLease(rt, pgb.Hand)
+	EndLease(m, pgb.Guard)
+	EndLease(m, pgb.Hand)
 	report.Decision = fmt.Sprintf("%d pooler(s) are not paused", len(poolers))
 	return report
 }

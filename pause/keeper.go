@@ -24,7 +24,7 @@ const (
 // Keep is the keeper: it reads orders from in, writes a line to ready when it is at its post, and blocks until the pause
 // that it keeps is over or it has ended it. Signals that end other processes do not end this one: it is the last that
 // knows of the pause.
-func Keep(ctx context.Context, rt *member.Member, in io.Reader, ready io.Writer) member.Result {
+func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) member.Result {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	ctx = context.WithoutCancel(ctx)
 	decoder := json.NewDecoder(in)
@@ -32,9 +32,9 @@ func Keep(ctx context.Context, rt *member.Member, in io.Reader, ready io.Writer)
 	if err := decoder.Decode(&order); err != nil {
 		return member.Result{Code: member.Invalid, Decision: "no lease on standard input: this command is for pgbaton itself"}
 	}
-	log := rt.Log.With("hook", "keeper", "member", member.Name())
-	k := &keeper{rt: rt, order: order, journal: rt.Journal("keeper", order.ID)}
-	k.poolers, _, _ = rt.Poolers(ctx, order.Book)
+	log := m.Log.With("hook", "keeper", "member", member.Name())
+	k := &keeper{m: m, order: order, journal: m.Journal("keeper", order.ID)}
+	k.poolers, _, _ = m.Poolers(ctx, order.Book)
 	defer member.CloseAll(k.poolers)
 	k.over, k.told = make([]bool, len(k.poolers)), make([]bool, len(k.poolers))
 	k.save()
@@ -91,7 +91,7 @@ func Keep(ctx context.Context, rt *member.Member, in io.Reader, ready io.Writer)
 }
 
 type keeper struct {
-	rt      *member.Member
+	m      *member.Member
 	order   leaseOrder
 	until   time.Time // by the monotonic clock
 	poolers []*pgb.Pooler
@@ -141,7 +141,7 @@ func (k *keeper) standIn(ctx context.Context) {
 	if k.order.Owner != pgb.Guard || k.stoodIn {
 		return
 	}
-	local, err := k.rt.Server()
+	local, err := k.m.Server()
 	if err != nil {
 		return
 	}
@@ -154,9 +154,9 @@ func (k *keeper) standIn(ctx context.Context) {
 		return // the callback is given a second
 	}
 	k.stoodIn = true
-	log := k.rt.Log.With("hook", "keeper", "member", member.Name(), "lease", k.order.ID)
+	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.order.ID)
 	log.Warn("the server is back as primary and no callback came: set postgresql.callbacks.on_restart and on_start; starting the worker in its place")
-	if _, err := k.rt.StartDetached(false, "", member.WorkCommand, "keeper", "primary", ""); err != nil {
+	if _, err := k.m.StartDetached(false, "", member.WorkCommand, "keeper", "primary", ""); err != nil {
 		log.Error("cannot start the worker", "error", err)
 	}
 }
@@ -195,7 +195,7 @@ func leaseOver(s pgb.State, owner pgb.Owner, nonce int) bool {
 
 // expire ends the pause where it still stands, and goes on at a pooler that does not answer.
 func (k *keeper) expire(ctx context.Context) member.Result {
-	log := k.rt.Log.With("hook", "keeper", "member", member.Name(), "lease", k.order.ID)
+	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.order.ID)
 	ctx, cancel := context.WithTimeout(ctx, resumeInsists)
 	defer cancel()
 	failed := false
@@ -253,16 +253,16 @@ func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
 }
 
 func (k *keeper) path() string {
-	if k.rt.Config.StateDir == "" {
+	if k.m.Config.StateDir == "" {
 		return ""
 	}
-	return filepath.Join(k.rt.Config.StateDir, leaseFile(k.order.Owner))
+	return filepath.Join(k.m.Config.StateDir, leaseFile(k.order.Owner))
 }
 
 func (k *keeper) save() {
 	if path := k.path(); path != "" && !k.order.Until.IsZero() {
 		if err := state.Write(path, k.order); err != nil {
-			k.rt.Log.Warn("cannot write the lease; status will not show it", "error", err)
+			k.m.Log.Warn("cannot write the lease; status will not show it", "error", err)
 			return
 		}
 		k.saved = true

@@ -95,10 +95,10 @@ type keeperProcess struct {
 }
 
 // startKeeper starts one and blocks until it is ready.
-func startKeeper(t *testing.T, rt *member.Member, owner pgb.Owner, nonce int) *keeperProcess {
+func startKeeper(t *testing.T, m *member.Member, owner pgb.Owner, nonce int) *keeperProcess {
 	t.Helper()
 	k := &keeperProcess{t: t, order: leaseOrder{ID: state.NewID(), Owner: owner, Nonce: nonce, Book: member.AddressBook{}, Since: time.Now()}, ended: make(chan struct{})}
-	k.cmd = exec.Command(rt.Self[0], append(append([]string{}, rt.Self[1:]...), "_keep")...)
+	k.cmd = exec.Command(m.Self[0], append(append([]string{}, m.Self[1:]...), "_keep")...)
 	k.cmd.Stderr = t.Output()
 	var err error
 	if k.stdin, err = k.cmd.StdinPipe(); err != nil {
@@ -207,11 +207,11 @@ func onEverySuite(t *testing.T, test func(*testing.T, *single.PgBouncer)) {
 func TestKeeperEndsAPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		rt := membertest.New(t, nil, b)
-		k := startKeeper(t, rt, pgb.Guard, 4)
+		m := membertest.New(t, nil, b)
+		k := startKeeper(t, m, pgb.Guard, 4)
 		k.send(time.Now().Add(time.Minute))
 		markAndPause(t, b, pgb.Guard, 4)
-		file := filepath.Join(rt.Config.StateDir, leaseFile(pgb.Guard))
+		file := filepath.Join(m.Config.StateDir, leaseFile(pgb.Guard))
 		membertest.Eventually(t, "the lease's file", func() bool { _, err := os.Stat(file); return err == nil })
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 			if err := k.cmd.Process.Signal(s); err != nil {
@@ -232,7 +232,7 @@ func TestKeeperEndsAPause(t *testing.T) {
 		if _, err := os.Stat(file); err == nil {
 			t.Error("the lease's file is left")
 		}
-		entries, err := state.ReadJournal(rt.Config.StateDir, 10)
+		entries, err := state.ReadJournal(m.Config.StateDir, 10)
 		if err != nil || len(entries) != 1 || entries[0].Event != state.EventLeaseExpired {
 			t.Errorf("journal: %+v, %v", entries, err)
 		}
@@ -242,9 +242,9 @@ func TestKeeperEndsAPause(t *testing.T) {
 func TestKeeperOfNothing(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		rt := membertest.New(t, nil, b)
+		m := membertest.New(t, nil, b)
 		membertest.Admin(t, b, "PAUSE") // somebody's
-		k := startKeeper(t, rt, pgb.Guard, 4)
+		k := startKeeper(t, m, pgb.Guard, 4)
 		k.send(time.Now().Add(time.Minute))
 		k.send(time.Time{}) // taken back
 		k.orphan()
@@ -258,8 +258,8 @@ func TestKeeperOfNothing(t *testing.T) {
 func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		rt := membertest.New(t, nil, b)
-		k := startKeeper(t, rt, pgb.Guard, 4)
+		m := membertest.New(t, nil, b)
+		k := startKeeper(t, m, pgb.Guard, 4)
 		k.send(time.Now().Add(20 * time.Second))
 		markAndPause(t, b, pgb.Guard, 4)
 		k.orphan()
@@ -270,7 +270,7 @@ func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 		k.endsWithin(5 * time.Second)
 		membertest.PutBack(t, b)
 		// Who resumed may have a journal on another machine.
-		entries, err := state.ReadJournal(rt.Config.StateDir, 10)
+		entries, err := state.ReadJournal(m.Config.StateDir, 10)
 		if err != nil || len(entries) != 1 || entries[0].Event != state.EventPauseOver || entries[0].Handover != k.order.ID || entries[0].Took <= 0 {
 			t.Errorf("journal: %+v, %v", entries, err)
 		}

@@ -39,25 +39,25 @@ type leaseOrder struct {
 func leaseFile(owner pgb.Owner) string { return "lease-" + owner.String() + ".json" }
 
 // arm starts the keeper and blocks until it is ready, about 20 ms. Without a keeper nothing may be paused.
-func arm(rt *member.Member, quiet bool, order leaseOrder) (*lease, error) {
+func arm(m *member.Member, quiet bool, order leaseOrder) (*lease, error) {
 	greeting, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := rt.StartDetached(quiet, string(greeting)+"\n", member.KeepCommand)
+	keeper, err := m.StartDetached(quiet, string(greeting)+"\n", member.KeepCommand)
 	if err != nil {
 		return nil, fmt.Errorf("the lease keeper cannot be started: %w", err)
 	}
 	return &lease{order: order, keeper: keeper, encoder: json.NewEncoder(keeper.Stdin)}, nil
 }
 
-// hold says that a pause stands from now on and may last until then.
+// Extend says that a pause stands from now on and may last until then.
 func (l *lease) Extend(until time.Time) error {
 	l.order.Since, l.order.Until, l.order.For = time.Now(), until, time.Until(until)
 	return l.encoder.Encode(l.order)
 }
 
-// nothing says that no pause of ours stands.
+// Clear says that no pause of ours stands.
 func (l *lease) Clear() error {
 	l.order.Until = time.Time{}
 	return l.encoder.Encode(l.order)
@@ -66,21 +66,21 @@ func (l *lease) Clear() error {
 // leave lets the keeper watch on its own.
 func (l *lease) leave() { _ = l.keeper.Stdin.Close() }
 
-// endLease tells a keeper of this member that its pause was ended. One that can look at the poolers sees that for itself.
-func EndLease(rt *member.Member, owner pgb.Owner) {
-	if rt.Config.StateDir != "" {
-		_ = os.Remove(filepath.Join(rt.Config.StateDir, leaseFile(owner)))
+// EndLease tells a keeper of this member that its pause was ended. One that can look at the poolers sees that for itself.
+func EndLease(m *member.Member, owner pgb.Owner) {
+	if m.Config.StateDir != "" {
+		_ = os.Remove(filepath.Join(m.Config.StateDir, leaseFile(owner)))
 	}
 }
 
-// leases are those of this member that its state directory knows of, also one whose keeper was killed.
-func Leases(rt *member.Member) []api.LeaseStatus {
-	if rt.Config.StateDir == "" {
+// Leases are those of this member that its state directory knows of, also one whose keeper was killed.
+func Leases(m *member.Member) []api.LeaseStatus {
+	if m.Config.StateDir == "" {
 		return nil
 	}
 	var found []api.LeaseStatus
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		if order, ok := readLease(rt, owner); ok {
+		if order, ok := readLease(m, owner); ok {
 			found = append(found, api.LeaseStatus{Owner: owner.String(), Since: order.Since, Until: order.Until})
 		}
 	}
@@ -88,10 +88,10 @@ func Leases(rt *member.Member) []api.LeaseStatus {
 }
 
 // readLease is this member's own lease for an owner of pauses; ok is false where it has none.
-func readLease(rt *member.Member, owner pgb.Owner) (order leaseOrder, ok bool) {
-	if rt.Config.StateDir == "" {
+func readLease(m *member.Member, owner pgb.Owner) (order leaseOrder, ok bool) {
+	if m.Config.StateDir == "" {
 		return order, false
 	}
-	err := state.Read(filepath.Join(rt.Config.StateDir, leaseFile(owner)), &order)
+	err := state.Read(filepath.Join(m.Config.StateDir, leaseFile(owner)), &order)
 	return order, err == nil
 }

@@ -21,7 +21,7 @@ const reconcileGrace = 5 * time.Second
 // pooler. It acts on the member that is the writable primary and holds the leader lock, and nowhere else. What it knows of a pause is
 // when it was first seen, so a pause lasts its lease longer at most after a restart of the process that reconciles.
 type Reconciler struct {
-	rt            *member.Member
+	m            *member.Member
 	resumeForeign bool
 	log           *slog.Logger
 	seen          map[string]sighting
@@ -44,8 +44,8 @@ type pauseKey struct {
 }
 
 // NewReconciler makes one; resumeForeign lets it also end, after a lease's time, a pause that pgbaton has not made.
-func NewReconciler(rt *member.Member, resumeForeign bool) *Reconciler {
-	return &Reconciler{rt: rt, resumeForeign: resumeForeign, seen: map[string]sighting{}, log: rt.Log.With("hook", "reconcile", "member", member.Name())}
+func NewReconciler(m *member.Member, resumeForeign bool) *Reconciler {
+	return &Reconciler{m: m, resumeForeign: resumeForeign, seen: map[string]sighting{}, log: m.Log.With("hook", "reconcile", "member", member.Name())}
 }
 
 // Reconciled is what a round has found out about one pooler.
@@ -119,9 +119,9 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoleUnknown, err) // and what was seen is still as old as it was
 	}
-	poolers, _, errs := c.rt.Poolers(ctx, nil)
+	poolers, _, errs := c.m.Poolers(ctx, nil)
 	defer member.CloseAll(poolers)
-	c.rt.SelectDatabases(ctx, c.log, poolers)
+	c.m.SelectDatabases(ctx, c.log, poolers)
 	var mu sync.Mutex
 	var done []Reconciled
 	errs = append(errs, pgb.Each(poolers, func(p *pgb.Pooler) error {
@@ -160,7 +160,7 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 // used again.
 func (c *Reconciler) tidy() {
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		order, ok := readLease(c.rt, owner)
+		order, ok := readLease(c.m, owner)
 		if !ok || time.Now().Before(order.Until.Add(reconcileGrace)) {
 			continue
 		}
@@ -169,7 +169,7 @@ func (c *Reconciler) tidy() {
 			stands = stands || s.what.marked && s.what.owner == owner && s.what.nonce == order.Nonce
 		}
 		if !stands {
-			EndLease(c.rt, owner)
+			EndLease(c.m, owner)
 		}
 	}
 }
@@ -183,14 +183,14 @@ var errNotPrimary = errors.New("not the writable primary with the leader lock")
 func (c *Reconciler) entitled(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
-	primary, err := member.IsPrimary(ctx, c.rt)
+	primary, err := member.IsPrimary(ctx, c.m)
 	if err != nil {
 		return fmt.Errorf("local server: %w", err)
 	}
 	if !primary {
 		return errNotPrimary
 	}
-	client, err := c.rt.Patroni()
+	client, err := c.m.Patroni()
 	if err != nil {
 		return err
 	}
@@ -223,12 +223,12 @@ func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why s
 	}
 	var own ownLease
 	if key.marked {
-		order, ok := readLease(c.rt, key.owner)
+		order, ok := readLease(c.m, key.owner)
 		if own.made = ok && order.Nonce == key.nonce; own.made && !order.Until.Before(s.since) {
 			own.until = order.Until
 		}
 	}
-	what, why = overdue(*state, now.Sub(s.since), c.rt.Config.Pause.Lease, own, now, c.resumeForeign)
+	what, why = overdue(*state, now.Sub(s.since), c.m.Config.Pause.Lease, own, now, c.resumeForeign)
 	told, s.told = s.told, s.told || what == reportIt
 	c.seen[pooler] = s
 	return what, why, told, state.Mark == nil || state.Mark.Owner == pgb.Foreign
@@ -264,6 +264,6 @@ func (c *Reconciler) do(ctx context.Context, p *pgb.Pooler, foreign bool, what v
 		done = "put back"
 	}
 	log.Warn(why+": "+done, "done", done)
-	c.rt.Journal("reconcile", state.NewID()).Add(state.Entry{Event: event, Pooler: p.Name, Text: why})
+	c.m.Journal("reconcile", state.NewID()).Add(state.Entry{Event: event, Pooler: p.Name, Text: why})
 	return done, err
 }

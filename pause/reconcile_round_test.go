@@ -15,7 +15,7 @@ import (
 // age makes what was seen be seen for longer than a lease.
 func (c *Reconciler) age() {
 	for name, s := range c.seen {
-		s.since = s.since.Add(-c.rt.Config.Pause.Lease - reconcileGrace)
+		s.since = s.since.Add(-c.m.Config.Pause.Lease - reconcileGrace)
 		c.seen[name] = s
 	}
 }
@@ -27,9 +27,9 @@ func TestReconcile(t *testing.T) {
 			t.Parallel()
 			pg := membertest.OwnPostgres(t)
 			b := membertest.StartPooler(t, suite, pg)
-			rt := membertest.New(t, pg, b)
-			membertest.NewPatroni(t, rt, "running")
-			c := NewReconciler(rt, false)
+			m := membertest.New(t, pg, b)
+			membertest.NewPatroni(t, m, "running")
+			c := NewReconciler(m, false)
 			round := func(want string) {
 				t.Helper()
 				done, err := c.Round(t.Context())
@@ -46,7 +46,7 @@ func TestReconcile(t *testing.T) {
 			}
 			later := c.age
 			round("")
-			membertest.Abandoned(t, rt, pgb.Guard)
+			membertest.Abandoned(t, m, pgb.Guard)
 			round("")
 			if membertest.Usable(t, b, 200*time.Millisecond) {
 				t.Error("resumed before the lease was over")
@@ -59,7 +59,7 @@ func TestReconcile(t *testing.T) {
 			membertest.PutBack(t, b)
 			round("")
 			// A RELOAD takes the mark away: it is still ours.
-			membertest.Abandoned(t, rt, pgb.Guard)
+			membertest.Abandoned(t, m, pgb.Guard)
 			round("")
 			membertest.Admin(t, b, "RELOAD")
 			if suite != "host" {
@@ -74,21 +74,21 @@ func TestReconcile(t *testing.T) {
 			}
 			membertest.PutBack(t, b)
 			// Made on another member, which alone knows its lease.
-			membertest.Abandoned(t, rt, pgb.Hand)
+			membertest.Abandoned(t, m, pgb.Hand)
 			round("")
 			later()
 			round("reported")
 			if membertest.Usable(t, b, 200*time.Millisecond) {
 				t.Error("a pause by hand was ended")
 			}
-			membertest.LetGo(rt, b)
+			membertest.LetGo(m, b)
 			// Made here, and its keeper ended with the container: seen first when its lease was over.
 			left := leaseOrder{ID: state.NewID(), Owner: pgb.Hand, Nonce: 4, Since: time.Now().Add(-time.Minute), Until: time.Now().Add(-30 * time.Second)}
-			file := filepath.Join(rt.Config.StateDir, leaseFile(pgb.Hand))
+			file := filepath.Join(m.Config.StateDir, leaseFile(pgb.Hand))
 			if err := state.Write(file, left); err != nil {
 				t.Fatal(err)
 			}
-			membertest.Abandoned(t, rt, pgb.Hand)
+			membertest.Abandoned(t, m, pgb.Hand)
 			c.seen = map[string]sighting{}
 			round("")
 			if _, err := os.Stat(file); err != nil {
@@ -125,11 +125,11 @@ func TestReconcileNotEntitled(t *testing.T) {
 	t.Parallel()
 	pg := membertest.OwnPostgres(t)
 	b := membertest.StartPooler(t, membertest.Suites[1], pg)
-	rt := membertest.New(t, pg, b)
-	f := membertest.NewPatroni(t, rt, "running")
-	t.Cleanup(func() { membertest.LetGo(rt, b) })
-	c := NewReconciler(rt, true)
-	membertest.Abandoned(t, rt, pgb.Guard)
+	m := membertest.New(t, pg, b)
+	f := membertest.NewPatroni(t, m, "running")
+	t.Cleanup(func() { membertest.LetGo(m, b) })
+	c := NewReconciler(m, true)
+	membertest.Abandoned(t, m, pgb.Guard)
 	if _, err := c.Round(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -159,9 +159,9 @@ func TestReconcileSingleDatabases(t *testing.T) {
 	for _, suite := range membertest.Suites {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			b, rt := membertest.Singly(t, suite)
-			membertest.NewPatroni(t, rt, "running")
-			c := NewReconciler(rt, false)
+			b, m := membertest.Singly(t, suite)
+			membertest.NewPatroni(t, m, "running")
+			c := NewReconciler(m, false)
 			if done, err := c.Round(t.Context()); len(done) > 0 || err != nil {
 				t.Fatalf("%+v, %v", done, err)
 			}

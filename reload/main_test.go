@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, rt *member.Member, in io.Reader, out io.Writer) int {
-		return pause.Keep(ctx, rt, in, out).Code
+	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, m *member.Member, in io.Reader, out io.Writer) int {
+		return pause.Keep(ctx, m, in, out).Code
 	}})
 }

@@ -34,7 +34,7 @@ func named(p *pgb.Pooler, err error) error {
 
 // pgbouncer reloads every pooler at the same time. The error is all of theirs.
 func (r *reload) pgbouncer(ctx context.Context) ([]api.PoolerReload, error) {
-	poolers, _, errs := r.rt.Poolers(ctx, nil)
+	poolers, _, errs := r.m.Poolers(ctx, nil)
 	defer member.CloseAll(poolers)
 	var reports []api.PoolerReload
 	for _, err := range errs { // names that cannot be resolved
@@ -59,7 +59,7 @@ func (r *reload) pgbouncer(ctx context.Context) ([]api.PoolerReload, error) {
 	}
 	if version := r.versions[api.TargetPgBouncer]; version != nil {
 		version.OnDisk = version.Seen
-		if err == nil && !r.rt.DryRun { // every pooler is verified
+		if err == nil && !r.m.DryRun { // every pooler is verified
 			version.Applied = version.Seen
 		}
 	}
@@ -113,7 +113,7 @@ func (r *reload) onePooler(ctx context.Context, p *pgb.Pooler, alone bool, repor
 		if errors.As(err, &f) {
 			err = &fault{problem: f.problem, code: f.code, err: named(p, f.err)}
 		}
-	} else if !r.rt.DryRun {
+	} else if !r.m.DryRun {
 		entry.Text = report.Done + " by " + report.How + " and verified"
 		r.say(api.TargetPgBouncer, p.Name, "%s", entry.Text)
 	}

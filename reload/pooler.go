@@ -87,7 +87,7 @@ func (x *poolerReload) run(ctx context.Context) error {
 			continue
 		}
 		var f *fault
-		if err == nil || x.rt.DryRun || !errors.As(err, &f) || f.problem != api.ProblemNotApplied || ctx.Err() != nil {
+		if err == nil || x.m.DryRun || !errors.As(err, &f) || f.problem != api.ProblemNotApplied || ctx.Err() != nil {
 			return err
 		}
 		// The file may have changed between the look at it and the RELOAD: once more, with the file as it is now. And the pooler may have a
@@ -124,7 +124,7 @@ func (x *poolerReload) once(ctx context.Context) error {
 		x.report.Done = api.ReloadNot
 		return &fault{problem: api.ProblemInvalidFile, err: fmt.Errorf("not reloaded: %w", err)}
 	}
-	if x.rt.DryRun {
+	if x.m.DryRun {
 		return x.wouldReload(ctx, file)
 	}
 	if err := x.reloadNow(ctx); err != nil {
@@ -164,7 +164,7 @@ func (x *poolerReload) goRound(ctx context.Context, console error) error {
 	}
 	if x.path, x.root = x.Config, ""; x.path == "" {
 		if x.path, x.root, err = x.process.ConfigFile(); err != nil {
-			x.path = x.rt.Config.Versions.PgBouncer.Line
+			x.path = x.m.Config.Versions.PgBouncer.Line
 		}
 	}
 	return x.connectPeer(ctx)
@@ -184,7 +184,7 @@ func (x *poolerReload) findFile(ctx context.Context) {
 			why = "its file is not known: " + err.Error()
 		}
 	}
-	switch line := x.rt.Config.Versions.PgBouncer.Line; {
+	switch line := x.m.Config.Versions.PgBouncer.Line; {
 	case x.Config != "":
 		x.path, x.root = x.Config, ""
 	case x.path == "" && line != "" && line == theirs:
@@ -354,7 +354,7 @@ func (x *poolerReload) look(ctx, waiting context.Context) error {
 		if holder == "" {
 			return nil
 		}
-		if x.rt.DryRun {
+		if x.m.DryRun {
 			x.say(api.TargetPgBouncer, x.Name, "would wait: it is %s", holder)
 			return nil
 		}
@@ -409,7 +409,7 @@ func (x *poolerReload) holder(ctx context.Context) (string, error) {
 }
 
 func (x *poolerReload) leaseHolder() string {
-	for _, l := range pause.Leases(x.rt) {
+	for _, l := range pause.Leases(x.m) {
 		if time.Now().Before(l.Until) {
 			return "paused by " + l.Owner + ", as this member's lease says"
 		}
@@ -586,7 +586,7 @@ func (x *poolerReload) verify(ctx context.Context) error {
 
 // behind says what the pooler's own file lacks of the version that was waited for in another one. Only a line stands in the configuration itself.
 func (x *poolerReload) behind(file *pgbini.File) error {
-	line := x.rt.Config.Versions.PgBouncer.Line
+	line := x.m.Config.Versions.PgBouncer.Line
 	if file == nil || x.o.Version == nil || line == "" || x.root == "" && filepath.Clean(x.path) == filepath.Clean(line) {
 		return nil
 	}

@@ -26,12 +26,12 @@ import (
 )
 
 // reloadEnds is a reload of this runtime's poolers that went so.
-func reloadEnds(t *testing.T, rt *member.Member, o Options, code int, problem string, says ...string) []api.PoolerReload {
+func reloadEnds(t *testing.T, m *member.Member, o Options, code int, problem string, says ...string) []api.PoolerReload {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	o.Target = api.TargetPgBouncer
-	r := Run(ctx, rt, o)
+	r := Run(ctx, m, o)
 	if ctx.Err() != nil {
 		t.Fatalf("it would not have ended: %s", r.Decision)
 	}
@@ -72,13 +72,13 @@ func lineOf(t *testing.T, path, begin string) int {
 // A pooler that connects and never answers, as one that is stopped: it is signalled, and not waited for.
 func TestReloadFrozenPooler(t *testing.T) {
 	t.Parallel()
-	b, rt, _ := reloadable(t, single.SuiteTrixie)
-	rt.Config.Poolers[0].Pidfile = b.Pidfile
+	b, m, _ := reloadable(t, single.SuiteTrixie)
+	m.Config.Poolers[0].Pidfile = b.Pidfile
 	if err := b.Freeze(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = b.Thaw() }()
-	if p := reloadEnds(t, rt, Options{}, member.Failed, api.ProblemNotVerified, "no console answers")[0]; p.Done != api.ReloadSignaled || p.Verified {
+	if p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemNotVerified, "no console answers")[0]; p.Done != api.ReloadSignaled || p.Verified {
 		t.Errorf("%+v", p)
 	}
 }
@@ -89,7 +89,7 @@ func TestReloadNotApplied(t *testing.T) {
 	for _, suite := range membertest.Suites {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			b, rt, change := reloadable(t, suite)
+			b, m, change := reloadable(t, suite)
 			change("default_pool_size = 20\n", "default_pool_size = 94\n")
 			text, err := b.Config()
 			if err != nil {
@@ -99,8 +99,8 @@ func TestReloadNotApplied(t *testing.T) {
 			if err := os.WriteFile(copied, []byte(strings.Replace(text, "default_pool_size = 94\n", "default_pool_size = 95\n", 1)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			rt.Config.Poolers[0].Config = copied
-			p := reloadEnds(t, rt, Options{}, member.Failed, api.ProblemNotApplied, "default_pool_size", `"95"`, `"94"`)[0]
+			m.Config.Poolers[0].Config = copied
+			p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemNotApplied, "default_pool_size", `"95"`, `"94"`)[0]
 			want := api.SettingDifference{File: copied, Line: lineOf(t, copied, "default_pool_size"), Key: "default_pool_size", Want: "95", Running: "94"}
 			if len(p.NotApplied) != 1 || p.NotApplied[0] != want || p.Verified || p.Done != api.ReloadFailed {
 				t.Errorf("%+v, want %+v", p, want)
@@ -118,8 +118,8 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 	for _, suite := range membertest.Suites {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			b, rt, change := reloadable(t, suite)
-			rt.Config.Poolers[0].Config, rt.Config.Poolers[0].Pidfile = "", b.Pidfile
+			b, m, change := reloadable(t, suite)
+			m.Config.Poolers[0].Config, m.Config.Poolers[0].Pidfile = "", b.Pidfile
 			ours := filepath.Join(t.TempDir(), "pgbouncer.ini")
 			write := func(text string) {
 				t.Helper()
@@ -136,17 +136,17 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 			if err := os.WriteFile(number, []byte("42"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			rt.Config.Versions.PgBouncer = config.VersionSource{File: number}
-			reloadEnds(t, rt, asked, member.Done, "")
+			m.Config.Versions.PgBouncer = config.VersionSource{File: number}
+			reloadEnds(t, m, asked, member.Done, "")
 
-			rt.Config.Versions.PgBouncer = config.VersionSource{Line: ours}
-			p := reloadEnds(t, rt, asked, member.Failed, api.ProblemNotApplied, "its own file "+b.ConfigPath+" has no config-version line")[0]
+			m.Config.Versions.PgBouncer = config.VersionSource{Line: ours}
+			p := reloadEnds(t, m, asked, member.Failed, api.ProblemNotApplied, "its own file "+b.ConfigPath+" has no config-version line")[0]
 			if p.Verified || p.Done != api.ReloadFailed {
 				t.Errorf("%+v", p)
 			}
 			change("", "; config-version: 41\n")
-			reloadEnds(t, rt, asked, member.Failed, api.ProblemNotApplied, "its own file "+b.ConfigPath+" has config-version 41, not 42")
-			reloadEnds(t, rt, Options{}, member.Done, "") // nobody has asked for one
+			reloadEnds(t, m, asked, member.Failed, api.ProblemNotApplied, "its own file "+b.ConfigPath+" has config-version 41, not 42")
+			reloadEnds(t, m, Options{}, member.Done, "") // nobody has asked for one
 
 			// It comes late.
 			waits := make(chan struct{}, 100)
@@ -159,7 +159,7 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 			done := make(chan Report)
 			go func() {
 				asked.Target = api.TargetPgBouncer
-				done <- Run(t.Context(), rt, asked)
+				done <- Run(t.Context(), m, asked)
 			}()
 			<-waits
 			change("config-version: 41\n", "config-version: 43\nquery_wait_timeout = 77\n")
@@ -168,17 +168,17 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 			}
 
 			// The same where its file is told.
-			rt.Config.Poolers[0].Config = b.ConfigPath
+			m.Config.Poolers[0].Config = b.ConfigPath
 			want = 44
 			write("; config-version: 44\n")
 			asked.Timeout, asked.Progress = 1500*time.Millisecond, nil
-			reloadEnds(t, rt, asked, member.Failed, api.ProblemNotApplied, "has config-version 43, not 44")
+			reloadEnds(t, m, asked, member.Failed, api.ProblemNotApplied, "has config-version 43, not 44")
 			included := filepath.Join(b.Dir, "version.ini")
 			if err := os.WriteFile(included, []byte("; config-version: 44\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			change("; config-version: 43\n", "%include "+included+"\n")
-			reloadEnds(t, rt, asked, member.Done, "") // in what it includes
+			reloadEnds(t, m, asked, member.Done, "") // in what it includes
 		})
 	}
 }
@@ -190,8 +190,8 @@ func TestReloadLogToStdout(t *testing.T) {
 	for _, suite := range membertest.Suites {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			b, rt, change := reloadable(t, suite)
-			rt.Config.Poolers[0].Config, rt.Config.Poolers[0].Pidfile = "", b.Pidfile
+			b, m, change := reloadable(t, suite)
+			m.Config.Poolers[0].Config, m.Config.Poolers[0].Pidfile = "", b.Pidfile
 			link, stdout := filepath.Join(b.Dir, "out"), filepath.Join(b.Dir, "stderr")
 			// PgBouncer opens it again, as its own user.
 			if err := errors.Join(os.Symlink("/dev/stdout", link), os.Chmod(stdout, 0o666)); err != nil {
@@ -201,7 +201,7 @@ func TestReloadLogToStdout(t *testing.T) {
 			for _, logfile := range []string{"/dev/stdout", link, fmt.Sprintf("/proc/%d/fd/1", b.PID)} {
 				change("logfile = "+was+"\n", "logfile = "+logfile+"\n")
 				was = logfile
-				if p := reloadEnds(t, rt, Options{}, member.Done, "")[0]; !p.Verified || len(p.Changed) != 1 || p.Changed[0].Want != logfile {
+				if p := reloadEnds(t, m, Options{}, member.Done, "")[0]; !p.Verified || len(p.Changed) != 1 || p.Changed[0].Want != logfile {
 					t.Errorf("%s: %+v", logfile, p)
 				}
 				before, err := os.ReadFile(stdout)
@@ -220,13 +220,13 @@ func TestReloadLogToStdout(t *testing.T) {
 // A pidfile is one process's. The dead pooler behind the same name is not reloaded because that one is.
 func TestReloadSharedPidfile(t *testing.T) {
 	t.Parallel()
-	b, rt, change := reloadable(t, single.SuiteTrixie)
+	b, m, change := reloadable(t, single.SuiteTrixie)
 	change("", "query_wait_timeout = 77\n")
 	// An address of nobody (TEST-NET-3).
 	dead := fmt.Sprintf("203.0.113.1:%d", b.Port)
 	dsn := strings.Replace(b.AdminDSN(), fmt.Sprintf("%s:%d", b.Addr, b.Port), fmt.Sprintf("%s:%d,%s", b.Addr, b.Port, dead), 1)
-	rt.Config.Poolers = []config.Pooler{{DSN: dsn, Pidfile: b.Pidfile, Config: b.ConfigPath, Resolve: "all"}}
-	p := reloadEnds(t, rt, Options{}, member.Failed, api.ProblemUnreachable)
+	m.Config.Poolers = []config.Pooler{{DSN: dsn, Pidfile: b.Pidfile, Config: b.ConfigPath, Resolve: "all"}}
+	p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemUnreachable)
 	if len(p) != 2 || !p[0].Verified || p[0].How != "RELOAD" || p[1].Pooler != dead || p[1].Done != api.ReloadNot || p[1].How != "" {
 		t.Errorf("%+v", p)
 	}
@@ -248,8 +248,8 @@ func TestReloadByStatsUser(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(b.Close)
-			rt := membertest.New(t, nil, b)
-			rt.Config.Poolers[0] = config.Pooler{DSN: b.DSN("watcher", "pgbouncer"), Config: b.ConfigPath}
+			m := membertest.New(t, nil, b)
+			m.Config.Poolers[0] = config.Pooler{DSN: b.DSN("watcher", "pgbouncer"), Config: b.ConfigPath}
 			text, err := b.Config()
 			if err == nil {
 				err = b.RewriteConfig(text + "query_wait_timeout = 77\n")
@@ -257,11 +257,11 @@ func TestReloadByStatsUser(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := reloadEnds(t, rt, Options{}, member.Failed, api.ProblemUnreachable, "admin access needed")[0]; p.Done != api.ReloadNot || p.How != "" {
+			if p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemUnreachable, "admin access needed")[0]; p.Done != api.ReloadNot || p.How != "" {
 				t.Errorf("%+v", p)
 			}
-			rt.Config.Poolers[0].Pidfile = b.Pidfile
-			p := reloadEnds(t, rt, Options{}, member.Done, "")[0]
+			m.Config.Poolers[0].Pidfile = b.Pidfile
+			p := reloadEnds(t, m, Options{}, member.Done, "")[0]
 			if p.How != fmt.Sprintf("SIGHUP to process %d", b.PID) || !p.Verified || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" {
 				t.Errorf("%+v", p)
 			}
@@ -269,7 +269,7 @@ func TestReloadByStatsUser(t *testing.T) {
 			if err := b.RewriteConfig(text + "query_wait_timeuot = 77\n"); err != nil {
 				t.Fatal(err)
 			}
-			reloadEnds(t, rt, Options{}, member.Failed, api.ProblemInvalidFile, "query_wait_timeuot")
+			reloadEnds(t, m, Options{}, member.Failed, api.ProblemInvalidFile, "query_wait_timeuot")
 		})
 	}
 }
@@ -280,19 +280,19 @@ func TestReloadAfterRestart(t *testing.T) {
 	for _, signalled := range []bool{false, true} {
 		t.Run(map[bool]string{false: "console", true: "signals"}[signalled], func(t *testing.T) {
 			t.Parallel()
-			b, rt, change := reloadable(t, single.SuiteTrixie)
-			rt.Config.Poolers[0].Config, rt.Config.Poolers[0].Pidfile = "", b.Pidfile
+			b, m, change := reloadable(t, single.SuiteTrixie)
+			m.Config.Poolers[0].Config, m.Config.Poolers[0].Pidfile = "", b.Pidfile
 			if signalled {
-				rt.Config.Poolers[0].Password = "wrong"
+				m.Config.Poolers[0].Password = "wrong"
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			poolers, _, errs := rt.Poolers(ctx, nil)
+			poolers, _, errs := m.Poolers(ctx, nil)
 			if len(errs) > 0 {
 				t.Fatal(errs)
 			}
 			defer member.CloseAll(poolers)
-			x := &poolerReload{reload: reloadOf(t, rt, Options{}), Pooler: poolers[0], alone: true, report: &api.PoolerReload{}}
+			x := &poolerReload{reload: reloadOf(t, m, Options{}), Pooler: poolers[0], alone: true, report: &api.PoolerReload{}}
 			defer x.close()
 			if err := x.connect(ctx); err != nil || x.process == nil || x.process.PID != b.PID {
 				t.Fatalf("%v: %+v", err, x)
@@ -339,10 +339,10 @@ func TestSameUserChild(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &told); err != nil {
 		t.Fatal(err)
 	}
-	rt := &member.Member{Config: &config.Config{StateDir: t.TempDir(), Poolers: []config.Pooler{{DSN: told.DSN}}}, Log: membertest.Log(t)}
+	m := &member.Member{Config: &config.Config{StateDir: t.TempDir(), Poolers: []config.Pooler{{DSN: told.DSN}}}, Log: membertest.Log(t)}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	r := Run(ctx, rt, Options{Target: api.TargetPgBouncer, Timeout: time.Second})
+	r := Run(ctx, m, Options{Target: api.TargetPgBouncer, Timeout: time.Second})
 	out, err := json.Marshal(sameUserReport{r.Code, r.Problem, r.Decision, r.Poolers[0]})
 	if err == nil {
 		err = os.WriteFile(filepath.Join(told.Dir, "report"), out, 0o600)

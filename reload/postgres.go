@@ -64,7 +64,7 @@ func (r *reload) reloadPostgres(ctx context.Context, report *api.PostgresReload)
 	if err := r.checkPatroniFiles(report); err != nil {
 		return err
 	}
-	if r.rt.DryRun {
+	if r.m.DryRun {
 		report.Done = api.ReloadWould
 		return r.wouldReloadPostgres(ctx, report)
 	}
@@ -136,7 +136,7 @@ type serverFiles struct {
 
 // lookAtPostgres asks the server, statusTimeout at most. An error is that nothing is known of it.
 func (r *reload) lookAtPostgres(ctx context.Context) (seen serverFiles, err error) {
-	err = r.rt.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
+	err = r.m.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
 		if seen.loaded, err = conn.LoadTime(ctx); err != nil {
 			return err
 		}
@@ -200,11 +200,11 @@ func (r *reload) wouldReloadPostgres(ctx context.Context, report *api.PostgresRe
 // with what it had: seen from here, all is well.
 func (r *reload) checkPatroniFiles(report *api.PostgresReload) error {
 	var files []string
-	if file := r.rt.Config.Patroni.Config; file != "" {
+	if file := r.m.Config.Patroni.Config; file != "" {
 		files = append(files, filepath.Clean(file))
 	}
 	// A version's line in YAML is in Patroni's own file: nothing else that the server reads is YAML.
-	if file := r.rt.Config.Versions.Postgres.Line; slices.Contains([]string{".yml", ".yaml"}, filepath.Ext(file)) {
+	if file := r.m.Config.Versions.Postgres.Line; slices.Contains([]string{".yml", ".yaml"}, filepath.Ext(file)) {
 		files = append(files, filepath.Clean(file))
 	}
 	var texts []string
@@ -266,7 +266,7 @@ func (r *reload) askPatroni(ctx context.Context, before serverFiles) (_ serverFi
 		return before, "", err
 	}
 	r.say(api.TargetPostgres, "", "Patroni's REST API does not answer: %v", err)
-	c := r.rt.Config.Patroni
+	c := r.m.Config.Patroni
 	look()
 	running, cancelRunning := context.WithTimeout(ctx, ctlTimeout)
 	defer cancelRunning()
@@ -298,7 +298,7 @@ func (r *reload) awaitLoaded(ctx context.Context, report *api.PostgresReload, be
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	version := r.versions[api.TargetPostgres]
-	setting := r.rt.Config.Versions.Postgres.Setting
+	setting := r.m.Config.Versions.Postgres.Setting
 	start, told := time.Now(), false
 	var others error // why the load that was seen is taken for somebody else's
 	err := member.Retry(waiting, func() error {
@@ -306,7 +306,7 @@ func (r *reload) awaitLoaded(ctx context.Context, report *api.PostgresReload, be
 			told = true
 			r.say(api.TargetPostgres, "", "waiting for Patroni to reload, %s at most", limit)
 		}
-		return r.rt.WithServer(waiting, func(ctx context.Context, conn *postgres.Conn) error {
+		return r.m.WithServer(waiting, func(ctx context.Context, conn *postgres.Conn) error {
 			loaded, err := conn.LoadTime(ctx)
 			if err != nil {
 				return err
@@ -355,8 +355,8 @@ func (r *reload) awaitLoaded(ctx context.Context, report *api.PostgresReload, be
 // judgeFiles lists what the server found wrong in its files, and what waits for a restart.
 func (r *reload) judgeFiles(ctx context.Context, report *api.PostgresReload) error {
 	version := r.versions[api.TargetPostgres]
-	setting := r.rt.Config.Versions.Postgres.Setting
-	err := r.rt.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
+	setting := r.m.Config.Versions.Postgres.Setting
+	err := r.m.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
 		pending, err := conn.PendingRestart(ctx)
 		if err != nil {
 			return err
@@ -444,7 +444,7 @@ func (r *reload) notInFiles(ctx context.Context) (names []string, err error) {
 	server, _ := dynamic.Raw["postgresql"].(map[string]any)
 	parameters, _ := server["parameters"].(map[string]any)
 	var written map[string]bool
-	err = r.rt.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
+	err = r.m.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
 		written, err = conn.FileSettingNames(ctx)
 		return err
 	})

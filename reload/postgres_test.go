@@ -27,11 +27,11 @@ import (
 )
 
 // reloadOf is a reload of this runtime's server.
-func reloadOf(t *testing.T, rt *member.Member, o Options) *reload {
+func reloadOf(t *testing.T, m *member.Member, o Options) *reload {
 	t.Helper()
-	r := &reload{rt: rt, o: o, log: rt.Log, journal: rt.Journal("reload", state.NewID()), versions: map[string]*api.VersionReport{}, deadline: time.Now().Add(time.Minute)}
+	r := &reload{m: m, o: o, log: m.Log, journal: m.Journal("reload", state.NewID()), versions: map[string]*api.VersionReport{}, deadline: time.Now().Add(time.Minute)}
 	var err error
-	if r.patroni, err = rt.Patroni(); err != nil {
+	if r.patroni, err = m.Patroni(); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -52,7 +52,7 @@ type reloadingPatroni struct {
 	asked   atomic.Int32
 }
 
-func (p *reloadingPatroni) start(t *testing.T, rt *member.Member) {
+func (p *reloadingPatroni) start(t *testing.T, m *member.Member) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch {
@@ -69,7 +69,7 @@ func (p *reloadingPatroni) start(t *testing.T, rt *member.Member) {
 		}
 	}))
 	t.Cleanup(s.Close)
-	rt.Config.Patroni.URL = s.URL
+	m.Config.Patroni.URL = s.URL
 }
 
 // asPatroni loads a server's files as Patroni does it: postgresql.conf is written anew first.
@@ -93,10 +93,10 @@ func asPatroni(t *testing.T, pg *single.Postgres) func() {
 func TestReloadNeverDone(t *testing.T) {
 	t.Parallel()
 	pg := membertest.OwnPostgres(t)
-	rt := membertest.New(t, pg)
+	m := membertest.New(t, pg)
 	patroni := &reloadingPatroni{dynamic: `{"loop_wait": 1}`}
-	patroni.start(t, rt)
-	r := Run(t.Context(), rt, Options{Target: api.TargetPostgres})
+	patroni.start(t, m)
+	r := Run(t.Context(), m, Options{Target: api.TargetPostgres})
 	if r.Code != member.Failed || r.Problem != api.ProblemNotApplied || !strings.Contains(r.Decision, "POST /reload was sent, and within 6s it has not come to effect") || strings.Contains(r.Decision, "not known") {
 		t.Errorf("%d %s %s", r.Code, r.Problem, r.Decision)
 	}
@@ -117,10 +117,10 @@ func TestReloadBadPatroniFile(t *testing.T) {
 		"both": func(c *config.Config) { c.Versions.Postgres.Line, c.Patroni.Config = path, path },
 		"own":  func(c *config.Config) { c.Versions.Postgres.File, c.Patroni.Config = path+".version", path },
 	} {
-		rt := membertest.New(t, pg)
-		configure(rt.Config)
+		m := membertest.New(t, pg)
+		configure(m.Config)
 		patroni := &reloadingPatroni{dynamic: `{"loop_wait": 1}`, do: asPatroni(t, pg)}
-		patroni.start(t, rt)
+		patroni.start(t, m)
 		write := func(text string) {
 			t.Helper()
 			for path, text := range map[string]string{path: text, path + ".version": "50\n"} {
@@ -131,9 +131,9 @@ func TestReloadBadPatroniFile(t *testing.T) {
 		}
 		want := configversion.Version(50)
 		for _, dry := range []bool{true, false} {
-			rt.DryRun = dry
+			m.DryRun = dry
 			write(bad)
-			r := Run(t.Context(), rt, Options{Target: api.TargetPostgres, Version: &want, Timeout: 5 * time.Second})
+			r := Run(t.Context(), m, Options{Target: api.TargetPostgres, Version: &want, Timeout: 5 * time.Second})
 			if r.Code != member.Failed || r.Problem != api.ProblemInvalidFile || r.Postgres.Done != api.ReloadNot || patroni.asked.Load() != 0 || r.Versions[0].Applied != nil {
 				t.Errorf("%s: %d %s %s: %+v", name, r.Code, r.Problem, r.Decision, r.Postgres)
 			}
@@ -142,7 +142,7 @@ func TestReloadBadPatroniFile(t *testing.T) {
 			}
 		}
 		write(good)
-		r := Run(t.Context(), rt, Options{Target: api.TargetPostgres, Version: &want, Timeout: 5 * time.Second})
+		r := Run(t.Context(), m, Options{Target: api.TargetPostgres, Version: &want, Timeout: 5 * time.Second})
 		if r.Code != member.Done || !r.Postgres.Verified || patroni.asked.Load() != 1 || *r.Versions[0].Applied != 50 {
 			t.Errorf("%s: %d %s: %+v", name, r.Code, r.Decision, r.Postgres)
 		}
@@ -153,12 +153,12 @@ func TestReloadBadPatroniFile(t *testing.T) {
 func TestReloadLeftOut(t *testing.T) {
 	t.Parallel()
 	pg := membertest.OwnPostgres(t)
-	rt := membertest.New(t, pg)
+	m := membertest.New(t, pg)
 	(&reloadingPatroni{dynamic: `{"loop_wait": 1, "postgresql": {"parameters": {"an odd name": "1", "Shared_Buffers": "16MB", "recovery_target": "x",
- "gone": null, "zz.last": 1}}}`}).start(t, rt)
+ "gone": null, "zz.last": 1}}}`}).start(t, m)
 	ctx := t.Context()
 	report := &api.PostgresReload{How: byREST}
-	err := reloadOf(t, rt, Options{}).judgeParameters(ctx, report, 0)
+	err := reloadOf(t, m, Options{}).judgeParameters(ctx, report, 0)
 	if problemOf(err) != api.ProblemInvalidFile || len(report.FileErrors) != 2 || report.FileErrors[0].Name != "an odd name" || report.FileErrors[1].Name != "zz.last" {
 		t.Errorf("%v: %+v", err, report.FileErrors)
 	}
@@ -173,10 +173,10 @@ func TestReloadLeftOut(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	(&reloadingPatroni{dynamic: `{"loop_wait": 1, "postgresql": {"parameters": {"zz.last": 1}}}`}).start(t, rt)
+	(&reloadingPatroni{dynamic: `{"loop_wait": 1, "postgresql": {"parameters": {"zz.last": 1}}}`}).start(t, m)
 	judged := make(chan error)
 	go func() {
-		judged <- reloadOf(t, rt, Options{}).judgeParameters(ctx, &api.PostgresReload{How: byREST}, time.Minute)
+		judged <- reloadOf(t, m, Options{}).judgeParameters(ctx, &api.PostgresReload{How: byREST}, time.Minute)
 	}()
 	if err := os.WriteFile(conf, append(text[:len(text):len(text)], "ZZ.last = 1\n"...), 0o600); err != nil {
 		t.Error(err)
@@ -188,16 +188,16 @@ func TestReloadLeftOut(t *testing.T) {
 	if err := pg.Exec(ctx, "drop role if exists weak; create role weak login"); err != nil {
 		t.Fatal(err)
 	}
-	rt.Config.Postgres = pg.SocketDSN("weak", "postgres")
+	m.Config.Postgres = pg.SocketDSN("weak", "postgres")
 	report = &api.PostgresReload{How: byREST}
-	r := reloadOf(t, rt, Options{})
+	r := reloadOf(t, m, Options{})
 	err = r.judgeParameters(ctx, report, 0)
 	if problemOf(err) != api.ProblemNotVerified || !strings.Contains(err.Error(), "GRANT") || r.notSeen != "" {
 		t.Errorf("without rights: %v, %q", err, r.notSeen)
 	}
 	// The REST API took the request, and is gone.
-	rt.Config.Patroni.URL = "http://127.0.0.1:1"
-	r = reloadOf(t, rt, Options{})
+	m.Config.Patroni.URL = "http://127.0.0.1:1"
+	r = reloadOf(t, m, Options{})
 	if err := r.judgeParameters(ctx, report, 0); problemOf(err) != api.ProblemNotVerified || r.notSeen != "" {
 		t.Errorf("without the REST API: %v, %q", err, r.notSeen)
 	}
@@ -206,21 +206,21 @@ func TestReloadLeftOut(t *testing.T) {
 // TestReloadWithoutREST: what nobody can be asked is said. It sets PATH, so it is not parallel.
 func TestReloadWithoutREST(t *testing.T) {
 	pg := membertest.OwnPostgres(t)
-	rt := membertest.New(t, pg)
+	m := membertest.New(t, pg)
 	dir := t.TempDir()
-	rt.Config.Patroni = config.Patroni{URL: "http://127.0.0.1:1", Config: filepath.Join(dir, "patroni.yml"), Scope: "demo", Name: "node1"}
+	m.Config.Patroni = config.Patroni{URL: "http://127.0.0.1:1", Config: filepath.Join(dir, "patroni.yml"), Scope: "demo", Name: "node1"}
 	// The real one finds Patroni by the DCS, and both are needed for that.
 	ctl := fmt.Sprintf("#!/bin/sh\nset -e\ncd %s\ncp postgresql.conf copy\ncat copy >postgresql.conf\nrm copy\nkill -HUP %d\necho Reload request received for member node1\n", pg.DataDir, pg.PID)
-	for path, text := range map[string]string{rt.Config.Patroni.Config: "scope: demo\n", filepath.Join(dir, "patronictl"): ctl} {
+	for path, text := range map[string]string{m.Config.Patroni.Config: "scope: demo\n", filepath.Join(dir, "patronictl"): ctl} {
 		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	var log bytes.Buffer
-	rt.Log = slog.New(slog.NewTextHandler(&log, nil))
+	m.Log = slog.New(slog.NewTextHandler(&log, nil))
 	var steps []string
-	r := Run(t.Context(), rt, Options{Target: api.TargetPostgres, Progress: func(s Progress) { steps = append(steps, s.Text) }})
+	r := Run(t.Context(), m, Options{Target: api.TargetPostgres, Progress: func(s Progress) { steps = append(steps, s.Text) }})
 	const notSeen = "whether Patroni has left out a setting of the DCS was not seen: its REST API does not answer"
 	if r.Code != member.Done || !r.Postgres.Verified || r.Postgres.How != "patronictl reload" || r.Decision != "postgres reloaded and verified; "+notSeen {
 		t.Errorf("%d %s: %+v", r.Code, r.Decision, r.Postgres)
@@ -238,9 +238,9 @@ func TestReloadWithoutREST(t *testing.T) {
 func TestReloadByAnother(t *testing.T) {
 	t.Parallel()
 	pg := membertest.OwnPostgres(t)
-	rt := membertest.New(t, pg)
-	patroni := membertest.NewPatroni(t, rt, "running")
-	r := reloadOf(t, rt, Options{})
+	m := membertest.New(t, pg)
+	patroni := membertest.NewPatroni(t, m, "running")
+	r := reloadOf(t, m, Options{})
 	ctx := t.Context()
 	before, err := r.lookAtPostgres(ctx)
 	if err != nil || before.path != filepath.Join(pg.DataDir, "postgresql.conf") || before.modified.IsZero() {
@@ -280,7 +280,7 @@ func TestReloadInterrupted(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	t.Run("while Patroni is asked", func(t *testing.T) {
-		rt := membertest.New(t, pg)
+		m := membertest.New(t, pg)
 		ctx, cancel := context.WithCancel(t.Context())
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if req.Method == http.MethodPost {
@@ -289,9 +289,9 @@ func TestReloadInterrupted(t *testing.T) {
 			}
 		}))
 		defer s.Close()
-		rt.Config.Patroni.URL = s.URL
+		m.Config.Patroni.URL = s.URL
 		var steps []string
-		r := reloadOf(t, rt, Options{Progress: func(s Progress) { steps = append(steps, s.Text) }})
+		r := reloadOf(t, m, Options{Progress: func(s Progress) { steps = append(steps, s.Text) }})
 		report := &api.PostgresReload{Done: api.ReloadNot}
 		err := r.reloadPostgres(ctx, report)
 		if problemOf(err) != api.ProblemNotVerified || err.Error() != "interrupted: POST /reload was begun, and Patroni may still do it" || report.Done != api.ReloadFailed {
@@ -302,7 +302,7 @@ func TestReloadInterrupted(t *testing.T) {
 		}
 	})
 	t.Run("while it is waited for", func(t *testing.T) {
-		rt := membertest.New(t, pg)
+		m := membertest.New(t, pg)
 		ctx, cancel := context.WithCancel(t.Context())
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if req.Method == http.MethodPost {
@@ -310,8 +310,8 @@ func TestReloadInterrupted(t *testing.T) {
 			}
 		}))
 		defer s.Close()
-		rt.Config.Patroni.URL = s.URL
-		r := reloadOf(t, rt, Options{Progress: func(s Progress) {
+		m.Config.Patroni.URL = s.URL
+		r := reloadOf(t, m, Options{Progress: func(s Progress) {
 			if strings.Contains(s.Text, "is sent") {
 				cancel()
 			}
@@ -323,24 +323,24 @@ func TestReloadInterrupted(t *testing.T) {
 		}
 	})
 	t.Run("before anything", func(t *testing.T) {
-		rt := membertest.New(t, pg)
-		membertest.NewPatroni(t, rt, "running")
+		m := membertest.New(t, pg)
+		membertest.NewPatroni(t, m, "running")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		report := &api.PostgresReload{Done: api.ReloadNot}
-		if err := reloadOf(t, rt, Options{}).reloadPostgres(ctx, report); err == nil || err.Error() != "interrupted: nothing was reloaded" || report.Done != api.ReloadNot {
+		if err := reloadOf(t, m, Options{}).reloadPostgres(ctx, report); err == nil || err.Error() != "interrupted: nothing was reloaded" || report.Done != api.ReloadNot {
 			t.Errorf("%v; %+v", err, report)
 		}
 	})
 	t.Run("while the versions are waited for", func(t *testing.T) {
-		rt := membertest.New(t, pg)
-		membertest.NewPatroni(t, rt, "running")
-		rt.Config.Versions.Postgres.File = filepath.Join(t.TempDir(), "none")
-		rt.Config.Versions.PgBouncer.File = rt.Config.Versions.Postgres.File
+		m := membertest.New(t, pg)
+		membertest.NewPatroni(t, m, "running")
+		m.Config.Versions.Postgres.File = filepath.Join(t.TempDir(), "none")
+		m.Config.Versions.PgBouncer.File = m.Config.Versions.Postgres.File
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		want := configversion.Version(7)
-		r := reloadOf(t, rt, Options{Version: &want, Progress: func(Progress) { cancel() }})
+		r := reloadOf(t, m, Options{Version: &want, Progress: func(Progress) { cancel() }})
 		err := r.awaitVersions(ctx, map[string]bool{api.TargetPostgres: true, api.TargetPgBouncer: true})
 		if problemOf(err) != api.ProblemVersionTimeout {
 			t.Fatal(err)

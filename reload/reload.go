@@ -16,11 +16,11 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// DefaultReloadTimeout is how long a version may take to arrive. A kubelet brings a changed ConfigMap within its sync period (one
+// DefaultTimeout is how long a version may take to arrive. A kubelet brings a changed ConfigMap within its sync period (one
 // minute) and the time of its cache (up to as much again).
 const DefaultTimeout = 2 * time.Minute
 
-// ReloadOptions say what to reload and what to wait for.
+// Options say what to reload and what to wait for.
 type Options struct {
 	Target   string                 // one of the constants; "" is all
 	Version  *configversion.Version // wait until this one, or a newer one, is there; nil reloads what is there
@@ -28,7 +28,7 @@ type Options struct {
 	Progress func(Progress)         // told of every step, by several goroutines; may be nil
 }
 
-// Step is one thing that happened on the way.
+// Progress is one thing that happened on the way.
 type Progress struct {
 	Time   time.Time `json:"time"`
 	Target string    `json:"target,omitempty"`
@@ -36,7 +36,7 @@ type Progress struct {
 	Text   string    `json:"text"`
 }
 
-// reloadOutcome is the outcome for every target.
+// Report is the outcome for every target.
 type Report struct {
 	member.Result `json:"-"`
 	api.ReloadReport
@@ -54,7 +54,7 @@ func (f *fault) Unwrap() error { return f.err }
 
 // reload is one run of Reload.
 type reload struct {
-	rt       *member.Member
+	m       *member.Member
 	o        Options
 	log      *slog.Logger
 	journal  *state.Journal
@@ -66,18 +66,18 @@ type reload struct {
 	notSeen  string // what of PostgreSQL could not be looked at, and is no failure
 }
 
-// Reload waits for the configuration's version, reloads, and verifies that what was reloaded is what runs now. It blocks for
+// Run waits for the configuration's version, reloads, and verifies that what was reloaded is what runs now. It blocks for
 // the timeout at most until the version is there and no handover holds a pooler (code Failed, nothing reloaded), and then until it is
 // verified: Patroni takes loop_wait at most to begin, a pooler a moment. What can be reloaded is, also where another target fails; code
 // Failed then. With DryRun it looks and says what it would do. A cancelled context ends it; what was asked for by then may still be done.
-func Run(ctx context.Context, rt *member.Member, o Options) Report {
+func Run(ctx context.Context, m *member.Member, o Options) Report {
 	if o.Target == "" {
 		o.Target = api.TargetAll
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
-	r := &reload{rt: rt, o: o, log: rt.Log.With("hook", "reload", "member", member.Name()), journal: rt.Journal("reload", state.NewID()),
+	r := &reload{m: m, o: o, log: m.Log.With("hook", "reload", "member", member.Name()), journal: m.Journal("reload", state.NewID()),
 		versions: map[string]*api.VersionReport{}, deadline: time.Now().Add(o.Timeout)}
 	var report Report
 	invalid := func(err error) Report {
@@ -87,7 +87,7 @@ func Run(ctx context.Context, rt *member.Member, o Options) Report {
 	if err != nil {
 		return invalid(err)
 	}
-	if r.patroni, err = rt.Patroni(); err != nil && targets[api.TargetPostgres] {
+	if r.patroni, err = m.Patroni(); err != nil && targets[api.TargetPostgres] {
 		return invalid(err)
 	}
 	if err := r.awaitVersions(ctx, targets); err != nil {
@@ -135,7 +135,7 @@ func (r *reload) conclude(report Report, errs []error) Report {
 	}
 	what := map[string]string{api.TargetPostgres: "postgres", api.TargetPgBouncer: "pgbouncer", api.TargetAll: "postgres and pgbouncer"}[r.o.Target]
 	switch {
-	case r.rt.DryRun:
+	case r.m.DryRun:
 		report.Decision = "would reload " + what
 	default:
 		report.Decision = what + " reloaded and verified"
@@ -148,7 +148,7 @@ func (r *reload) conclude(report Report, errs []error) Report {
 
 // targets checks that what is asked for can be done with this configuration.
 func (r *reload) targets() (map[string]bool, error) {
-	c := r.rt.Config
+	c := r.m.Config
 	targets := map[string]bool{api.TargetPostgres: r.o.Target != api.TargetPgBouncer, api.TargetPgBouncer: r.o.Target != api.TargetPostgres}
 	switch r.o.Target {
 	case api.TargetPostgres, api.TargetPgBouncer, api.TargetAll:

@@ -21,10 +21,10 @@ import (
 func reloadable(t *testing.T, suite string) (*single.PgBouncer, *member.Member, func(old, new string)) {
 	t.Helper()
 	b := membertest.StartPooler(t, suite, membertest.SharedPostgres(t))
-	rt := membertest.New(t, nil, b)
-	rt.Config.Poolers[0].Config = b.ConfigPath
-	membertest.NewPatroni(t, rt, "running")
-	return b, rt, func(old, new string) {
+	m := membertest.New(t, nil, b)
+	m.Config.Poolers[0].Config = b.ConfigPath
+	membertest.NewPatroni(t, m, "running")
+	return b, m, func(old, new string) {
 		t.Helper()
 		text, err := b.Config()
 		if err != nil {
@@ -49,10 +49,10 @@ func TestReloadOnePooler(t *testing.T) {
 	for _, suite := range membertest.Suites {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			b, rt, change := reloadable(t, suite)
+			b, m, change := reloadable(t, suite)
 			reload := func(code int, problem string) api.PoolerReload {
 				t.Helper()
-				r := Run(t.Context(), rt, Options{Target: api.TargetPgBouncer, Timeout: 5 * time.Second})
+				r := Run(t.Context(), m, Options{Target: api.TargetPgBouncer, Timeout: 5 * time.Second})
 				if r.Code != code || r.Problem != problem {
 					t.Fatalf("code %d, problem %q, want %d and %q: %s", r.Code, r.Problem, code, problem, r.Decision)
 				}
@@ -63,11 +63,11 @@ func TestReloadOnePooler(t *testing.T) {
 			}
 
 			change("", "query_wait_timeout = 77\nlisten_backlog = 99\n")
-			rt.DryRun = true
+			m.DryRun = true
 			if p := reload(member.Done, ""); p.Done != api.ReloadWould || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" || len(p.NeedsRestart) != 1 {
 				t.Errorf("would: %+v", p)
 			}
-			rt.DryRun = false
+			m.DryRun = false
 			p := reload(member.Done, "")
 			if !p.Verified || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" || p.Changed[0].Want != "77" {
 				t.Errorf("changed: %+v", p)
@@ -90,7 +90,7 @@ func TestReloadOnePooler(t *testing.T) {
 			// A logfile that cannot be opened would end the process; here its folder can be looked at.
 			if suite == single.SuiteHost {
 				change("", "logfile = /nonexistent/pgbouncer.log\n")
-				rt.Config.Poolers[0].Pidfile, rt.Config.Poolers[0].Config = b.Pidfile, ""
+				m.Config.Poolers[0].Pidfile, m.Config.Poolers[0].Config = b.Pidfile, ""
 				if p = reload(member.Failed, api.ProblemInvalidFile); !strings.Contains(p.Error, "PgBouncer would end") {
 					t.Errorf("%+v", p)
 				}
@@ -105,12 +105,12 @@ func TestReloadOnePooler(t *testing.T) {
 // Without its file a pooler is reloaded, and only a version that answers for the file is believed.
 func TestReloadUnseenFile(t *testing.T) {
 	t.Parallel()
-	b, rt, change := reloadable(t, single.SuiteTrixie)
+	b, m, change := reloadable(t, single.SuiteTrixie)
 	other := membertest.StartPooler(t, single.SuiteSid, membertest.SharedPostgres(t))
-	rt.Config.Poolers = append(rt.Config.Poolers, config.Pooler{DSN: other.AdminDSN()})
-	rt.Config.Poolers[0].Config = "" // two on this host: which process is whose cannot be told
+	m.Config.Poolers = append(m.Config.Poolers, config.Pooler{DSN: other.AdminDSN()})
+	m.Config.Poolers[0].Config = "" // two on this host: which process is whose cannot be told
 	change("", "query_wait_timeout = 77\n")
-	r := Run(t.Context(), rt, Options{Target: api.TargetPgBouncer})
+	r := Run(t.Context(), m, Options{Target: api.TargetPgBouncer})
 	if r.Code != member.Failed || r.Problem != api.ProblemNotVerified {
 		t.Fatalf("%d %s %s", r.Code, r.Problem, r.Decision)
 	}
@@ -122,7 +122,7 @@ func TestReloadUnseenFile(t *testing.T) {
 	}
 	// One is down: the other is reloaded all the same.
 	b.Kill()
-	r = Run(t.Context(), rt, Options{Target: api.TargetPgBouncer})
+	r = Run(t.Context(), m, Options{Target: api.TargetPgBouncer})
 	if r.Code != member.Failed || r.Problem != api.ProblemUnreachable || r.Poolers[0].Done != api.ReloadNot || !r.Poolers[1].Verified {
 		t.Errorf("%d %s: %+v", r.Code, r.Problem, r.Poolers)
 	}
@@ -131,10 +131,10 @@ func TestReloadUnseenFile(t *testing.T) {
 // A pause has set what a RELOAD would undo.
 func TestReloadWaitsForThePause(t *testing.T) {
 	t.Parallel()
-	b, rt, change := reloadable(t, single.SuiteTrixie)
-	membertest.Abandoned(t, rt, pgb.Guard)
+	b, m, change := reloadable(t, single.SuiteTrixie)
+	membertest.Abandoned(t, m, pgb.Guard)
 	change("", "query_wait_timeout = 77\n")
-	r := Run(t.Context(), rt, Options{Target: api.TargetPgBouncer, Timeout: 300 * time.Millisecond})
+	r := Run(t.Context(), m, Options{Target: api.TargetPgBouncer, Timeout: 300 * time.Millisecond})
 	if r.Code != member.Failed || r.Problem != api.ProblemHandover || r.Poolers[0].Done != api.ReloadNot {
 		t.Errorf("%d %s: %+v", r.Code, r.Problem, r.Poolers)
 	}
@@ -144,14 +144,14 @@ func TestReloadWaitsForThePause(t *testing.T) {
 	waits := make(chan struct{}, 100)
 	done := make(chan Report)
 	go func() {
-		done <- Run(t.Context(), rt, Options{Target: api.TargetPgBouncer, Timeout: 20 * time.Second, Progress: func(s Progress) {
+		done <- Run(t.Context(), m, Options{Target: api.TargetPgBouncer, Timeout: 20 * time.Second, Progress: func(s Progress) {
 			if strings.Contains(s.Text, "waiting for the end of a handover") {
 				waits <- struct{}{}
 			}
 		}})
 	}()
 	<-waits
-	membertest.LetGo(rt, b)
+	membertest.LetGo(m, b)
 	if r = <-done; r.Code != member.Done || len(r.Poolers[0].Changed) != 1 {
 		t.Errorf("%d %s: %+v", r.Code, r.Decision, r.Poolers)
 	}
@@ -161,28 +161,28 @@ func TestReloadWaitsForThePause(t *testing.T) {
 // With all, nothing is reloaded before both versions are there.
 func TestReloadWaitsForBoth(t *testing.T) {
 	t.Parallel()
-	_, rt, change := reloadable(t, single.SuiteTrixie)
-	rt.Config.Postgres = membertest.SharedPostgres(t).SocketDSN("postgres", "postgres")
+	_, m, change := reloadable(t, single.SuiteTrixie)
+	m.Config.Postgres = membertest.SharedPostgres(t).SocketDSN("postgres", "postgres")
 	dir := t.TempDir()
 	there, late := filepath.Join(dir, "there"), filepath.Join(dir, "late")
 	if err := os.WriteFile(there, []byte("42\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rt.Config.Versions.PgBouncer.File, rt.Config.Versions.Postgres.File = there, late
+	m.Config.Versions.PgBouncer.File, m.Config.Versions.Postgres.File = there, late
 	change("", "query_wait_timeout = 77\n")
 	want := configversion.Version(42)
-	r := Run(t.Context(), rt, Options{Version: &want, Timeout: 3 * time.Second})
+	r := Run(t.Context(), m, Options{Version: &want, Timeout: 3 * time.Second})
 	if r.Code != member.Failed || r.Problem != api.ProblemVersionTimeout || r.Poolers != nil || r.Postgres != nil {
 		t.Errorf("%d %s: %+v", r.Code, r.Problem, r)
 	}
 	if len(r.Versions) != 2 || r.Versions[0].Seen != nil || r.Versions[1].Seen == nil || *r.Versions[1].Seen != 42 {
 		t.Errorf("%+v", r.Versions)
 	}
-	if s := Run(t.Context(), rt, Options{Target: api.TargetPgBouncer, Version: &want}); s.Code != member.Done || len(s.Poolers[0].Changed) != 1 {
+	if s := Run(t.Context(), m, Options{Target: api.TargetPgBouncer, Version: &want}); s.Code != member.Done || len(s.Poolers[0].Changed) != 1 {
 		t.Errorf("reloaded before: %+v", s)
 	}
 	// The journal tells status which version the poolers run.
-	entries, err := state.ReadJournal(rt.Config.StateDir, 100)
+	entries, err := state.ReadJournal(m.Config.StateDir, 100)
 	if v := lastApplied(entries, api.TargetPgBouncer); err != nil || v == nil || *v != 42 {
 		t.Errorf("applied: %v, %v", v, err)
 	}
@@ -192,9 +192,9 @@ func TestReloadWaitsForBoth(t *testing.T) {
 func TestReloadGivesUp(t *testing.T) {
 	t.Parallel()
 	for _, wrong := range []string{api.TargetPostgres, api.TargetPgBouncer} {
-		rt := membertest.New(t, nil)
-		membertest.NewPatroni(t, rt, "running")
-		rt.Config.Poolers = []config.Pooler{{DSN: "postgres://nobody@127.0.0.1:1/pgbouncer"}}
+		m := membertest.New(t, nil)
+		membertest.NewPatroni(t, m, "running")
+		m.Config.Poolers = []config.Pooler{{DSN: "postgres://nobody@127.0.0.1:1/pgbouncer"}}
 		dir := t.TempDir()
 		old, bad := filepath.Join(dir, "old"), filepath.Join(dir, "bad")
 		for path, text := range map[string]string{old: "41\n", bad: "v42\n"} {
@@ -202,15 +202,15 @@ func TestReloadGivesUp(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		rt.Config.Versions.Postgres.File, rt.Config.Versions.PgBouncer.File = old, bad
+		m.Config.Versions.Postgres.File, m.Config.Versions.PgBouncer.File = old, bad
 		late := 0
 		if wrong == api.TargetPostgres {
-			rt.Config.Versions.Postgres.File, rt.Config.Versions.PgBouncer.File = bad, old
+			m.Config.Versions.Postgres.File, m.Config.Versions.PgBouncer.File = bad, old
 			late = 1
 		}
 		want := configversion.Version(42)
 		start := time.Now()
-		r := Run(t.Context(), rt, Options{Version: &want, Timeout: 30 * time.Second})
+		r := Run(t.Context(), m, Options{Version: &want, Timeout: 30 * time.Second})
 		if took := time.Since(start); r.Code != member.Failed || r.Problem != api.ProblemVersionInvalid || r.Poolers != nil || r.Postgres != nil || took > 15*time.Second {
 			t.Errorf("%s, after %s: %d %s: %+v", wrong, took, r.Code, r.Problem, r)
 		}
@@ -221,7 +221,7 @@ func TestReloadGivesUp(t *testing.T) {
 			t.Errorf("%s: %+v", wrong, v)
 		}
 		// An entry for each that was asked for: metrics and status know no target "all".
-		entries, err := state.ReadJournal(rt.Config.StateDir, 100)
+		entries, err := state.ReadJournal(m.Config.StateDir, 100)
 		if err != nil || len(entries) != 2 || entries[0].Target != api.TargetPostgres || entries[1].Target != api.TargetPgBouncer ||
 			entries[0].Event != state.EventNotBegun || entries[1].Event != state.EventNotBegun {
 			t.Errorf("%s: %v, %+v", wrong, err, entries)

@@ -20,7 +20,7 @@ import (
 // settingSource is a custom setting of Patroni's dynamic configuration, postgresql.parameters. Where the REST API does not
 // answer, it is what the server's own files say.
 type settingSource struct {
-	rt      *member.Member
+	m      *member.Member
 	patroni *patroni.Client
 	name    string
 }
@@ -67,7 +67,7 @@ func (s settingSource) inDCS(ctx context.Context) (string, bool, error) {
 }
 
 func (s settingSource) onDisk(ctx context.Context) (text string, ok bool, err error) {
-	err = s.rt.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
+	err = s.m.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
 		text, ok, err = conn.FileSetting(ctx, s.name)
 		return err
 	})
@@ -76,15 +76,15 @@ func (s settingSource) onDisk(ctx context.Context) (text string, ok bool, err er
 
 // postgresVersion is where the version of the server's configuration is looked for; nil when nowhere.
 func (r *reload) postgresVersion() configversion.Source {
-	v := r.rt.Config.Versions.Postgres
+	v := r.m.Config.Versions.Postgres
 	if v.Setting != "" {
-		return settingSource{rt: r.rt, patroni: r.patroni, name: v.Setting}
+		return settingSource{m: r.m, patroni: r.patroni, name: v.Setting}
 	}
 	return fileSource(v)
 }
 
 func (r *reload) pgbouncerVersion() configversion.Source {
-	return fileSource(r.rt.Config.Versions.PgBouncer)
+	return fileSource(r.m.Config.Versions.PgBouncer)
 }
 
 func fileSource(v config.VersionSource) configversion.Source {
@@ -141,7 +141,7 @@ func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) err
 
 // awaitVersion returns the version that was seen last, nil when none was.
 func (r *reload) awaitVersion(ctx context.Context, source configversion.Source, report *api.VersionReport) (*configversion.Version, error) {
-	if r.o.Version == nil || r.rt.DryRun {
+	if r.o.Version == nil || r.m.DryRun {
 		return r.readVersion(ctx, source, report)
 	}
 	start := time.Now()
@@ -212,20 +212,20 @@ func (r *reload) versionReports() []api.VersionReport {
 	return reports
 }
 
-// versions looks where the versions stand: wanted, on disk, applied.
-func Versions(ctx context.Context, rt *member.Member) []api.VersionReport {
-	r := &reload{rt: rt}
+// Versions looks where the versions stand: wanted, on disk, applied.
+func Versions(ctx context.Context, m *member.Member) []api.VersionReport {
+	r := &reload{m: m}
 	var err error
-	if r.patroni, err = rt.Patroni(); err != nil {
+	if r.patroni, err = m.Patroni(); err != nil {
 		r.patroni = nil
 	}
-	entries, _ := state.ReadJournal(rt.Config.StateDir, 1000)
+	entries, _ := state.ReadJournal(m.Config.StateDir, 1000)
 	var reports []api.VersionReport
-	if setting := rt.Config.Versions.Postgres.Setting; setting == "" || r.patroni != nil {
+	if setting := m.Config.Versions.Postgres.Setting; setting == "" || r.patroni != nil {
 		if source := r.postgresVersion(); source != nil {
 			v := look(ctx, api.TargetPostgres, source)
 			if setting != "" {
-				settingStages(ctx, rt, setting, &v)
+				settingStages(ctx, m, setting, &v)
 			} else {
 				v.OnDisk, v.Applied = v.Seen, lastApplied(entries, api.TargetPostgres)
 			}
@@ -251,8 +251,8 @@ func look(ctx context.Context, target string, source configversion.Source) api.V
 }
 
 // settingStages asks the server what its files and what its memory have.
-func settingStages(ctx context.Context, rt *member.Member, setting string, v *api.VersionReport) {
-	err := rt.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
+func settingStages(ctx context.Context, m *member.Member, setting string, v *api.VersionReport) {
+	err := m.WithServer(ctx, func(ctx context.Context, conn *postgres.Conn) error {
 		for _, stage := range []struct {
 			ask func(context.Context, string) (string, bool, error)
 			to  **configversion.Version

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stateDir is this member's state directory. Everything works without one, for itself alone: the path is empty then.
+// Dir is this member's state directory. Everything works without one, for itself alone: the path is empty then.
 type Dir struct {
 	Path string
 	Log  *slog.Logger
@@ -22,7 +22,7 @@ type Dir struct {
 
 const maxState = 64 << 10 // bytes of one state file
 
-// WriteState replaces a file of the state directory with a value as JSON: 0600, atomic, on the disk when it returns.
+// Write replaces a file of the state directory with a value as JSON: 0600, atomic, on the disk when it returns.
 func Write(path string, value any) error {
 	content, err := json.Marshal(value)
 	if err != nil {
@@ -57,7 +57,7 @@ func Write(path string, value any) error {
 // tornAge is how old a file is that WriteState was killed at; it writes one in milliseconds.
 const tornAge = time.Hour
 
-// SweepState removes what a WriteState that was killed has left in a state directory.
+// Sweep removes what a WriteState that was killed has left in a state directory.
 func Sweep(dir string) {
 	left, _ := filepath.Glob(filepath.Join(dir, ".*.json-*")) // the pattern is right
 	for _, path := range left {
@@ -80,14 +80,14 @@ func Read(path string, value any) error {
 	return json.Unmarshal(content, value)
 }
 
-// errBusy says that another process of this member holds a lock.
+// ErrBusy says that another process of this member holds a lock.
 var ErrBusy = errors.New("held by another process")
 
-// lock is an advisory lock on a file of the state directory. It ends with the process, however that ends. The file holds
+// Lock is an advisory lock on a file of the state directory. It ends with the process, however that ends. The file holds
 // the owner's process id.
 type Lock struct{ file *os.File }
 
-// tryLock takes it or returns errBusy at once. Without a state directory it returns a lock that holds nobody up.
+// TryLock takes it or returns errBusy at once. Without a state directory it returns a lock that holds nobody up.
 func (d Dir) TryLock(name string) (*Lock, error) {
 	if d.Path == "" {
 		return &Lock{}, nil
@@ -116,7 +116,7 @@ func (l *Lock) Release() {
 	}
 }
 
-// lockOwner reads who holds a lock.
+// LockOwner reads who holds a lock.
 func (d Dir) LockOwner(name string) (pid int, ok bool) {
 	content, err := os.ReadFile(filepath.Join(d.Path, name))
 	if err != nil {

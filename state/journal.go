@@ -63,7 +63,7 @@ const (
 	journalMax  = 1 << 20 // bytes; the file before is kept beside it
 )
 
-// journal appends entries. Writing is best effort: a handover does not fail because a disk is full.
+// Journal appends entries. Writing is best effort: a handover does not fail because a disk is full.
 type Journal struct {
 	path     string
 	hook     string
@@ -71,7 +71,7 @@ type Journal struct {
 	member   string
 }
 
-// journal opens the journal for the entries of one hook; handover is the same for all entries of one guard or worker. Without a state directory
+// Journal opens the journal for the entries of one hook; handover is the same for all entries of one guard or worker. Without a state directory
 // the entries go nowhere.
 func (d Dir) Journal(member, hook, handover string) *Journal {
 	j := &Journal{hook: hook, Handover: handover, member: member}
@@ -141,7 +141,7 @@ func torn(f *os.File) bool {
 	return err == nil && last[0] != '\n'
 }
 
-// sync makes what was written last. It is called where nobody waits for the hook any more.
+// Sync makes what was written last. It is called where nobody waits for the hook any more.
 func (j *Journal) Sync() {
 	if j.path == "" {
 		return
@@ -187,7 +187,7 @@ func readJournalFile(path string) ([]Entry, error) {
 	return entries, lines.Err()
 }
 
-// newID is for a handover, or for what else the journal tells of.
+// NewID is for a handover, or for what else the journal tells of.
 func NewID() string {
 	b := make([]byte, 6)
 	_, _ = rand.Read(b) // never fails (crypto/rand, Go 1.24)

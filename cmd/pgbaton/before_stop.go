@@ -7,10 +7,10 @@ type beforeStopCmd struct {
 }
 
 func (c *beforeStopCmd) Run(p *program) error {
-	rt, err := p.hookRuntime(c.DryRun)
+	m, err := p.hookRuntime(c.DryRun)
 	if err != nil {
 		return err
 	}
-	p.code = hooks.BeforeStop(p.ctx, rt).Code
+	p.code = hooks.BeforeStop(p.ctx, m).Code
 	return nil
 }

@@ -9,21 +9,21 @@ import (
 type keepCmd struct{}
 
 func (*keepCmd) Run(p *program) error {
-	rt, err := p.hookRuntime(false)
+	m, err := p.hookRuntime(false)
 	if err != nil {
 		return err
 	}
-	p.code = pause.Keep(p.ctx, rt, p.stdin, p.stdout).Code
+	p.code = pause.Keep(p.ctx, m, p.stdin, p.stdout).Code
 	return nil
 }
 
 type workCmd struct{ event }
 
 func (c *workCmd) Run(p *program) error {
-	rt, err := p.hookRuntime(false)
+	m, err := p.hookRuntime(false)
 	if err != nil {
 		return err
 	}
-	p.code = hooks.Work(p.ctx, rt, c.hook(), p.stdout).Code
+	p.code = hooks.Work(p.ctx, m, c.hook(), p.stdout).Code
 	return nil
 }

@@ -25,16 +25,16 @@ type onRoleChangeCmd struct {
 }
 
 func (c *onRoleChangeCmd) Run(p *program) error {
-	rt, err := p.hookRuntime(c.DryRun)
+	m, err := p.hookRuntime(c.DryRun)
 	if err != nil {
 		return err
 	}
-	result := hooks.OnRoleChange(p.ctx, rt, c.hook())
+	result := hooks.OnRoleChange(p.ctx, m, c.hook())
 	level := slog.LevelInfo
 	if result.Code != member.Done {
 		level = slog.LevelWarn
 	}
-	rt.Log.Log(p.ctx, level, "on_role_change ends", "hook", "on_role_change", "action", c.Action, "role", c.Role, "decision", result.Decision, "code", result.Code)
+	m.Log.Log(p.ctx, level, "on_role_change ends", "hook", "on_role_change", "action", c.Action, "role", c.Role, "decision", result.Decision, "code", result.Code)
 	p.code = result.Code
 	return nil
 }

@@ -29,11 +29,11 @@ func (c *pauseCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	rt, err := p.runtime(c.DryRun)
+	m, err := p.runtime(c.DryRun)
 	if err != nil {
 		return err
 	}
-	return p.report(pause.Pause(p.ctx, rt, pause.Options{Lease: lease, Timeout: timeout}), c.Output)
+	return p.report(pause.Pause(p.ctx, m, pause.Options{Lease: lease, Timeout: timeout}), c.Output)
 }
 
 func duration(flag, text string) (time.Duration, error) {

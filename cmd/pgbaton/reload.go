@@ -34,11 +34,11 @@ func (c *reloadCmd) Run(p *program) error {
 			return err
 		}
 	}
-	rt, err := p.runtime(c.DryRun)
+	m, err := p.runtime(c.DryRun)
 	if err != nil {
 		return err
 	}
-	r := reload.Run(p.ctx, rt, o)
+	r := reload.Run(p.ctx, m, o)
 	p.code = r.Code
 	if c.Output == "json" {
 		e := json.NewEncoder(p.stdout)

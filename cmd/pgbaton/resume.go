@@ -8,9 +8,9 @@ type resumeCmd struct {
 }
 
 func (c *resumeCmd) Run(p *program) error {
-	rt, err := p.runtime(c.DryRun)
+	m, err := p.runtime(c.DryRun)
 	if err != nil {
 		return err
 	}
-	return p.report(pause.Resume(p.ctx, rt), c.Output)
+	return p.report(pause.Resume(p.ctx, m), c.Output)
 }

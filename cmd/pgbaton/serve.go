@@ -24,19 +24,19 @@ type serveCmd struct {
 }
 
 func (c *serveCmd) Run(p *program) error {
-	rt, err := p.runtime(false)
+	m, err := p.runtime(false)
 	if err != nil {
 		return err
 	}
 	if c.Listen != "" {
-		rt.Config.Serve.Listen = c.Listen
+		m.Config.Serve.Listen = c.Listen
 	}
-	if c.Reconcile && rt.Config.Serve.Reconcile == config.ReconcileOff {
-		rt.Config.Serve.Reconcile = config.ReconcileOwn
+	if c.Reconcile && m.Config.Serve.Reconcile == config.ReconcileOff {
+		m.Config.Serve.Reconcile = config.ReconcileOwn
 	}
-	o := httpapi.Options{Runtime: rt, Version: buildVersion()}
-	if mode := rt.Config.Serve.Reconcile; mode != config.ReconcileOff {
-		o.Reconciler = pause.NewReconciler(rt, mode == config.ReconcileAll)
+	o := httpapi.Options{Runtime: m, Version: buildVersion()}
+	if mode := m.Config.Serve.Reconcile; mode != config.ReconcileOff {
+		o.Reconciler = pause.NewReconciler(m, mode == config.ReconcileAll)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)

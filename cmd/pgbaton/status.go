@@ -16,11 +16,11 @@ type statusCmd struct {
 }
 
 func (c *statusCmd) Run(p *program) error {
-	rt, err := p.runtime(false)
+	m, err := p.runtime(false)
 	if err != nil {
 		return err
 	}
-	s := health.Of(p.ctx, rt)
+	s := health.Of(p.ctx, m)
 	if s.Invalid {
 		p.code = member.Invalid
 	}

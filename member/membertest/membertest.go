@@ -27,10 +27,10 @@ import (
 	"github.com/pgbaton/pgbaton/process"
 )
 
-// command is what a child does in place of cmd/pgbaton: BINARY childMark CONFIG-AS-JSON _keep.
-type Command func(ctx context.Context, rt *member.Member, in io.Reader, out io.Writer) int
+// Command is what a child does in place of cmd/pgbaton: BINARY childMark CONFIG-AS-JSON _keep.
+type Command func(ctx context.Context, m *member.Member, in io.Reader, out io.Writer) int
 
-// runMain is for TestMain. It runs the tests, and as a child one of the commands, by their names; it checks that no goroutine is left over.
+// Main is for TestMain. It runs the tests, and as a child one of the commands, by their names; it checks that no goroutine is left over.
 func Main(m *testing.M, commands map[string]Command) {
 	if code, ok := process.Detach(os.Args); ok {
 		os.Exit(code)
@@ -72,12 +72,12 @@ func child(commands map[string]Command, file, name string) int {
 	for _, dsn := range told.Poolers {
 		c.Poolers = append(c.Poolers, config.Pooler{DSN: dsn})
 	}
-	rt := &member.Member{Config: c, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	m := &member.Member{Config: c, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	do := commands[name]
 	if do == nil {
 		return member.Invalid
 	}
-	return do(context.Background(), rt, os.Stdin, os.Stdout)
+	return do(context.Background(), m, os.Stdin, os.Stdout)
 }
 
 // childMark makes the test's binary do a subcommand's work: BINARY childMark CONFIG-AS-JSON _keep.
@@ -129,7 +129,7 @@ func (s *sharedServers) close() {
 	}
 }
 
-// ownPostgres is a server for one test alone.
+// OwnPostgres is a server for one test alone.
 func OwnPostgres(t *testing.T) *single.Postgres {
 	t.Helper()
 	single.Need(t)
@@ -181,12 +181,12 @@ func StartPooler(t *testing.T, suite string, pg *single.Postgres) *single.PgBoun
 
 var Suites = []string{single.SuiteHost, single.SuiteTrixie, single.SuiteSid}
 
-// testLog goes to the test's output.
+// Log goes to the test's output.
 func Log(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// newRuntime is a runtime for these poolers, with the configuration's defaults. Self is the test's binary.
+// New is a runtime for these poolers, with the configuration's defaults. Self is the test's binary.
 func New(t *testing.T, pg *single.Postgres, poolers ...*single.PgBouncer) *member.Member {
 	t.Helper()
 	c := &config.Config{StateDir: t.TempDir(), Pause: config.Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second,
@@ -201,22 +201,22 @@ func New(t *testing.T, pg *single.Postgres, poolers ...*single.PgBouncer) *membe
 	if err != nil {
 		t.Fatal(err)
 	}
-	rt := &member.Member{Config: c, Log: Log(t), Self: []string{self, childMark, filepath.Join(t.TempDir(), "config.json")}}
+	m := &member.Member{Config: c, Log: Log(t), Self: []string{self, childMark, filepath.Join(t.TempDir(), "config.json")}}
 	told := childConfig{StateDir: c.StateDir}
 	for _, p := range c.Poolers {
 		told.Poolers = append(told.Poolers, p.DSN)
 	}
 	content, err := json.Marshal(told)
 	if err == nil {
-		err = os.WriteFile(rt.Self[2], content, 0o600)
+		err = os.WriteFile(m.Self[2], content, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rt
+	return m
 }
 
-// eventually waits for a condition, for as long as a test may reasonably wait.
+// Eventually waits for a condition, for as long as a test may reasonably wait.
 func Eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	Within(t, 10*time.Second, what, is)
@@ -234,7 +234,7 @@ func Within(t *testing.T, limit time.Duration, what string, is func() bool) {
 	}
 }
 
-// admin runs statements on a pooler's console, as a person with psql.
+// Admin runs statements on a pooler's console, as a person with psql.
 func Admin(t *testing.T, b *single.PgBouncer, statements ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -255,7 +255,7 @@ func Admin(t *testing.T, b *single.PgBouncer, statements ...string) {
 	}
 }
 
-// stateOf asks a pooler.
+// StateOf asks a pooler.
 func StateOf(t *testing.T, b *single.PgBouncer) pgb.State {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -272,7 +272,7 @@ func StateOf(t *testing.T, b *single.PgBouncer) pgb.State {
 	return s
 }
 
-// usable reports whether a new client's query goes through; that proves in every version that nothing is paused.
+// Usable reports whether a new client's query goes through; that proves in every version that nothing is paused.
 func Usable(t *testing.T, b *single.PgBouncer, limit time.Duration) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -288,7 +288,7 @@ func Usable(t *testing.T, b *single.PgBouncer, limit time.Duration) bool {
 
 const DefaultRetry = 15 * time.Second // server_login_retry
 
-// putBack checks that the pooler carries no mark and is as it was configured.
+// PutBack checks that the pooler carries no mark and is as it was configured.
 func PutBack(t *testing.T, b *single.PgBouncer) {
 	t.Helper()
 	if s := StateOf(t, b); s.Mark != nil || s.LoginRetry != DefaultRetry {
@@ -326,14 +326,14 @@ func (c *client) Must(sql string) {
 	}
 }
 
-// letGo ends the pause that a test leaves and waits until the keeper has seen it. It is for cleanups, where a test's own context
+// LetGo ends the pause that a test leaves and waits until the keeper has seen it. It is for cleanups, where a test's own context
 // has ended.
-func LetGo(rt *member.Member, b *single.PgBouncer) {
+func LetGo(m *member.Member, b *single.PgBouncer) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	defer func() {
 		for ctx.Err() == nil {
-			if _, err := os.Stat(filepath.Join(rt.Config.StateDir, "lease-guard.json")); err != nil {
+			if _, err := os.Stat(filepath.Join(m.Config.StateDir, "lease-guard.json")); err != nil {
 				return
 			}
 			member.Sleep(ctx, 10*time.Millisecond)
@@ -356,15 +356,15 @@ func Stopped(pg *single.Postgres) bool {
 	}
 }
 
-// automatic has databases: auto, and logs in over the network as the poolers do.
-func Automatic(rt *member.Member, pg *single.Postgres) {
-	rt.Config.Postgres = pg.DSN("postgres", "postgres")
-	for i := range rt.Config.Poolers {
-		rt.Config.Poolers[i].Databases.Auto = true
+// Automatic has databases: auto, and logs in over the network as the poolers do.
+func Automatic(m *member.Member, pg *single.Postgres) {
+	m.Config.Postgres = pg.DSN("postgres", "postgres")
+	for i := range m.Config.Poolers {
+		m.Config.Poolers[i].Databases.Auto = true
 	}
 }
 
-// singly has the database postgres paused for itself under the guard's mark, as by a guard that could find out that it is ours, on a pooler of
+// Singly has the database postgres paused for itself under the guard's mark, as by a guard that could find out that it is ours, on a pooler of
 // which that cannot be found out now. The database has a line of its own: an idle entry of a "*" line is not listed, paused or not.
 func Singly(t *testing.T, suite string) (*single.PgBouncer, *member.Member) {
 	t.Helper()
@@ -374,18 +374,18 @@ func Singly(t *testing.T, suite string) (*single.PgBouncer, *member.Member) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	rt := New(t, pg, b)
-	Abandoned(t, rt, pgb.Guard, "postgres")
+	m := New(t, pg, b)
+	Abandoned(t, m, pgb.Guard, "postgres")
 	if s := StateOf(t, b); s.Paused || !slices.Equal(s.PausedDBs, []string{"postgres"}) {
 		t.Fatalf("%+v", s)
 	}
-	return b, rt
+	return b, m
 }
 
-// abandoned leaves a pause, of everything or of single databases, on the pooler that no keeper will end.
-func Abandoned(t *testing.T, rt *member.Member, owner pgb.Owner, databases ...string) {
+// Abandoned leaves a pause, of everything or of single databases, on the pooler that no keeper will end.
+func Abandoned(t *testing.T, m *member.Member, owner pgb.Owner, databases ...string) {
 	t.Helper()
-	poolers, _, errs := rt.Poolers(t.Context(), nil)
+	poolers, _, errs := m.Poolers(t.Context(), nil)
 	defer member.CloseAll(poolers)
 	if len(errs) > 0 {
 		t.Fatal(errs)
@@ -401,7 +401,7 @@ func Abandoned(t *testing.T, rt *member.Member, owner pgb.Owner, databases ...st
 	}
 }
 
-// openTransaction is a client of the pooler that is in the middle of one.
+// OpenTransaction is a client of the pooler that is in the middle of one.
 func OpenTransaction(t *testing.T, b *single.PgBouncer) *client {
 	t.Helper()
 	c := Connect(t, b.DSN("postgres", "postgres"))

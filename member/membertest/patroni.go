@@ -11,7 +11,7 @@ import (
 	"github.com/pgbaton/pgbaton/member"
 )
 
-// fakePatroni answers GET /leader and GET /config as 4.0.7 does. A real one does not lose its lock, or fall silent, on demand.
+// Patroni answers GET /leader and GET /config as 4.0.7 does. A real one does not lose its lock, or fall silent, on demand.
 type Patroni struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -25,12 +25,12 @@ type Patroni struct {
 	loopWait int
 }
 
-func NewPatroni(t *testing.T, rt *member.Member, state string) *Patroni {
+func NewPatroni(t *testing.T, m *member.Member, state string) *Patroni {
 	t.Helper()
 	f := &Patroni{state: state, ttl: 30, loopWait: 10}
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
 	t.Cleanup(f.Server.Close)
-	rt.Config.Patroni.URL = f.URL
+	m.Config.Patroni.URL = f.URL
 	return f
 }
 
