@@ -2,8 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/pgbaton/pgbaton/file"
 )
@@ -23,22 +21,4 @@ func (e *Error) Unwrap() error { return e.Err }
 func IsInvalid(err error) bool {
 	var e *Error
 	return errors.As(err, &e)
-}
-
-// ttlReserve is how long before the leader lock can expire a guard must be gone: another member
-// may be primary the moment it does.
-const ttlReserve = 5 * time.Second
-
-// CheckTTL says whether a guard may wait for budget when Patroni's leader lock lives for ttl.
-// The error is an *Error that says what to change.
-func CheckTTL(budget, ttl time.Duration) error {
-	longest := ttl - ttlReserve
-	if budget <= longest {
-		return nil
-	}
-	return &Error{
-		Name: "pause.budget",
-		Problem: fmt.Sprintf("pause.budget %s is longer than Patroni's ttl allows: ttl %s less %s = %s; lower pause.budget or raise ttl (patronictl edit-config)",
-			budget, ttl, ttlReserve, longest),
-	}
 }

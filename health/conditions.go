@@ -15,8 +15,8 @@ import (
 
 const conditionsName = "conditions.json"
 
-// conditions judges the status, and keeps since when each one has been so. A status that was cut short is not kept: who did not answer in time may
-// have been about to.
+// conditions judges the status, and keeps since when each one has been so. A status that was cut short is not kept: who did not answer in
+// time may have been about to.
 func (s *Status) conditions(m *member.Member, whole bool) {
 	s.Conditions = judgeConditions(*s)
 	path := ""

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pause"
@@ -163,7 +162,7 @@ func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.
 		problem("no poolers are configured: set poolers in the configuration file")
 	}
 	if dynamic.TTL > 0 {
-		if err := config.CheckTTL(m.Config.Pause.Budget, dynamic.TTL); err != nil {
+		if err := member.CheckTTL(m.Config.Pause.Budget, dynamic.TTL); err != nil {
 			s.Invalid = true
 			problem("%v", err)
 		}

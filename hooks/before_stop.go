@@ -65,7 +65,7 @@ func BeforeStop(ctx context.Context, rt *member.Member) member.Result {
 	}
 	p := rt.Config.Pause
 	g.view = view{started: time.Now(), budget: p.Budget, shutdownBudget: p.ShutdownBudget,
-		unlimited: p.OnTimeout == config.OnTimeoutWait, calledByPatroni: calledByPatroni()}
+		unlimited: p.OnTimeout == config.OnTimeoutWait, calledByPatroni: patroni.IsAncestor()}
 
 	if g.view.calledByPatroni {
 		// Patroni ends its guard when it is told to shut down, and stops the server all the same: a pause that was taken back
@@ -109,7 +109,7 @@ func (g *guard) budgetTooLong() error {
 	if g.view.ttl <= 0 {
 		return nil
 	}
-	return config.CheckTTL(g.view.budget, g.view.ttl)
+	return member.CheckTTL(g.view.budget, g.view.ttl)
 }
 
 func levelFor(code int) slog.Level {
@@ -284,8 +284,8 @@ func (g *guard) plan() plan {
 	return p
 }
 
-// lastResort ends the process when something hangs that has a limit and should not: a guard that is still there when the lock is gone is the
-// worst that can be. The keeper has the pause.
+// lastResort ends the process when something hangs that has a limit and should not: a guard that is still there when the lock is gone is
+// the worst that can be. The keeper has the pause.
 func (g *guard) lastResort(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -308,7 +308,7 @@ func (g *guard) lastResort(ctx context.Context) (stop func()) {
 				overdue = time.Time{}
 			case overdue.IsZero():
 				overdue = v.now
-			case v.now.Sub(overdue) > lastResortAfter, !p.lockEnd.IsZero() && v.now.After(p.lockEnd.Add(lockMargin-time.Second)):
+			case v.now.Sub(overdue) > lastResortAfter, !p.lockEnd.IsZero() && v.now.After(p.lockEnd.Add(member.LockMargin-time.Second)):
 				os.Exit(member.BudgetSpent)
 			}
 		}
@@ -741,7 +741,7 @@ func (g *guard) stopServer(ctx context.Context) string {
 	if !g.rt.Config.Pause.StopServer || !plan.stop || plan.kind != hold || g.local == nil {
 		return "; stopping the server is left to Patroni"
 	}
-	if g.view.calledByPatroni && !calledByPatroni() {
+	if g.view.calledByPatroni && !patroni.IsAncestor() {
 		return "; Patroni has gone meanwhile, its server is left running and the lease ends the pause"
 	}
 	started := time.Now()

@@ -92,7 +92,8 @@ func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about mi
 	pg, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
 	f.Set(func(f *membertest.Patroni) { f.Lost = true })
 	before := membertest.StateOf(t, b)
-	// 50 ms are promised; a race detector and a busy machine take their part, of the least of some the least. Nothing is touched, so it can be run again.
+	// 50 ms are promised; a race detector and a busy machine take their part, of the least of some the least. Nothing is touched, so it can
+	// be run again.
 	least := time.Hour
 	for range 5 {
 		least = min(least, run(t, rt, member.Done, "lock is lost"))

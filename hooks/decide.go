@@ -62,8 +62,6 @@ type plan struct {
 }
 
 const (
-	// lockMargin is how long before the lock can expire the guard is over: time for a fast shutdown.
-	lockMargin = 5 * time.Second
 	// staleMargin is what a sight of the DCS may be older than loop_wait before it counts as lost: Patroni looks once in
 	// loop_wait and tells whole seconds.
 	staleMargin = 2 * time.Second
@@ -79,7 +77,7 @@ func decide(v view) plan {
 	if v.local == roleReplica {
 		return plan{kind: leave, reason: "the server is in recovery: nothing to hold"}
 	}
-	if v.local == roleUnknown && !(v.answered && v.health.HasLock && isPrimaryRole(v.health.Role)) {
+	if v.local == roleUnknown && !(v.answered && v.health.HasLock && patroni.IsPrimaryRole(v.health.Role)) {
 		return plan{kind: leave, reason: "the local server does not answer and Patroni does not say that it is the primary: nothing to hold"}
 	}
 	if !v.answered {
@@ -93,22 +91,23 @@ func decide(v view) plan {
 		return plan{kind: leave, code: member.Refused, reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
 	}
 	if h.ClusterUnlocked {
-		// It thinks that its lock still lasts, and sees none: its last look into the DCS failed (that empties what it knows), or the key is gone.
+		// It thinks that its lock still lasts, and sees none: its last look into the DCS failed (that empties what it knows), or the key is
+		// gone.
 		return plan{kind: passOver, until: v.now, reason: "Patroni has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for"}
 	}
 	if h.DCSLastSeen.IsZero() {
 		return limited(v, "Patroni does not tell how long its lock lasts")
 	}
 	if v.ttl <= 0 {
-		return limited(v, "Patroni does not tell how long its lock lasts").endingBy(h.DCSLastSeen.Add(patroni.MinTTL - lockMargin))
+		return limited(v, "Patroni does not tell how long its lock lasts").endingBy(h.DCSLastSeen.Add(patroni.MinTTL - member.LockMargin))
 	}
 	// A sight of the DCS is no renewal of the lock: that may be one loop older.
-	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-lockMargin)
+	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-member.LockMargin)
 	if age := v.now.Sub(h.DCSLastSeen); age > fresh {
 		return plan{kind: passOver, until: v.now, reason: fmt.Sprintf(
 			"Patroni has not seen the DCS for %s (loop_wait %s): the lock is not renewed, PAUSE is sent and not waited for", age.Round(time.Second), v.loopWait)}
 	}
-	lockEnd := h.DCSLastSeen.Add(v.ttl - lockMargin)
+	lockEnd := h.DCSLastSeen.Add(v.ttl - member.LockMargin)
 	if !v.told.IsZero() || !v.silentSince.IsZero() {
 		why := "Patroni " + v.silentCause + " any more"
 		if !v.told.IsZero() {
@@ -168,6 +167,3 @@ func earlier(a, b time.Time) time.Time {
 
 // isStopping: Patroni sets the state before it runs before_stop (3.0.3 to 4.1).
 func isStopping(state string) bool { return state == "stopping" || state == "restarting" }
-
-// isPrimaryRole: "master" until Patroni 3, "primary" since 4; "promoted" while a promotion is under way.
-func isPrimaryRole(r string) bool { return r == "primary" || r == "master" || r == "promoted" }

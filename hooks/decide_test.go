@@ -134,7 +134,7 @@ func TestDecide(t *testing.T) {
 			// Whatever the budget, a hold that is known to be under a lock knows when that ends.
 			lockEnd := time.Time{}
 			if v := c.view; got.kind == hold && v.answered && !v.health.DCSLastSeen.IsZero() {
-				lockEnd = v.health.DCSLastSeen.Add(shortestTTL(v) - lockMargin)
+				lockEnd = v.health.DCSLastSeen.Add(shortestTTL(v) - member.LockMargin)
 			}
 			if !got.lockEnd.Equal(lockEnd) {
 				t.Errorf("lock ends %v, want %v", got.lockEnd, lockEnd)
@@ -192,7 +192,7 @@ func TestDecideNeverOutlivesTheLock(t *testing.T) {
 		v := anyView(t)
 		p := decide(v)
 		known := v.answered && !v.health.DCSLastSeen.IsZero()
-		if end := v.health.DCSLastSeen.Add(shortestTTL(v)); p.kind == hold && known && p.until.After(end.Add(-lockMargin)) {
+		if end := v.health.DCSLastSeen.Add(shortestTTL(v)); p.kind == hold && known && p.until.After(end.Add(-member.LockMargin)) {
 			t.Fatalf("until %s, the lock may end at %s: %s", p.until.Sub(t0), end.Sub(t0), p.reason)
 		}
 		if p.kind != leave && v.local == roleReplica {

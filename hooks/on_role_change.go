@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pause"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
@@ -29,7 +30,7 @@ type Event struct {
 // role it stops one that is still at it. Without a role the local server is asked.
 func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Result {
 	log := rt.Log.With("hook", "on_role_change", "member", member.Name(), "action", ev.Action, "role", ev.Role)
-	primary := isPrimaryRole(ev.Role)
+	primary := patroni.IsPrimaryRole(ev.Role)
 	if ev.Role == "" {
 		var err error
 		if primary, err = member.IsPrimary(ctx, rt); err != nil {

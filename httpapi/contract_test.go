@@ -383,7 +383,7 @@ func TestContract(t *testing.T) {
 // reloadProblemNames are the values of all constants api.Problem…, as they stand in the source: a new one must not be forgotten here.
 func reloadProblemNames(t *testing.T) []string {
 	t.Helper()
-	files, err := filepath.Glob("../api/*.go")
+	files, err := filepath.Glob("../api/reload.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
 	}

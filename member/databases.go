@@ -117,8 +117,8 @@ func (m *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers 
 	})
 }
 
-// StateOfPause is what a pooler says about itself. Where [Member.SelectDatabases] could not find out which databases are ours, and single ones are paused
-// under a mark, the pause is of those: to resume everything would leave them paused, and take the mark from their keeper.
+// StateOfPause is what a pooler says about itself. Where [Member.SelectDatabases] could not find out which databases are ours, and single
+// ones are paused under a mark, the pause is of those: to resume everything would leave them paused, and take the mark from their keeper.
 func StateOfPause(ctx context.Context, p *pgb.Pooler) (pgb.State, error) {
 	state, err := p.State(ctx)
 	if err != nil || p.Databases != nil || state.Mark == nil || state.Paused || len(state.PausedDBs) == 0 {

@@ -148,7 +148,7 @@ func (m *Member) CheckBudget(ctx context.Context) error {
 	if err != nil || dynamic.TTL <= 0 {
 		return nil
 	}
-	return config.CheckTTL(m.Config.Pause.Budget, dynamic.TTL)
+	return CheckTTL(m.Config.Pause.Budget, dynamic.TTL)
 }
 
 // WithServer calls do with a connection of its own, for statusTimeout at most.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/reload"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -18,8 +19,7 @@ import (
 
 // What a reload of PostgreSQL may take beyond its own time-out: Patroni does it within loop_wait, and the postmaster reads files.
 const (
-	defaultLoopWait = 10 * time.Second
-	reloadGrace     = 5 * time.Second
+	reloadGrace = 5 * time.Second
 )
 
 // Reload reloads o.Target, which is api.TargetPostgres or api.TargetPgBouncer. It blocks until that is written down, not until it is done.
@@ -125,7 +125,7 @@ func judgeReload(o Operation, v view) ending {
 
 // appliedUntil is when a version that is not applied will not be any more by what the operation has done.
 func appliedUntil(o Operation, s health.Status) time.Time {
-	timeout, loopWait := reload.DefaultTimeout, defaultLoopWait
+	timeout, loopWait := reload.DefaultTimeout, patroni.DefaultLoopWait
 	if d, err := config.ParseDuration("timeout", o.Request.Timeout); err == nil {
 		timeout = d
 	}

@@ -41,8 +41,12 @@ type Health struct {
 }
 
 // Primary reports whether the role is that of a writable leader, under its name in any version.
-func (h Health) Primary() bool {
-	return h.Role == "primary" || h.Role == "master" || h.Role == "promoted"
+func (h Health) Primary() bool { return IsPrimaryRole(h.Role) }
+
+// IsPrimaryRole reports whether a role, as Patroni tells it in its REST API or to a callback, is that of a writable leader: "master" until
+// Patroni 3, "primary" since 4, "promoted" while a promotion is under way. "standby_leader" is not writable.
+func IsPrimaryRole(role string) bool {
+	return role == "primary" || role == "master" || role == "promoted"
 }
 
 // Leader asks GET /leader. Answers 200 and 503 are both a Health; an answer of any other status, or one that

@@ -17,7 +17,7 @@ import (
 
 // Fleet pauses a fleet and takes it back.
 type Fleet struct {
-	m      *member.Member
+	m       *member.Member
 	log     *slog.Logger
 	journal *state.Journal
 	owner   pgb.Owner
@@ -46,13 +46,14 @@ type Pooler struct {
 	drained bool
 }
 
-// NewFleet makes one for a pause by this owner that lasts length at most. busy counts open transactions of the local server; nil: not known.
+// NewFleet makes one for a pause by this owner that lasts length at most. busy counts open transactions of the local server; nil: not
+// known.
 func NewFleet(m *member.Member, log *slog.Logger, j *state.Journal, owner pgb.Owner, length time.Duration, busy func(context.Context) (int, error)) *Fleet {
 	return &Fleet{m: m, log: log, journal: j, owner: owner, nonce: rand.IntN(10), length: length, busy: busy}
 }
 
-// Arm starts the keeper, which must be there before anything is paused, and blocks until it is ready; another takes its place when it is killed. Its
-// log goes where ours goes unless it is quiet.
+// Arm starts the keeper, which must be there before anything is paused, and blocks until it is ready; another takes its place when it is
+// killed. Its log goes where ours goes unless it is quiet.
 func (h *Fleet) Arm(quiet bool, book member.AddressBook, poolers []*pgb.Pooler) (err error) {
 	h.rearm = func() (*lease, error) { return arm(h.m, quiet, h.order(book, poolers)) }
 	h.lease, err = h.rearm()

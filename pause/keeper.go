@@ -91,7 +91,7 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 }
 
 type keeper struct {
-	m      *member.Member
+	m       *member.Member
 	order   leaseOrder
 	until   time.Time // by the monotonic clock
 	poolers []*pgb.Pooler

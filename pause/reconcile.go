@@ -21,7 +21,7 @@ const reconcileGrace = 5 * time.Second
 // pooler. It acts on the member that is the writable primary and holds the leader lock, and nowhere else. What it knows of a pause is
 // when it was first seen, so a pause lasts its lease longer at most after a restart of the process that reconciles.
 type Reconciler struct {
-	m            *member.Member
+	m             *member.Member
 	resumeForeign bool
 	log           *slog.Logger
 	seen          map[string]sighting
@@ -156,8 +156,8 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 	return done, err
 }
 
-// tidy takes away the leases of this member that are over and that no pooler has the mark of: their keepers were killed, and their nonces are to be
-// used again.
+// tidy takes away the leases of this member that are over and that no pooler has the mark of: their keepers were killed, and their nonces
+// are to be used again.
 func (c *Reconciler) tidy() {
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
 		order, ok := readLease(c.m, owner)
@@ -204,8 +204,8 @@ func (c *Reconciler) entitled(ctx context.Context) error {
 	return nil
 }
 
-// judge remembers since when a pause has been seen, and puts the mark into the state that a RELOAD has taken away; told says that a person was told
-// of it already.
+// judge remembers since when a pause has been seen, and puts the mark into the state that a RELOAD has taken away; told says that a person
+// was told of it already.
 func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why string, told, foreign bool) {
 	s, ok := c.seen[pooler]
 	key := pauseKey{paused: state.LooksPaused() || len(state.PausedDBs) > 0}

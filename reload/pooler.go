@@ -329,8 +329,8 @@ func (x *poolerReload) connectPeer(ctx context.Context) error {
 	return nil
 }
 
-// look waits until no handover holds the pooler: RELOAD would put back the settings that a pause has changed. What it asks has time of its own
-// beside the wait's: an answer that the wait's end cuts off is not a console that refuses us.
+// look waits until no handover holds the pooler: RELOAD would put back the settings that a pause has changed. What it asks has time of its
+// own beside the wait's: an answer that the wait's end cuts off is not a console that refuses us.
 func (x *poolerReload) look(ctx, waiting context.Context) error {
 	told := false
 	for {
@@ -426,8 +426,8 @@ func (x *poolerReload) readFile() (*pgbini.File, error) {
 	return pgbini.ReadFile(x.path, x.root)
 }
 
-// check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into
-// force, and the rest of [pgbouncer] goes back to the defaults. A logfile that cannot be opened ends the process at its next line of log; without
+// check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into force,
+// and the rest of [pgbouncer] goes back to the defaults. A logfile that cannot be opened ends the process at its next line of log; without
 // its hba file nobody can log in, and without its certificates TLS is what it was (all 1.18 to 1.26).
 func (x *poolerReload) check(file *pgbini.File) error {
 	if file == nil {
@@ -584,7 +584,8 @@ func (x *poolerReload) verify(ctx context.Context) error {
 	}
 }
 
-// behind says what the pooler's own file lacks of the version that was waited for in another one. Only a line stands in the configuration itself.
+// behind says what the pooler's own file lacks of the version that was waited for in another one. Only a line stands in the configuration
+// itself.
 func (x *poolerReload) behind(file *pgbini.File) error {
 	line := x.m.Config.Versions.PgBouncer.Line
 	if file == nil || x.o.Version == nil || line == "" || x.root == "" && filepath.Clean(x.path) == filepath.Clean(line) {

@@ -112,7 +112,8 @@ func TestReloadNotApplied(t *testing.T) {
 	}
 }
 
-// A sidecar's pgbouncer.ini that is mounted with subPath never changes: version 42 is in our copy, and what the pooler has read is still 41.
+// A sidecar's pgbouncer.ini that is mounted with subPath never changes: version 42 is in our copy, and what the pooler has read is still
+// 41.
 func TestReloadOwnFileIsBehind(t *testing.T) {
 	t.Parallel()
 	for _, suite := range membertest.Suites {
@@ -183,8 +184,8 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 	}
 }
 
-// A logfile that is what the process writes to anyway: PgBouncer takes it in every version. (Whether it is judged wrongly, TestReloadAsTheSameUser shows:
-// as root we judge little.)
+// A logfile that is what the process writes to anyway: PgBouncer takes it in every version. (Whether it is judged wrongly,
+// TestReloadAsTheSameUser shows: as root we judge little.)
 func TestReloadLogToStdout(t *testing.T) {
 	t.Parallel()
 	for _, suite := range membertest.Suites {
@@ -354,8 +355,8 @@ func TestSameUserChild(t *testing.T) {
 
 // What only the pooler's own user may: ask its socket, and prove that it cannot open a file.
 //
-// A changed listen_port needs a restart; until then the process listens where it did, and is the pooler's all the same. And a logfile that leads to
-// what the process has open already is no reason not to reload.
+// A changed listen_port needs a restart; until then the process listens where it did, and is the pooler's all the same. And a logfile that
+// leads to what the process has open already is no reason not to reload.
 func TestReloadAsTheSameUser(t *testing.T) {
 	t.Parallel()
 	other, _, _ := reloadable(t, single.SuiteHost) // installs PgBouncer where it is missing; a pooler of another user

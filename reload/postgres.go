@@ -127,8 +127,8 @@ func interrupted(ctx context.Context, sent string) error {
 // serverFiles is what the server has loaded, and what stood there.
 type serverFiles struct {
 	loaded time.Time // pg_conf_load_time()
-	// path is the server's postgresql.conf where we can see it, and "" elsewhere. Patroni writes it anew at every reload, changed or not, and
-	// sleeps for 1 s after each (config.py and __main__.py, 4.0.7 and 4.1.5): two of its reloads have different times in every file
+	// path is the server's postgresql.conf where we can see it, and "" elsewhere. Patroni writes it anew at every reload, changed or not,
+	// and sleeps for 1 s after each (config.py and __main__.py, 4.0.7 and 4.1.5): two of its reloads have different times in every file
 	// system. A load of somebody else's (pg_reload_conf()) leaves it as it is.
 	path     string
 	modified time.Time
@@ -196,8 +196,8 @@ func (r *reload) wouldReloadPostgres(ctx context.Context, report *api.PostgresRe
 	return r.judgeParameters(ctx, report, 0)
 }
 
-// checkPatroniFiles reads what Patroni is about to read. Of a file that it cannot load it says nothing but in its log, and reloads the server
-// with what it had: seen from here, all is well.
+// checkPatroniFiles reads what Patroni is about to read. Of a file that it cannot load it says nothing but in its log, and reloads the
+// server with what it had: seen from here, all is well.
 func (r *reload) checkPatroniFiles(report *api.PostgresReload) error {
 	var files []string
 	if file := r.m.Config.Patroni.Config; file != "" {

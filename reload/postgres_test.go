@@ -45,7 +45,8 @@ func problemOf(err error) string {
 	return ""
 }
 
-// reloadingPatroni answers GET /config with dynamic, and takes POST /reload, which do does. A real one does not forget what it was asked for.
+// reloadingPatroni answers GET /config with dynamic, and takes POST /reload, which do does. A real one does not forget what it was asked
+// for.
 type reloadingPatroni struct {
 	dynamic string // JSON
 	do      func() // nil: nothing

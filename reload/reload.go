@@ -54,7 +54,7 @@ func (f *fault) Unwrap() error { return f.err }
 
 // reload is one run of Reload.
 type reload struct {
-	m       *member.Member
+	m        *member.Member
 	o        Options
 	log      *slog.Logger
 	journal  *state.Journal

@@ -20,7 +20,7 @@ import (
 // settingSource is a custom setting of Patroni's dynamic configuration, postgresql.parameters. Where the REST API does not
 // answer, it is what the server's own files say.
 type settingSource struct {
-	m      *member.Member
+	m       *member.Member
 	patroni *patroni.Client
 	name    string
 }
@@ -102,8 +102,8 @@ type hopeless struct{ target string }
 
 func (e hopeless) Error() string { return "given up because of " + e.target }
 
-// awaitVersions blocks until every target's version has arrived, or returns a fault: then nothing has been reloaded. Where one will not come,
-// the other is not waited for. Without a version asked for, it reads what is there.
+// awaitVersions blocks until every target's version has arrived, or returns a fault: then nothing has been reloaded. Where one will not
+// come, the other is not waited for. Without a version asked for, it reads what is there.
 func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) error {
 	ctx, cancel := context.WithDeadline(ctx, r.deadline)
 	defer cancel()

@@ -71,8 +71,8 @@ type Journal struct {
 	member   string
 }
 
-// Journal opens the journal for the entries of one hook; handover is the same for all entries of one guard or worker. Without a state directory
-// the entries go nowhere.
+// Journal opens the journal for the entries of one hook; handover is the same for all entries of one guard or worker. Without a state
+// directory the entries go nowhere.
 func (d Dir) Journal(member, hook, handover string) *Journal {
 	j := &Journal{hook: hook, Handover: handover, member: member}
 	if d.Path != "" {
@@ -108,8 +108,8 @@ func (j *Journal) Add(e Entry) {
 	_, _ = f.Write(line)
 }
 
-// rotate puts a full file beside. Several that write at the same time may all find it full; under the lock, only the first finds that the full
-// one still has its name.
+// rotate puts a full file beside. Several that write at the same time may all find it full; under the lock, only the first finds that the
+// full one still has its name.
 func rotate(path string) {
 	if info, err := os.Stat(path); err != nil || info.Size() <= journalMax {
 		return

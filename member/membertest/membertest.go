@@ -364,8 +364,8 @@ func Automatic(m *member.Member, pg *single.Postgres) {
 	}
 }
 
-// Singly has the database postgres paused for itself under the guard's mark, as by a guard that could find out that it is ours, on a pooler of
-// which that cannot be found out now. The database has a line of its own: an idle entry of a "*" line is not listed, paused or not.
+// Singly has the database postgres paused for itself under the guard's mark, as by a guard that could find out that it is ours, on a pooler
+// of which that cannot be found out now. The database has a line of its own: an idle entry of a "*" line is not listed, paused or not.
 func Singly(t *testing.T, suite string) (*single.PgBouncer, *member.Member) {
 	t.Helper()
 	pg := SharedPostgres(t)
