@@ -20,7 +20,8 @@ import (
 	"github.com/pgbaton/pgbaton/config"
 )
 
-var pages = []string{"README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/reload.md", "docs/facts.md", "docs/api.md", "docs/problems.md"}
+var pages = []string{"README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/reload.md", "docs/facts.md", "docs/api.md",
+	"docs/problems.md", securityPage, "SECURITY.md"}
 
 const root = ".."
 
@@ -170,6 +171,11 @@ func testFunctions(t *testing.T) string {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no tests in e2e: %v", err)
 	}
+	return namesOfTests(t, files)
+}
+
+func namesOfTests(t *testing.T, files []string) string {
+	t.Helper()
 	names := " "
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -185,7 +191,7 @@ func testFunctions(t *testing.T) string {
 
 // TestNames follows the names in the text: tests, targets, files, flags.
 func TestNames(t *testing.T) {
-	targets, tests := makeTargets(t), testFunctions(t)
+	targets, tests, all := makeTargets(t), testFunctions(t), allTestFunctions(t)
 	help := ""
 	binary := build(t)
 	for _, command := range []string{"status", "pause", "install", "reload", "serve"} {
@@ -205,7 +211,10 @@ func TestNames(t *testing.T) {
 			first, _, isPath := strings.Cut(name, "/")
 			switch {
 			case regexp.MustCompile(`^Test[A-Z]\w*$`).MatchString(name):
-				if !strings.Contains(tests, " "+name+" ") {
+				if page == securityPage && !strings.Contains(all, " "+name+" ") {
+					t.Errorf("%s: no test %s", page, name)
+				}
+				if page != securityPage && !strings.Contains(tests, " "+name+" ") {
 					t.Errorf("%s: no test %s in e2e", page, name)
 				}
 			case strings.HasPrefix(name, "make "):
