@@ -32,6 +32,7 @@ type Options struct {
 	Set        []Setting // flags that were given
 	Executable string    // the running binary, links resolved; "" asks the system
 	Argv0      string    // as which it was called; "" is os.Args[0]
+	Reconcile  bool      // serve's flag: serve.reconcile is ReconcileOwn where it would be ReconcileOff
 
 	LookupEnv func(string) (string, bool) // nil is os.LookupEnv
 
@@ -686,6 +687,9 @@ func (l *loader) fillDefaults() {
 	def(&c.Serve.Listen, "127.0.0.1:8009")
 	def(&c.Serve.ClientScope, ScopeOperate)
 	def(&c.Serve.Reconcile, ReconcileOff)
+	if l.options.Reconcile && c.Serve.Reconcile == ReconcileOff {
+		c.Serve.Reconcile = ReconcileOwn
+	}
 	wait(&c.Serve.Grace, 20*time.Second)
 }
 

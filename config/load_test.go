@@ -450,3 +450,15 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestReconcileFlag: the flag sets serve.reconcile to own, and takes nothing back that the file says.
+func TestReconcileFlag(t *testing.T) {
+	for in, want := range map[string]string{"": ReconcileOwn, "serve: {reconcile: off}": ReconcileOwn, "serve: {reconcile: own}": ReconcileOwn, "serve: {reconcile: all}": ReconcileAll} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "pgbaton.yaml"), in)
+		c, err := Load(Options{File: filepath.Join(dir, "pgbaton.yaml"), Reconcile: true, LookupEnv: environment("TMPDIR=" + dir)})
+		if err != nil || c.Serve.Reconcile != want {
+			t.Errorf("%q: %v %+v", in, err, c)
+		}
+	}
+}

@@ -68,12 +68,21 @@ func (p *program) given(flag string) bool {
 	return false
 }
 
-// runtime loads the configuration for a hook. The error is the configuration's.
-func (p *program) runtime(dryRun bool) (*member.Member, error) {
+// options are where the configuration comes from.
+func (p *program) options() config.Options {
 	options := config.Options{Set: p.settings(), Argv0: p.argv0}
 	if p.given("config") {
 		options.File = p.cli.Config
 	}
+	return options
+}
+
+// runtime loads the configuration for a hook. The error is the configuration's.
+func (p *program) runtime(dryRun bool) (*member.Member, error) {
+	return p.runtimeOf(p.options(), dryRun)
+}
+
+func (p *program) runtimeOf(options config.Options, dryRun bool) (*member.Member, error) {
 	c, err := config.Load(options)
 	if err != nil {
 		return nil, err
@@ -105,6 +114,9 @@ func (p *program) self(c *config.Config, set []config.Setting) []string {
 		}
 	}
 	for _, s := range set {
+		if s.Source == listenFlag {
+			continue
+		}
 		self = append(self, s.Source+"="+s.Value)
 	}
 	return self

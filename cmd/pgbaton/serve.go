@@ -18,21 +18,20 @@ import (
 // memoryLimit is where the collector begins to work harder: a sidecar is given little.
 const memoryLimit = 32 << 20
 
+// listenFlag is serve's alone: a keeper or worker that it starts has no such flag.
+const listenFlag = "--listen"
+
 type serveCmd struct {
-	Listen    string `help:"Where to listen; default serve.listen. Beyond loopback only with TLS and authentication." placeholder:"127.0.0.1:8009"`
+	Listen    string `key:"serve.listen" help:"Where to listen; default serve.listen. Beyond loopback only with TLS and authentication." placeholder:"127.0.0.1:8009"`
 	Reconcile bool   `help:"On the writable primary, end pauses of pgbaton that have outlived their lease."`
 }
 
 func (c *serveCmd) Run(p *program) error {
-	m, err := p.runtime(false)
+	options := p.options()
+	options.Reconcile = c.Reconcile
+	m, err := p.runtimeOf(options, false)
 	if err != nil {
 		return err
-	}
-	if c.Listen != "" {
-		m.Config.Serve.Listen = c.Listen
-	}
-	if c.Reconcile && m.Config.Serve.Reconcile == config.ReconcileOff {
-		m.Config.Serve.Reconcile = config.ReconcileOwn
 	}
 	o := httpapi.Options{Runtime: m, Version: buildVersion()}
 	if mode := m.Config.Serve.Reconcile; mode != config.ReconcileOff {
