@@ -161,6 +161,12 @@ func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.
 	if len(m.Config.Poolers) == 0 {
 		problem("no poolers are configured: set poolers in the configuration file")
 	}
+	if m.Recheck != nil {
+		if err := m.Recheck(); err != nil {
+			s.Invalid = true
+			problem("the configuration as it is now cannot be used, every hook ends with 2 and pauses nothing: %v", err)
+		}
+	}
 	if dynamic.TTL > 0 {
 		if err := member.CheckTTL(m.Config.Pause.Budget, dynamic.TTL); err != nil {
 			s.Invalid = true

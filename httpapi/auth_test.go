@@ -422,7 +422,7 @@ func TestBeyondLoopback(t *testing.T) {
 		{config.Serve{Listen: "127.0.0.1:0", TokensFile: dir + "/server.key"}, "is not NAME SCOPE TOKEN"},
 		{config.Serve{Listen: "nosuch.invalid:1"}, "cannot be resolved"},
 	} {
-		server, err := New(Options{Runtime: &member.Member{Log: testLog(t), Config: &config.Config{StateDir: t.TempDir(), Serve: test.serve}}})
+		server, err := New(Options{Member: &member.Member{Log: testLog(t), Config: &config.Config{StateDir: t.TempDir(), Serve: test.serve}}})
 		if err == nil {
 			server.Close()
 		}
@@ -448,7 +448,7 @@ func TestOpen(t *testing.T) {
 // TestTwoServers: one state directory has one server.
 func TestTwoServers(t *testing.T) {
 	a := start(t, &fake{}, nil)
-	if _, err := New(Options{Runtime: a.server.rt}); err == nil || !strings.Contains(err.Error(), operation.ErrBusy.Error()) {
+	if _, err := New(Options{Member: a.server.member}); err == nil || !strings.Contains(err.Error(), operation.ErrBusy.Error()) {
 		t.Errorf("%v", err)
 	}
 }

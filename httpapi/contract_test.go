@@ -267,7 +267,7 @@ func TestContract(t *testing.T) {
 				Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}}
 		}}
 	c.service = start(t, f, func(serve *config.Config, _ *Options) { usedKeys().write(t, serve.StateDir) })
-	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Runtime.Config.Serve.TokensFile = "" })
+	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Member.Config.Serve.TokensFile = "" })
 	release := make(chan struct{})
 	c.leaving = start(t, &fake{pause: held(release)}, func(serve *config.Config, _ *Options) { serve.Serve.Grace = time.Minute })
 	c.leaving.until(c.leaving.do("POST", "/v1/pgbouncer/pause", "").operation(t).ID, api.Running)

@@ -67,7 +67,7 @@ func serving(t testing.TB, f *fake, change func(*config.Config), limit func(*Ser
 		change(c)
 	}
 	log := &faults{}
-	server, err := New(Options{Runtime: &member.Member{Config: c, Log: slog.New(log)}, Version: "test", Calls: f.calls()})
+	server, err := New(Options{Member: &member.Member{Config: c, Log: slog.New(log)}, Version: "test", Calls: f.calls()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Conf
 	t.Helper()
 	out := &output{}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(out, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	o := Options{Runtime: &member.Member{Config: c, Log: log}, Version: "test"}
+	o := Options{Member: &member.Member{Config: c, Log: log}, Version: "test"}
 	if f != nil {
 		o.Calls = f.calls()
 	}
@@ -208,6 +208,14 @@ func (a answer) problem(t testing.TB) api.Problem {
 		t.Errorf("%d: %+v", a.status, p)
 	}
 	return p
+}
+
+// into reads the body as JSON.
+func (a answer) into(t testing.TB, value any) {
+	t.Helper()
+	if err := json.Unmarshal(a.body, value); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
+	}
 }
 
 func (a answer) operation(t testing.TB) api.Operation {

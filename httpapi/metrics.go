@@ -178,11 +178,12 @@ var (
 	upDesc      = prometheus.NewDesc("pgbaton_pooler_up", "1 when the pooler answers.", []string{"pooler"}, nil)
 	waitingDesc = prometheus.NewDesc("pgbaton_pooler_waiting_clients", "Clients that wait for a server connection.", []string{"pooler"}, nil)
 	leaseDesc   = prometheus.NewDesc("pgbaton_lease_expiry_timestamp_seconds", "When a pause of this member ends by itself.", []string{"owner"}, nil)
+	validDesc   = prometheus.NewDesc("pgbaton_configuration_valid", "1 when pgbaton's configuration as it is now can be used; 0: hooks end with 2 and pause nothing.", nil, nil)
 	versionDesc = prometheus.NewDesc("pgbaton_config_version", "Version of a configuration: wanted at its source, on disk, applied.", []string{"target", "stage"}, nil)
 )
 
 func (c *statusCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{pausedDesc, upDesc, waitingDesc, leaseDesc, versionDesc} {
+	for _, d := range []*prometheus.Desc{pausedDesc, upDesc, waitingDesc, leaseDesc, validDesc, versionDesc} {
 		out <- d
 	}
 }
@@ -194,6 +195,11 @@ func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	for _, c := range s.Conditions {
+		if c.Type == api.ConditionValid {
+			gauge(validDesc, b2f(c.Status == "True"))
+		}
 	}
 	seen := map[string]bool{}
 	for _, p := range s.Poolers {

@@ -356,7 +356,7 @@ func (s *Server) pauseRequest(body *api.PauseBody) (pause.Options, api.Operation
 		p.Errors = errs
 		return o, api.OperationRequest{}, p
 	}
-	c := s.rt.Config.Pause
+	c := s.member.Config.Pause
 	if o.Lease == 0 {
 		o.Lease = c.Lease
 	}

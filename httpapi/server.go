@@ -19,9 +19,9 @@ import (
 	"github.com/pgbaton/pgbaton/operation"
 )
 
-// Options are what a server is made of. Runtime is needed.
+// Options are what a server is made of. Member is needed.
 type Options struct {
-	Runtime *member.Member  // Runtime.Config.Serve says where and for whom to listen
+	Member  *member.Member  // its Config.Serve says where and for whom to listen
 	Version string          // of pgbaton, for the document and the metrics
 	Calls   operation.Calls // for tests; the zero value is package hooks
 
@@ -31,7 +31,7 @@ type Options struct {
 
 // Server is the HTTP mode of one member.
 type Server struct {
-	rt         *member.Member
+	member     *member.Member
 	log        *slog.Logger
 	guard      *guard
 	operations *operation.Runner
@@ -61,12 +61,12 @@ type Server struct {
 // and the disk. A configuration that cannot be used, and listening beyond loopback without TLS and authentication, is a [config.Error].
 // A server that was made must be served or closed.
 func New(o Options) (_ *Server, err error) {
-	rt := o.Runtime
-	c := rt.Config.Serve
-	s := &Server{rt: rt, log: rt.Log.With("hook", "serve"), reconciler: o.Reconciler,
+	m := o.Member
+	c := m.Config.Serve
+	s := &Server{member: m, log: m.Log.With("hook", "serve"), reconciler: o.Reconciler,
 		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
 		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, idleTimeout: idleTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
-	if rt.Config.StateDir == "" {
+	if m.Config.StateDir == "" {
 		return nil, &config.Error{Name: "state_dir", Problem: "the HTTP mode needs one"}
 	}
 	address, err := net.ResolveTCPAddr("tcp", c.Listen)
@@ -92,12 +92,12 @@ func New(o Options) (_ *Server, err error) {
 	if status == nil {
 		status = health.Of
 	}
-	s.status = &statusCache{ask: func(ctx context.Context) health.Status { return status(ctx, rt) }, log: s.log}
-	s.metrics = newMetrics(o.Version, s.log, rt.Config.Pause.Lease, func() (health.Status, error) {
+	s.status = &statusCache{ask: func(ctx context.Context) health.Status { return status(ctx, m) }, log: s.log}
+	s.metrics = newMetrics(o.Version, s.log, m.Config.Pause.Lease, func() (health.Status, error) {
 		status, _, err := s.status.get(s.background, metricsAge)
 		return status, err
 	})
-	s.operations, err = operation.Open(operation.Options{Runtime: rt, Log: s.log, Calls: o.Calls, Entry: s.metrics.journal, Changed: s.status.spoil,
+	s.operations, err = operation.Open(operation.Options{Member: m, Log: s.log, Calls: o.Calls, Entry: s.metrics.journal, Changed: s.status.spoil,
 		Ended: func(o operation.Operation) {
 			if p := failed(o); p != nil {
 				s.metrics.errors.WithLabelValues(p.Class).Inc()
@@ -164,8 +164,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	if s.reconciler != nil {
 		s.others.Go(func() { s.reconcile(s.background) })
 	}
+	if s.member.Recheck != nil {
+		s.others.Go(func() { s.recheck(s.background) })
+	}
 	s.operations.Start()
-	s.log.Info("listening", "address", s.Addr().String(), "tls", s.rt.Config.Serve.CertFile != "", "authentication", !s.guard.open())
+	s.log.Info("listening", "address", s.Addr().String(), "tls", s.member.Config.Serve.CertFile != "", "authentication", !s.guard.open())
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(s.listener) }()
 	var err error
@@ -173,8 +176,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	s.log.Info("ending: no operation is begun any more", "grace", s.rt.Config.Serve.Grace)
-	s.operations.Stop(s.rt.Config.Serve.Grace)
+	s.log.Info("ending: no operation is begun any more", "grace", s.member.Config.Serve.Grace)
+	s.operations.Stop(s.member.Config.Serve.Grace)
 	close(s.stopping)
 	answers, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()

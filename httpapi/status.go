@@ -99,6 +99,35 @@ func (c *statusCache) fly(ctx context.Context, landed chan struct{}) {
 
 var errFault = errors.New("the status could not be asked for")
 
+// recheckInterval is how soon a configuration that cannot be used any more is in the log.
+const recheckInterval = 10 * time.Second
+
+// recheck loads the configuration again and again until the context ends: a hook reads it only when it is needed, and that is too late to find out
+// that it cannot be used. What is wrong is logged once, and shown by the status and the metrics.
+func (s *Server) recheck(ctx context.Context) {
+	tick := time.NewTicker(recheckInterval)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		text := ""
+		if err := s.member.Recheck(); err != nil {
+			text = err.Error()
+		}
+		switch {
+		case text != "" && text != last:
+			s.log.Error("the configuration as it is now cannot be used: every hook ends with 2 and pauses nothing", "error", text)
+		case text == "" && last != "":
+			s.log.Info("the configuration can be used again")
+		}
+		last = text
+	}
+}
+
 // land blocks until nobody asks any more.
 func (c *statusCache) land() {
 	c.mu.Lock()

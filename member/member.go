@@ -23,6 +23,9 @@ type Member struct {
 	Log    *slog.Logger
 	DryRun bool
 	Self   []string // how to start this program again: its path and the flags that lead to the same configuration
+
+	// Recheck loads the configuration once more and says why the next hook could not use it. nil in a process too short-lived to care.
+	Recheck func() error
 }
 
 // Exit codes.
@@ -121,6 +124,14 @@ func CloseAll(poolers []*pgb.Pooler) {
 	for _, p := range poolers {
 		p.Close()
 	}
+}
+
+// Name is this member's name for callers: Patroni's where Patroni's own configuration is known, else as in the journal.
+func (m *Member) Name() string {
+	if name := m.Config.Patroni.Name; name != "" {
+		return name
+	}
+	return Name()
 }
 
 // Name is this member's name for logs: what Patroni calls it is not known before it answers.

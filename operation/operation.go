@@ -15,6 +15,7 @@ import (
 // Operation is something that was asked for. Kinds and states are those of package api.
 type Operation struct {
 	ID      string               `json:"id"`
+	Member  string               `json:"member"` // that took it
 	Kind    string               `json:"kind"`
 	State   string               `json:"state"`
 	Caller  string               `json:"caller"`

@@ -28,7 +28,7 @@ func (r *Runner) pause(ctx context.Context, k *kept, o pause.Options) ending {
 			r.store.progress(k, api.Step{Time: e.Time, Pooler: e.Pooler, Text: stepText(e)})
 		}
 	})()
-	return r.conclude(ctx, r.calls.Pause(ctx, r.rt, o))
+	return r.conclude(ctx, r.calls.Pause(ctx, r.member, o))
 }
 
 func stepText(e state.Entry) string {

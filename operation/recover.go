@@ -59,11 +59,11 @@ func (r *Runner) follow(ctx context.Context, k *kept) {
 	last := ""
 	for {
 		r.journal.poll()
-		entries, err := state.ReadJournal(r.rt.Config.StateDir, 1000)
+		entries, err := state.ReadJournal(r.member.Config.StateDir, 1000)
 		if err != nil {
 			entries = nil
 		}
-		status := r.calls.Status(ctx, r.rt)
+		status := r.calls.Status(ctx, r.member)
 		if ctx.Err() != nil {
 			return
 		}

@@ -37,7 +37,7 @@ func (r *Runner) reload(ctx context.Context, k *kept, o reload.Options) ending {
 	o.Progress = func(step reload.Progress) {
 		r.store.progress(k, api.Step{Time: step.Time, Target: step.Target, Pooler: step.Pooler, Text: step.Text})
 	}
-	report := r.calls.Reload(ctx, r.rt, o)
+	report := r.calls.Reload(ctx, r.member, o)
 	r.changed()
 	outcome := &api.Outcome{Code: report.Code, Decision: report.Decision, Reload: &report.ReloadReport}
 	if report.Code == member.Done {

@@ -42,7 +42,7 @@ func (r *Runner) resume(ctx context.Context, k *kept) ending {
 		}
 	}
 	// A resume that has begun is not worth cutting short: it is bounded by its poolers.
-	report := r.calls.Resume(context.WithoutCancel(ctx), r.rt)
+	report := r.calls.Resume(context.WithoutCancel(ctx), r.member)
 	for _, p := range report.Poolers {
 		r.store.progress(k, api.Step{Pooler: p.Pooler, Text: joinText(p.Done, p.Error)})
 	}

@@ -30,11 +30,11 @@ var (
 // cancelTimeout is for an operation to take itself back when the grace time is over.
 const cancelTimeout = 10 * time.Second
 
-// Options are what a Runner is made of. Runtime and Log are needed.
+// Options are what a Runner is made of. Member and Log are needed.
 type Options struct {
-	Runtime *member.Member
-	Log     *slog.Logger
-	Calls   Calls // for tests; the zero value is package hooks
+	Member *member.Member
+	Log    *slog.Logger
+	Calls  Calls // for tests; the zero value is package hooks
 
 	Entry   func(state.Entry) // told of what hooks of this member write to the journal, each entry once; may be nil
 	Changed func()            // told when an operation has done what it does, before it ends; may be nil
@@ -59,7 +59,7 @@ type Demand struct {
 
 // Runner runs operations of one state directory. Its methods may be called by several goroutines.
 type Runner struct {
-	rt      *member.Member
+	member  *member.Member
 	log     *slog.Logger
 	calls   Calls
 	changed func()
@@ -84,7 +84,7 @@ type Runner struct {
 // Open takes the state directory and reads what an earlier process has left there. It blocks only for the disk. The error wraps [ErrBusy] where
 // another process works with the directory. A Runner that was opened must be closed.
 func Open(o Options) (*Runner, error) {
-	r := &Runner{rt: o.Runtime, log: o.Log, calls: o.Calls, changed: o.Changed, ended: o.Ended}
+	r := &Runner{member: o.Member, log: o.Log, calls: o.Calls, changed: o.Changed, ended: o.Ended}
 	if r.calls.Pause == nil {
 		r.calls.Pause = pause.Pause
 	}
@@ -107,7 +107,7 @@ func Open(o Options) (*Runner, error) {
 	if entry == nil {
 		entry = func(state.Entry) {}
 	}
-	dir := o.Runtime.Config.StateDir
+	dir := o.Member.Config.StateDir
 	var err error
 	if r.lock, err = lockDir(dir); err != nil {
 		return nil, err
@@ -116,6 +116,7 @@ func Open(o Options) (*Runner, error) {
 	r.background, r.endAll = context.WithCancel(context.Background())
 	state.Sweep(dir)
 	r.store = openStore(dir, judges(), r.log)
+	r.store.member = o.Member.Name()
 	r.journal = openFollower(dir, r.log, entry)
 	return r, nil
 }

@@ -58,9 +58,10 @@ type keyed struct {
 
 // store keeps operations, in memory and in a file. What it hands out are copies.
 type store struct {
-	path string
-	log  *slog.Logger
-	now  func() time.Time
+	path   string
+	member string // this one's name
+	log    *slog.Logger
+	now    func() time.Time
 
 	mu         sync.Mutex
 	operations []*kept // oldest first
@@ -275,7 +276,7 @@ func (s *store) begin(kind string, anytime bool, d Demand) (k *kept, fresh bool,
 		return nil, false, &RunningError{other.copy()}
 	}
 	k = &kept{changed: make(chan struct{}), done: make(chan struct{}),
-		Operation: Operation{ID: newID(), Kind: kind, Caller: d.Caller, Request: d.Request, Created: s.now().UTC()}}
+		Operation: Operation{ID: newID(), Member: s.member, Kind: kind, Caller: d.Caller, Request: d.Request, Created: s.now().UTC()}}
 	s.step(k, api.Step{State: api.Pending, Text: "asked for by " + d.Caller})
 	s.operations = append(s.operations, k)
 	if d.Key != "" {

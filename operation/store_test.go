@@ -59,7 +59,7 @@ func open(t *testing.T, dir string, do func(context.Context, reload.Options) rel
 		},
 		Status: func(context.Context, *member.Member) health.Status { return health.Status{} },
 	}
-	r, err := Open(Options{Runtime: &member.Member{Config: &config.Config{StateDir: dir}, Log: testLog(t)}, Log: testLog(t), Calls: calls})
+	r, err := Open(Options{Member: &member.Member{Config: &config.Config{StateDir: dir}, Log: testLog(t)}, Log: testLog(t), Calls: calls})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestRefusals(t *testing.T) {
 		<-release
 		return reload.Report{}
 	})
-	if _, err := Open(Options{Runtime: r.rt, Log: testLog(t)}); !errors.Is(err, ErrBusy) {
+	if _, err := Open(Options{Member: r.member, Log: testLog(t)}); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second one: %v", err)
 	}
 	o, err := r.Reload(Demand{}, reload.Options{Target: api.TargetPostgres})

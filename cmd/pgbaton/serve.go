@@ -33,7 +33,11 @@ func (c *serveCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	o := httpapi.Options{Runtime: m, Version: buildVersion()}
+	m.Recheck = func() error {
+		_, err := config.Load(options)
+		return err
+	}
+	o := httpapi.Options{Member: m, Version: buildVersion()}
 	if mode := m.Config.Serve.Reconcile; mode != config.ReconcileOff {
 		o.Reconciler = pause.NewReconciler(m, mode == config.ReconcileAll)
 	}
