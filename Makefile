@@ -54,6 +54,7 @@ FUZZTIME ?= 60s
 fuzz:
 	scripts/fuzz.sh ./httpapi FuzzRequests $(FUZZTIME)
 	scripts/fuzz.sh ./pgb FuzzReadFile 10s
+	scripts/fuzz.sh ./pgb FuzzConsole 10s
 	scripts/fuzz.sh ./configversion FuzzLine 10s
 	scripts/fuzz.sh ./httpapi FuzzParseTokens 10s
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 // Console is one connection to the admin console of one PgBouncer process. It is not safe for use by
@@ -18,13 +19,14 @@ import (
 type Console struct {
 	pooler  string
 	version string
+	secret  string // the password, which no error may repeat
 	conn    net.Conn
 	front   *pgproto3.Frontend
 	dead    error // why it can no longer be used
 	pending string
 }
 
-// maxRows bounds what is kept of one answer. A pooler of 100,000 clients shows as many in SHOW
+// maxRows bounds what is kept of one answer, besides the bytes ([peer.MaxAnswer]). A pooler of 100,000 clients shows as many in SHOW
 // CLIENTS, which is never asked for here; SHOW SERVERS and SHOW POOLS stay far below.
 const maxRows = 100_000
 
@@ -60,9 +62,10 @@ func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, er
 	cfg.RuntimeParams = map[string]string{"application_name": "pgbaton"}
 	cfg.ValidateConnect, cfg.AfterConnect = nil, nil
 	cfg.OnNotice = nil
+	peer.Bound(cfg)
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, &ConsoleError{Pooler: name, Op: "connect", Err: connectCause(err)}
+		return nil, &ConsoleError{Pooler: name, Op: "connect", Err: connectCause(err, cfg.Password)}
 	}
 	hijacked, err := pg.Hijack()
 	if err != nil {
@@ -71,7 +74,8 @@ func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, er
 	}
 	return &Console{
 		pooler:  name,
-		version: hijacked.ParameterStatuses["server_version"],
+		version: peer.Text(hijacked.ParameterStatuses["server_version"], cfg.Password),
+		secret:  cfg.Password,
 		conn:    hijacked.Conn,
 		// Not a new one: pgconn reads ahead in the background when a write took it 15 ms, and what it has got
 		// is in there. Its SyncConn, which is meant for that, sends "-- ping", which the console refuses.
@@ -81,10 +85,14 @@ func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, er
 
 // connectCause drops pgconn's wrapping, which repeats user and database of the connection string; the
 // pooler's name is told by the caller.
-func connectCause(err error) error {
+func connectCause(err error, secret string) error {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
-		return &ServerError{Code: server.Code, Message: server.Message}
+		return newServerError(server.Code, server.Message, secret)
+	}
+	var limit *peer.LimitError
+	if errors.As(err, &limit) {
+		return limit
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -98,9 +106,9 @@ func connectCause(err error) error {
 	}
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
-		return connect.Unwrap()
+		err = connect.Unwrap()
 	}
-	return err
+	return peer.Error(err, secret)
 }
 
 // Version is PgBouncer's own, as "1.24.1/bouncer".
@@ -146,10 +154,11 @@ func (c *Console) Receive(ctx context.Context) (*Result, error) {
 	for {
 		message, err := c.front.Receive()
 		if err != nil {
-			return nil, c.die(ctx, statement, err)
+			return nil, c.die(ctx, statement, peer.Error(err, c.secret))
 		}
 		switch m := message.(type) {
 		case *pgproto3.RowDescription:
+			result.Columns = result.Columns[:0]
 			for _, f := range m.Fields {
 				result.Columns = append(result.Columns, string(f.Name))
 			}
@@ -163,9 +172,9 @@ func (c *Console) Receive(ctx context.Context) (*Result, error) {
 			}
 			result.Rows = append(result.Rows, row)
 		case *pgproto3.CommandComplete:
-			result.Tag = string(m.CommandTag)
+			result.Tag = peer.Text(string(m.CommandTag))
 		case *pgproto3.ErrorResponse:
-			failed = serverError(m)
+			failed = serverError(m, c.secret)
 			if m.Severity == "FATAL" {
 				return nil, c.die(ctx, statement, failed)
 			}

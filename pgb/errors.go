@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 var (
@@ -44,7 +45,7 @@ type ConsoleError struct {
 }
 
 func (e *ConsoleError) Error() string {
-	return fmt.Sprintf("pooler %s: %s: %v", e.Pooler, e.Op, e.Err)
+	return fmt.Sprintf("pooler %s: %s: %v", e.Pooler, peer.Text(e.Op), e.Err) // a statement may name a database that clients have made up
 }
 
 func (e *ConsoleError) Unwrap() error { return e.Err }
@@ -52,23 +53,27 @@ func (e *ConsoleError) Unwrap() error { return e.Err }
 // CodeBadFile is the SQLSTATE of a RELOAD whose file PgBouncer refuses, 1.25 and later.
 const CodeBadFile = "F0000"
 
-// ServerError is an ErrorResponse of PgBouncer.
+// ServerError is an ErrorResponse of PgBouncer, or of what answers in its place.
 type ServerError struct {
 	Code    string // SQLSTATE; PgBouncer uses 08P01 for nearly everything
-	Message string
+	Message string // one line, see [peer.Text]
 }
 
 func (e *ServerError) Error() string { return e.Message }
 
+func newServerError(code, message, secret string) *ServerError {
+	return &ServerError{Code: peer.Text(code, secret), Message: peer.Text(message, secret)}
+}
+
 // serverError gives the errors that have a meaning of their own their own value. The texts differ:
 // 1.18 to 1.25 say "already suspended/paused" and "pooler is not paused/suspended", 1.26 says
 // "already paused" and "pooler is not paused"; a database says "database X is not paused".
-func serverError(m *pgproto3.ErrorResponse) error {
+func serverError(m *pgproto3.ErrorResponse, secret string) error {
 	switch {
 	case strings.HasPrefix(m.Message, "already "):
 		return ErrAlreadyPaused
 	case strings.Contains(m.Message, "is not paused"):
 		return ErrNotPaused
 	}
-	return &ServerError{Code: m.Code, Message: m.Message}
+	return newServerError(m.Code, m.Message, secret)
 }

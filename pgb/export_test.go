@@ -18,3 +18,6 @@ func (p *Pooler) SendOn(ctx context.Context, c *Console) error {
 const MaxRows = maxRows
 
 var ConfigArgument = configArgument
+
+// PoolerOf is a pooler for a connection of the test's own.
+func PoolerOf(name string, config *pgconn.Config) *Pooler { return &Pooler{Name: name, config: config} }

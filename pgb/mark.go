@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 // Owner says who made a pause.
@@ -93,7 +95,7 @@ func parseMark(value string) (Mark, bool) {
 func parseSeconds(value string) (time.Duration, error) {
 	seconds, err := strconv.ParseFloat(value, 64)
 	if err != nil || math.IsNaN(seconds) || seconds < 0 || seconds > 1e9 {
-		return 0, fmt.Errorf("not a number of seconds: %q", value)
+		return 0, fmt.Errorf("not a number of seconds: %q", peer.Text(value))
 	}
 	return time.Duration(math.Round(seconds*1e6)) * time.Microsecond, nil
 }

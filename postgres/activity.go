@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 // ErrHidden says that other users' sessions are there which this user may not look at. It comes with
@@ -26,6 +27,9 @@ func (r *row) text() string {
 	return string(v)
 }
 
+// shown is text for people: names that clients and servers give themselves.
+func (r *row) shown() string { return peer.Text(r.text()) }
+
 func (r *row) bool() bool { return r.text() == "t" }
 
 // int is 0 for a null.
@@ -39,7 +43,7 @@ func (r *row) intOr(null int64) int64 {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil && r.err == nil {
-		r.err = fmt.Errorf("postgres: unexpected answer: %w", err)
+		r.err = fmt.Errorf("postgres: unexpected answer: %w", peer.Error(err))
 	}
 	return n
 }
@@ -58,7 +62,7 @@ func rows(results []*pgconn.Result, statement, columns int) ([]*row, error) {
 		return nil, fmt.Errorf("postgres: %d results, %d expected", len(results), statement+1)
 	}
 	if err := results[statement].Err; err != nil {
-		return nil, fmt.Errorf("postgres: %w", err)
+		return nil, fmt.Errorf("postgres: %w", peer.Error(err))
 	}
 	out := make([]*row, 0, len(results[statement].Rows))
 	for _, cols := range results[statement].Rows {
@@ -115,7 +119,7 @@ select system_identifier from pg_control_system()`
 	if hex := r[0].text(); hex != "" {
 		tl, err := strconv.ParseUint(hex, 16, 32)
 		if err != nil {
-			return Identity{}, fmt.Errorf("postgres: timeline: %w", err)
+			return Identity{}, fmt.Errorf("postgres: timeline: %w", peer.Error(err))
 		}
 		id.Timeline = int(tl)
 	}
@@ -177,8 +181,8 @@ func (c *Conn) sessions(ctx context.Context) ([]Transaction, error) {
 	}
 	out := make([]Transaction, 0, len(all))
 	for _, r := range all {
-		t := Transaction{PID: int32(r.int()), User: r.text(), Database: r.text(), Application: r.text(), Client: r.text(),
-			State: r.text(), Start: r.time(), Age: time.Duration(r.int()) * time.Microsecond, BackendStart: r.time()}
+		t := Transaction{PID: int32(r.int()), User: r.shown(), Database: r.shown(), Application: r.shown(),
+			Client: r.shown(), State: r.shown(), Start: r.time(), Age: time.Duration(r.int()) * time.Microsecond, BackendStart: r.time()}
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -281,7 +285,8 @@ from pg_stat_replication, here order by application_name, pid`
 	var out []Standby
 	hidden := false
 	for _, r := range all {
-		s := Standby{Application: r.text(), Client: r.text(), State: r.text(), SyncState: r.text(), Flush: r.intOr(-1), Replay: r.intOr(-1)}
+		s := Standby{Application: r.shown(), Client: r.shown(), State: r.shown(), SyncState: r.shown(),
+			Flush: r.intOr(-1), Replay: r.intOr(-1)}
 		if r.bool() { // greatest() passes over a null
 			s.Flush = -1
 		}

@@ -155,8 +155,8 @@ func (c *Conn) mayRead(ctx context.Context, views ...view) error {
 	if err != nil || len(r) != 1 {
 		return errors.Join(err, errors.New("postgres: no answer to has_table_privilege()"))
 	}
-	e.User = r[0].text()
-	role := r[0].text()
+	e.User = r[0].shown()
+	role := r[0].shown()
 	for _, v := range views {
 		table, function := r[0].bool(), r[0].bool()
 		if !table {
@@ -244,7 +244,7 @@ select name, pending_restart, vartype, coalesce(min_val, ''), coalesce(max_val, 
 	}
 	var out []FileError
 	for _, r := range all {
-		e := FileError{File: r.text(), Line: int(r.int()), Name: r.text(), Problem: oneLine(r.text())}
+		e := FileError{File: r.shown(), Line: int(r.int()), Name: r.text(), Problem: oneLine(r.shown())}
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -338,7 +338,7 @@ func (c *Conn) authErrors(ctx context.Context, v view, setting, parsed string, v
 	}
 	var out []FileError
 	for _, r := range all {
-		e := FileError{File: r.text(), Line: int(r.int()), Problem: withoutValues(oneLine(r.text()))}
+		e := FileError{File: r.shown(), Line: int(r.int()), Problem: withoutValues(oneLine(r.shown()))}
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -416,7 +416,7 @@ func (c *Conn) PendingRestart(ctx context.Context) ([]PendingRestart, error) {
 	}
 	var out []PendingRestart
 	for _, r := range all {
-		p := PendingRestart{Name: r.text(), Running: r.text()}
+		p := PendingRestart{Name: r.shown(), Running: r.shown()}
 		p.File = last[strings.ToLower(p.Name)]
 		out = append(out, p)
 	}

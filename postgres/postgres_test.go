@@ -24,6 +24,9 @@ import (
 const childDSN = "PGBATON_TEST_CHILD_DSN"
 
 func TestMain(m *testing.M) {
+	if asHostileClient() {
+		os.Exit(0)
+	}
 	if dsn := os.Getenv(childDSN); dsn != "" {
 		_, err := postmaster(dsn)
 		fmt.Println(err)

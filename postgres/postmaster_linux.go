@@ -4,28 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
-	"github.com/mitchellh/go-ps"
+	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/peer"
+	"github.com/pgbaton/pgbaton/process"
 	"golang.org/x/sys/unix"
 )
-
-// reapInterval is how often Gone looks whether a postmaster that has exited was reaped: a signal to no
-// purpose, 1 µs.
-const reapInterval = 2 * time.Millisecond
 
 // Postmaster is a server's first process, held by a pidfd (Linux 5.3): it is this process for ever, whatever
 // becomes of its pid.
 type Postmaster struct {
-	file *os.File
-	raw  syscall.RawConn // of file: Close in another goroutine does not pull the descriptor away
-	pid  int
+	process *process.Process
 }
 
 // ZombieError says that the process has exited and nobody has reaped it: its parent is gone and the container's first
@@ -42,50 +38,76 @@ func (e *ZombieError) Error() string {
 // How it is known (PostgreSQL 17 and 18, Linux 6): the session's process has the postmaster for its
 // parent. The pidfd is opened first, then the parent is looked at, and then the session answers once more, so it was
 // not a reused pid that was looked at. Besides, on a Unix socket SO_PEERCRED names the process that listens,
-// which is the postmaster; it is 0 when that is in a pid namespace which we cannot see. By TCP,
-// postmaster.pid in the data directory must say the same, which needs pg_read_all_settings and a
-// file that we can read.
+// which is the postmaster; it is 0 when that is in a pid namespace which we cannot see.
+//
+// By TCP nothing of what the other end says is believed, since anybody may answer at the address of a server that is down, and name another
+// server of ours: the kernel must say that the session's process has the other end of this connection, and the postmaster must work in the data
+// directory whose postmaster.pid names it and this port, and which is its own user's. It needs pg_read_all_settings, and the server's user, or root.
 func (c *Conn) Postmaster(ctx context.Context) (_ *Postmaster, err error) {
 	backend, err := c.backendPID(ctx)
 	if err != nil {
 		return nil, err
 	}
-	said, err := c.listener(ctx)
+	said, dataDir, err := c.listener(ctx)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.PidfdOpen(said, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
-		if fd, err = unix.PidfdOpen(said, 0); err == nil {
-			err = unix.SetNonblock(fd, true)
-		}
-	}
+	p, err := process.Open(said)
 	if err != nil {
-		return nil, fmt.Errorf("postgres: pidfd of process %d: %w", said, err)
+		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	p := &Postmaster{file: os.NewFile(uintptr(fd), "pidfd"), pid: said}
 	defer func() {
 		if err != nil {
 			p.Close()
 		}
 	}()
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		return nil, fmt.Errorf("postgres: pidfd: %w", err)
-	}
-	if err := named(said, "postgres", "postmaster"); err != nil {
-		return nil, err
-	}
-	child, err := ps.FindProcess(backend)
+	name, err := p.Name()
 	if err != nil {
-		return nil, fmt.Errorf("postgres: session's process %d: %w", backend, err)
+		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	if child == nil || child.PPid() != said {
+	if name != "postgres" && name != "postmaster" {
+		return nil, fmt.Errorf("postgres: process %d is %q, not a postmaster", said, name)
+	}
+	child, err := process.Open(backend)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: session's process: %w", err)
+	}
+	defer child.Close()
+	parent, err := child.Parent()
+	if err != nil {
+		return nil, fmt.Errorf("postgres: session's process: %w", err)
+	}
+	if parent != said {
 		return nil, fmt.Errorf("postgres: process %d is not the parent of this session's process %d; is the server in another pid namespace?", said, backend)
+	}
+	if dataDir != "" {
+		if err := c.proveTCP(p, child, dataDir); err != nil {
+			return nil, err
+		}
 	}
 	if again, err := c.backendPID(ctx); err != nil || again != backend {
 		return nil, errors.Join(errors.New("postgres: the session's process changed; is there a pooler in between?"), err)
 	}
-	return p, nil
+	return &Postmaster{process: p}, nil
+}
+
+// proveTCP checks what the other end of a TCP connection says of itself by what the kernel and the data directory say.
+func (c *Conn) proveTCP(postmaster, session *process.Process, dataDir string) error {
+	holds, err := session.HoldsOtherEnd(c.raw)
+	if err != nil {
+		return fmt.Errorf("postgres: who is at %s: %w", c.RemoteAddr(), err)
+	}
+	if !holds {
+		return fmt.Errorf("postgres: process %d, which answers at %s by its own words, does not have that connection; is something in between?", session.PID, c.RemoteAddr())
+	}
+	works, err := postmaster.WorksIn(dataDir)
+	if err != nil {
+		return fmt.Errorf("postgres: working directory of the postmaster: %w", err)
+	}
+	if !works {
+		return fmt.Errorf("postgres: process %d does not work in %s, which is the server's data directory by its own words", postmaster.PID, peer.Text(dataDir))
+	}
+	return nil
 }
 
 // value runs a statement that answers with one row of one column.
@@ -113,159 +135,126 @@ func (c *Conn) backendPID(ctx context.Context) (int, error) {
 	return pid, r.err
 }
 
-// listener returns the pid of the process that listens at the other end.
-func (c *Conn) listener(ctx context.Context) (int, error) {
+// listener returns the pid of the process that listens at the other end. By TCP it is the server that says so, and dataDir is where.
+func (c *Conn) listener(ctx context.Context) (pid int, dataDir string, err error) {
 	switch raw := c.raw.(type) {
 	case *net.UnixConn:
-		rc, err := raw.SyscallConn()
-		if err != nil {
-			return 0, fmt.Errorf("postgres: %w", err)
-		}
-		var cred *unix.Ucred
-		var credErr error
-		if err := rc.Control(func(fd uintptr) {
-			cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		}); err != nil {
-			return 0, fmt.Errorf("postgres: %w", err)
-		}
-		if credErr != nil {
-			return 0, fmt.Errorf("postgres: SO_PEERCRED: %w", credErr)
-		}
-		if cred.Pid <= 0 {
-			return 0, errors.New("postgres: the server runs in a pid namespace that we cannot see")
-		}
-		return int(cred.Pid), nil
+		pid, err := unixPeer(raw)
+		return pid, "", err
 	case *net.TCPConn:
 		to, _ := raw.RemoteAddr().(*net.TCPAddr)
 		from, _ := raw.LocalAddr().(*net.TCPAddr)
 		if to == nil || from == nil || !to.IP.IsLoopback() && !to.IP.Equal(from.IP) {
-			return 0, fmt.Errorf("postgres: %v is not this host", raw.RemoteAddr())
+			return 0, "", fmt.Errorf("postgres: %v is not this host", raw.RemoteAddr())
 		}
 		r, err := c.value(ctx, "select current_setting('data_directory')")
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
-		path := filepath.Join(r.text(), "postmaster.pid")
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return 0, fmt.Errorf("postgres: %w", err)
+		dir := r.text()
+		if !filepath.IsAbs(dir) {
+			return 0, "", fmt.Errorf("postgres: the data directory is no absolute path: %q", peer.Text(dir))
 		}
-		first, _, _ := strings.Cut(string(b), "\n")
-		pid, err := strconv.Atoi(strings.TrimSpace(first))
-		if err != nil || pid <= 0 {
-			return 0, fmt.Errorf("postgres: %s holds no process id", path)
-		}
-		return pid, nil
+		pid, err := fromPidFile(dir, to.Port)
+		return pid, dir, err
 	default:
-		return 0, fmt.Errorf("postgres: a connection of type %T leads to no process", raw)
+		return 0, "", fmt.Errorf("postgres: a connection of type %T leads to no process", raw)
 	}
 }
 
-// named checks what the process runs, by the name of its executable.
-func named(pid int, names ...string) error {
-	p, err := ps.FindProcess(pid)
+// maxPidFile is more than a postmaster.pid has: eight lines, two of them paths.
+const maxPidFile = 8 << 10
+
+// fromPidFile is the process that a data directory's postmaster.pid names, which must say that it listens at the port. The file's owner must be the process's user: another
+// one's could name any process.
+func fromPidFile(dataDir string, port int) (int, error) {
+	path := filepath.Join(dataDir, "postmaster.pid")
+	f, err := file.Open(path)
 	if err != nil {
-		return fmt.Errorf("postgres: process %d: %w", pid, err)
+		return 0, fmt.Errorf("postgres: %w", peer.Error(err))
 	}
-	if p == nil {
-		return fmt.Errorf("postgres: process %d: %w", pid, os.ErrProcessDone)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("postgres: %w", peer.Error(err))
 	}
-	for _, n := range names {
-		if p.Executable() == n {
-			return nil
-		}
+	content, err := io.ReadAll(io.LimitReader(f, maxPidFile))
+	if err != nil {
+		return 0, fmt.Errorf("postgres: %w", peer.Error(err))
 	}
-	return fmt.Errorf("postgres: process %d is %q, not a postmaster", pid, p.Executable())
+	lines := strings.Split(string(content), "\n") // pid, data directory, start, port, … (PostgreSQL: pidfile.h, 13 to 18)
+	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("postgres: %s holds no process id", peer.Text(path))
+	}
+	if len(lines) < 4 || strings.TrimSpace(lines[3]) != strconv.Itoa(port) {
+		return 0, fmt.Errorf("postgres: %s is not of the server at port %d", peer.Text(path), port)
+	}
+	p, err := process.Open(pid)
+	if err != nil {
+		return 0, fmt.Errorf("postgres: %w", err)
+	}
+	defer p.Close()
+	uid, err := p.UID()
+	if err != nil {
+		return 0, fmt.Errorf("postgres: %w", err)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != uid {
+		return 0, fmt.Errorf("postgres: %s does not belong to the user of process %d", peer.Text(path), pid)
+	}
+	return pid, nil
+}
+
+func unixPeer(conn *net.UnixConn) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("postgres: %w", err)
+	}
+	var peer *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, fmt.Errorf("postgres: %w", err)
+	}
+	if failed != nil {
+		return 0, fmt.Errorf("postgres: SO_PEERCRED: %w", failed)
+	}
+	if peer.Pid <= 0 {
+		return 0, errors.New("postgres: the server runs in a pid namespace that we cannot see")
+	}
+	return int(peer.Pid), nil
 }
 
 // PID is the process id in our namespace, for logs.
-func (p *Postmaster) PID() int { return p.pid }
+func (p *Postmaster) PID() int { return p.process.PID }
 
 // FastShutdown sends SIGINT: sessions are ended, a checkpoint is written, standbys are waited for. It does not wait;
-// see [Postmaster.Gone]. The error is [os.ErrProcessDone] when the process was reaped already, and EPERM
+// see [Postmaster.Gone]. The error is [os.ErrProcessDone] when the process has exited already, and EPERM
 // when we are not its user.
 func (p *Postmaster) FastShutdown() error {
-	if err := p.signal(unix.SIGINT); err != nil {
-		return fmt.Errorf("postgres: fast shutdown of postmaster %d: %w", p.pid, err)
+	err := p.process.Signal(unix.SIGINT)
+	if errors.Is(err, os.ErrNotExist) {
+		err = os.ErrProcessDone
+	}
+	if err != nil {
+		return fmt.Errorf("postgres: fast shutdown of postmaster %d: %w", p.PID(), err)
 	}
 	return nil
-}
-
-func (p *Postmaster) signal(s unix.Signal) error {
-	var err error
-	if cerr := p.raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), s, nil, 0) }); cerr != nil {
-		return cerr
-	}
-	if errors.Is(err, unix.ESRCH) {
-		return os.ErrProcessDone
-	}
-	return err
 }
 
 // Gone blocks until the process has exited and was reaped, and returns nil. When ctx ends before: a
 // [*ZombieError] when it has exited, else the context's error.
 func (p *Postmaster) Gone(ctx context.Context) error {
-	if err := p.exited(ctx); err != nil {
-		return fmt.Errorf("postgres: postmaster %d still runs: %w", p.pid, err)
+	err := p.process.Reaped(ctx)
+	if errors.Is(err, process.ErrZombie) {
+		return &ZombieError{PID: p.PID()}
 	}
-	tick := time.NewTicker(reapInterval)
-	defer tick.Stop()
-	for {
-		err := p.signal(0)
-		if errors.Is(err, os.ErrProcessDone) {
-			return nil
-		}
-		// EPERM is a process of another user: still there.
-		if err != nil && !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("postgres: postmaster %d: %w", p.pid, err)
-		}
-		select {
-		case <-ctx.Done():
-			return &ZombieError{PID: p.pid}
-		case <-tick.C:
-		}
+	if err != nil {
+		return fmt.Errorf("postgres: postmaster: %w", err)
 	}
-}
-
-// exited waits until the pidfd is readable, which it is from the exit on, reaped or not.
-func (p *Postmaster) exited(ctx context.Context) error {
-	if err := p.file.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(done)
-		_ = p.file.SetReadDeadline(time.Unix(1, 0))
-	})
-	defer func() {
-		if !stop() {
-			<-done
-		}
-	}()
-	var pollErr error
-	ready := func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			pollErr = err
-			return true
-		}
-		return n > 0
-	}
-	err := p.raw.Read(ready)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// Already over when asked: look once all the same.
-		over := false
-		if err := p.raw.Control(func(fd uintptr) { over = ready(fd) }); err != nil {
-			return err
-		}
-		if over {
-			return pollErr
-		}
-		return ctx.Err()
-	}
-	return errors.Join(err, pollErr)
+	return nil
 }
 
 // Close gives the pidfd back. It may be called twice.
-func (p *Postmaster) Close() { _ = p.file.Close() }
+func (p *Postmaster) Close() { p.process.Close() }

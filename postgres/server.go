@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 // closeTimeout bounds the good-bye on a connection. Nobody waits for an answer to it.
@@ -128,7 +129,12 @@ func (s *Server) String() string {
 type Conn struct {
 	pg  *pgconn.PgConn
 	raw net.Conn // below TLS
+
+	secret string // the password, which no error may repeat
 }
+
+// failed is an error of pgconn's as a person may see it: the server's part of it is one short line (see [peer.Text]).
+func (c *Conn) failed(err error) error { return peer.Error(fmt.Errorf("postgres: %w", err), c.secret) }
 
 // Connect logs in as application "pgbaton". It blocks until it is in or ctx is done.
 func (s *Server) Connect(ctx context.Context) (*Conn, error) {
@@ -150,9 +156,11 @@ func (s *Server) Connect(ctx context.Context) (*Conn, error) {
 		c.raw = raw
 		return raw, err
 	}
+	peer.Bound(config)
+	c.secret = config.Password
 	pg, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("postgres: %w", err)
+		return nil, c.failed(err)
 	}
 	connected.Store(true)
 	c.pg = pg
@@ -170,16 +178,32 @@ func (c *Conn) Close() {
 // RemoteAddr is the address as it was reached, for logs: "127.0.0.1:5432" or the socket's path.
 func (c *Conn) RemoteAddr() string { return c.raw.RemoteAddr().String() }
 
+// maxResults is how many statements one round trip has at most.
+const maxResults = 16
+
 // query runs statements in one round trip and returns the rows of each one that succeeded.
 func (c *Conn) query(ctx context.Context, sql string) ([]*pgconn.Result, error) {
-	results, err := c.pg.Exec(ctx, sql).ReadAll()
+	results, err := c.read(c.pg.Exec(ctx, sql))
 	if err != nil {
 		if c.pg.IsClosed() {
 			_ = c.raw.Close() // or pgconn drains it for 15 s
 		}
-		err = fmt.Errorf("postgres: %w", err)
+		err = c.failed(err)
 	}
 	return results, err
+}
+
+func (c *Conn) read(answers *pgconn.MultiResultReader) ([]*pgconn.Result, error) {
+	var results []*pgconn.Result
+	for answers.NextResult() {
+		if len(results) == maxResults {
+			_ = c.raw.Close() // the rest is not waited for
+			_ = answers.Close()
+			return results, &peer.LimitError{What: "answer", Limit: maxResults, Unit: "results"}
+		}
+		results = append(results, answers.ResultReader().Read())
+	}
+	return results, answers.Close()
 }
 
 // NotRunning reports whether nobody listens there: connection refused, or no socket.
