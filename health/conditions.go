@@ -63,9 +63,19 @@ func judgeConditions(s Status) []api.Condition {
 	progressing := api.Condition{Type: api.ConditionProgressing, Status: "False", Reason: "Idle"}
 	switch {
 	case len(paused) > 0:
-		progressing = api.Condition{Type: api.ConditionProgressing, Status: "True", Reason: "PoolersPaused", Message: "paused: " + strings.Join(paused, ", ")}
+		progressing = api.Condition{
+			Type:    api.ConditionProgressing,
+			Status:  "True",
+			Reason:  "PoolersPaused",
+			Message: "paused: " + strings.Join(paused, ", "),
+		}
 	case slices.ContainsFunc(s.Leases, func(l api.LeaseStatus) bool { return time.Now().Before(l.Until) }):
-		progressing = api.Condition{Type: api.ConditionProgressing, Status: "True", Reason: "LeaseRunning", Message: "a pause of this member has a lease"}
+		progressing = api.Condition{
+			Type:    api.ConditionProgressing,
+			Status:  "True",
+			Reason:  "LeaseRunning",
+			Message: "a pause of this member has a lease",
+		}
 	}
 	degraded := api.Condition{Type: api.ConditionDegraded, Status: "False", Reason: "AsExpected"}
 	bad := func(reason, message string) {
@@ -105,7 +115,12 @@ func judgeConditions(s Status) []api.Condition {
 
 // appliedCondition compares what is wanted with what runs. A version that nobody can see is unknown, not wrong.
 func appliedCondition(versions []api.VersionReport) api.Condition {
-	c := api.Condition{Type: api.ConditionApplied, Status: "Unknown", Reason: "NoVersionSource", Message: "set versions in the configuration file"}
+	c := api.Condition{
+		Type:    api.ConditionApplied,
+		Status:  "Unknown",
+		Reason:  "NoVersionSource",
+		Message: "set versions in the configuration file",
+	}
 	var observed, behind, unknown []string
 	for _, v := range versions {
 		switch {

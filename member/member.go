@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb"
@@ -17,7 +18,7 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// Member is what every hook works with.
+// Member is this member of the cluster as its configuration has it: what every command works with.
 type Member struct {
 	Config *config.Config
 	Log    *slog.Logger
@@ -37,10 +38,25 @@ const (
 	Refused     = 4 // preconditions
 )
 
-// Result is how a hook ended: an exit code, and the decision as a sentence.
+// Result is how a command ended: an exit code, the decision as a sentence, and what kind of error it is.
 type Result struct {
 	Code     int
 	Decision string
+	Class    string // of the error, where who decided knows better than the code tells: a class of package api
+}
+
+// ErrorClass is what whoever asked should do about it: [api.Transient] (try again later), [api.Validation] (change the configuration or the
+// request), [api.Permanent] (ask a person). It is "" where all went well.
+func (r Result) ErrorClass() string {
+	switch {
+	case r.Class != "" || r.Code == Done:
+		return r.Class
+	case r.Code == Invalid:
+		return api.Validation
+	case r.Code == Refused:
+		return api.Permanent
+	}
+	return api.Transient
 }
 
 // StateDir is the state directory.
@@ -55,6 +71,7 @@ func (m *Member) Journal(hook, handover string) *state.Journal {
 	return d.Journal(Name(), hook, handover)
 }
 
+// Patroni is a client of this member's REST API. The error is the configuration's.
 func (m *Member) Patroni() (*patroni.Client, error) {
 	c := m.Config.Patroni
 	return patroni.New(patroni.Options{
@@ -74,6 +91,7 @@ func (m *Member) StartDetached(quiet bool, greeting string, args ...string) (*pr
 	return process.StartDetached(m.Self, quiet, greeting, args...)
 }
 
+// Server is this member's PostgreSQL server. It does not connect; the error is the configuration's.
 func (m *Member) Server() (*postgres.Server, error) {
 	return postgres.Open(m.Config.Postgres)
 }

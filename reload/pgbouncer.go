@@ -55,7 +55,9 @@ func (r *reload) pgbouncer(ctx context.Context) ([]api.PoolerReload, error) {
 	})...)
 	err := joined(errs)
 	if err == nil {
-		r.journal.Add(state.Entry{Event: state.EventAllReloaded, Target: api.TargetPgBouncer, Version: versionText(r.versions[api.TargetPgBouncer])})
+		r.journal.Add(
+			state.Entry{Event: state.EventAllReloaded, Target: api.TargetPgBouncer, Version: versionText(r.versions[api.TargetPgBouncer])},
+		)
 	}
 	if version := r.versions[api.TargetPgBouncer]; version != nil {
 		version.OnDisk = version.Seen
@@ -105,7 +107,13 @@ func (r *reload) onePooler(ctx context.Context, p *pgb.Pooler, alone bool, repor
 	x := &poolerReload{reload: r, Pooler: p, alone: alone, report: report}
 	defer x.close()
 	err := x.run(ctx)
-	entry := state.Entry{Event: state.EventReloaded, Target: api.TargetPgBouncer, Pooler: p.Name, Took: time.Since(start), Version: versionText(r.versions[api.TargetPgBouncer])}
+	entry := state.Entry{
+		Event:   state.EventReloaded,
+		Target:  api.TargetPgBouncer,
+		Pooler:  p.Name,
+		Took:    time.Since(start),
+		Version: versionText(r.versions[api.TargetPgBouncer]),
+	}
 	if err != nil {
 		report.Error = err.Error()
 		entry.Event, entry.Code, entry.Text = state.EventNotReloaded, member.Failed, err.Error()

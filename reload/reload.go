@@ -42,6 +42,15 @@ type Report struct {
 	api.ReloadReport
 }
 
+// classOf tells what to do about a problem: a configuration must be changed, or it is worth while to try again later.
+func classOf(problem string) string {
+	switch problem {
+	case api.ProblemVersionInvalid, api.ProblemNotApplied, api.ProblemInvalidFile:
+		return api.Validation
+	}
+	return api.Transient
+}
+
 // fault is why one target was not reloaded, or not to the end.
 type fault struct {
 	problem string // a Problem constant
@@ -52,7 +61,7 @@ type fault struct {
 func (f *fault) Error() string { return f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
-// reload is one run of Reload.
+// reload is one run of [Run].
 type reload struct {
 	m        *member.Member
 	o        Options
@@ -61,7 +70,6 @@ type reload struct {
 	patroni  *patroni.Client
 	deadline time.Time // for what is waited for before anything is reloaded
 
-	mu       sync.Mutex
 	versions map[string]*api.VersionReport
 	notSeen  string // what of PostgreSQL could not be looked at, and is no failure
 }
@@ -123,7 +131,7 @@ func (r *reload) conclude(report Report, errs []error) Report {
 		texts = append(texts, err.Error())
 		var f *fault
 		if errors.As(err, &f) && report.Problem == "" {
-			report.Problem, report.Code = f.problem, f.code
+			report.Problem, report.Code, report.Class = f.problem, f.code, classOf(f.problem)
 		}
 		if report.Code == member.Done {
 			report.Code = member.Failed
@@ -161,11 +169,15 @@ func (r *reload) targets() (map[string]bool, error) {
 	if r.o.Version == nil {
 		return targets, nil
 	}
-	if targets[api.TargetPostgres] && r.postgresVersion() == nil {
-		return nil, errors.New("a configuration version of postgres cannot be seen: set versions.postgres, or reload without --config-version")
+	if targets[api.TargetPostgres] && postgresVersion(r.m, r.patroni) == nil {
+		return nil, errors.New(
+			"a configuration version of postgres cannot be seen: set versions.postgres, or reload without --config-version",
+		)
 	}
-	if targets[api.TargetPgBouncer] && r.pgbouncerVersion() == nil {
-		return nil, errors.New("a configuration version of pgbouncer cannot be seen: set versions.pgbouncer, or reload without --config-version")
+	if targets[api.TargetPgBouncer] && pgbouncerVersion(r.m) == nil {
+		return nil, errors.New(
+			"a configuration version of pgbouncer cannot be seen: set versions.pgbouncer, or reload without --config-version",
+		)
 	}
 	return targets, nil
 }

@@ -75,16 +75,16 @@ func (s settingSource) onDisk(ctx context.Context) (text string, ok bool, err er
 }
 
 // postgresVersion is where the version of the server's configuration is looked for; nil when nowhere.
-func (r *reload) postgresVersion() configversion.Source {
-	v := r.m.Config.Versions.Postgres
+func postgresVersion(m *member.Member, client *patroni.Client) configversion.Source {
+	v := m.Config.Versions.Postgres
 	if v.Setting != "" {
-		return settingSource{m: r.m, patroni: r.patroni, name: v.Setting}
+		return settingSource{m: m, patroni: client, name: v.Setting}
 	}
 	return fileSource(v)
 }
 
-func (r *reload) pgbouncerVersion() configversion.Source {
-	return fileSource(r.m.Config.Versions.PgBouncer)
+func pgbouncerVersion(m *member.Member) configversion.Source {
+	return fileSource(m.Config.Versions.PgBouncer)
 }
 
 func fileSource(v config.VersionSource) configversion.Source {
@@ -97,10 +97,10 @@ func fileSource(v config.VersionSource) configversion.Source {
 	return nil
 }
 
-// hopeless is why a version is not waited for any more: that of another target will not come.
-type hopeless struct{ target string }
+// givenUp is why a version is not waited for any more: that of another target will not come.
+type givenUp struct{ target string }
 
-func (e hopeless) Error() string { return "given up because of " + e.target }
+func (e givenUp) Error() string { return "given up because of " + e.target }
 
 // awaitVersions blocks until every target's version has arrived, or returns a fault: then nothing has been reloaded. Where one will not
 // come, the other is not waited for. Without a version asked for, it reads what is there.
@@ -111,10 +111,10 @@ func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) err
 	defer giveUp(nil)
 	sources := map[string]configversion.Source{}
 	if targets[api.TargetPostgres] {
-		sources[api.TargetPostgres] = r.postgresVersion()
+		sources[api.TargetPostgres] = postgresVersion(r.m, r.patroni)
 	}
 	if targets[api.TargetPgBouncer] {
-		sources[api.TargetPgBouncer] = r.pgbouncerVersion()
+		sources[api.TargetPgBouncer] = pgbouncerVersion(r.m)
 	}
 	var all sync.WaitGroup
 	errs := make([]error, 2)
@@ -131,7 +131,7 @@ func (r *reload) awaitVersions(ctx context.Context, targets map[string]bool) err
 				report.Error = errs[i].Error()
 			}
 			if f := (*fault)(nil); errors.As(errs[i], &f) && f.problem == api.ProblemVersionInvalid {
-				giveUp(hopeless{target})
+				giveUp(givenUp{target})
 			}
 		})
 	}
@@ -163,7 +163,7 @@ func (r *reload) awaitVersion(ctx context.Context, source configversion.Source, 
 	case errors.Is(ctx.Err(), context.Canceled): // the deadline of all is another cause
 		fault := &fault{problem: api.ProblemVersionTimeout}
 		why := errInterrupted
-		if other := (hopeless{}); errors.As(context.Cause(ctx), &other) {
+		if other := (givenUp{}); errors.As(context.Cause(ctx), &other) {
 			fault.problem, why = api.ProblemVersionInvalid, other
 		}
 		fault.err = fmt.Errorf("%s: %w: nothing was reloaded; waited for configuration version %d", report.Target, why, *r.o.Version)
@@ -201,8 +201,6 @@ func (r *reload) readVersion(ctx context.Context, source configversion.Source, r
 }
 
 func (r *reload) versionReports() []api.VersionReport {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var reports []api.VersionReport
 	for _, target := range []string{api.TargetPostgres, api.TargetPgBouncer} {
 		if v := r.versions[target]; v != nil {
@@ -212,17 +210,14 @@ func (r *reload) versionReports() []api.VersionReport {
 	return reports
 }
 
-// Versions looks where the versions stand: wanted, on disk, applied.
+// Versions looks where the versions stand: wanted, on disk, applied. It asks Patroni and the local server, each for the time of one
+// question at most.
 func Versions(ctx context.Context, m *member.Member) []api.VersionReport {
-	r := &reload{m: m}
-	var err error
-	if r.patroni, err = m.Patroni(); err != nil {
-		r.patroni = nil
-	}
+	client, err := m.Patroni()
 	entries, _ := state.ReadJournal(m.Config.StateDir, 1000)
 	var reports []api.VersionReport
-	if setting := m.Config.Versions.Postgres.Setting; setting == "" || r.patroni != nil {
-		if source := r.postgresVersion(); source != nil {
+	if setting := m.Config.Versions.Postgres.Setting; setting == "" || err == nil {
+		if source := postgresVersion(m, client); source != nil {
 			v := look(ctx, api.TargetPostgres, source)
 			if setting != "" {
 				settingStages(ctx, m, setting, &v)
@@ -232,7 +227,7 @@ func Versions(ctx context.Context, m *member.Member) []api.VersionReport {
 			reports = append(reports, v)
 		}
 	}
-	if source := r.pgbouncerVersion(); source != nil {
+	if source := pgbouncerVersion(m); source != nil {
 		v := look(ctx, api.TargetPgBouncer, source)
 		v.OnDisk, v.Applied = v.Seen, lastApplied(entries, api.TargetPgBouncer)
 		reports = append(reports, v)
