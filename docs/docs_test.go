@@ -484,7 +484,7 @@ func TestLogLines(t *testing.T) {
 			shown = append(shown, m[1]+m[2])
 		}
 	}
-	for _, row := range rows(t, page, "What stands in the logs") {
+	for _, row := range rows(t, page, "What the logs say") {
 		if message, ok := code(row[0]); ok {
 			shown = append(shown, message)
 		}
