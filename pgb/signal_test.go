@@ -242,3 +242,67 @@ func TestBadPidfiles(t *testing.T) {
 		t.Error("a folder was opened")
 	}
 }
+
+// A pidfile that is no file holds nobody up, and one that another user has made names nobody.
+func TestForeignPidfiles(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs files of several users")
+	}
+	const alice, mallory = 2001, 2002
+	dir := t.TempDir()
+	cmd := startAsUser(t, "pgbouncer", alice)
+	content := fmt.Appendln(nil, cmd.Process.Pid)
+	write := func(name string, uid int) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, content, 0o644), os.Chown(path, uid, -1)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	link := func(name, to string, uid int) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.Symlink(to, path), os.Lchown(path, uid, -1)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	hers := write("hers", alice)
+	for name, c := range map[string]struct {
+		path string
+		good bool
+	}{
+		"the process's user": {hers, true}, "root": {write("root", 0), true}, "another": {write("another", mallory), false},
+		"a link of hers": {link("link", hers, alice), true}, "a link of root": {link("rlink", hers, 0), true}, "a link of another": {link("mlink", hers, mallory), false},
+		"a folder's link of another": {filepath.Join(link("folder", dir, mallory), "hers"), false},
+	} {
+		process, err := pgb.OpenPidfile(c.path)
+		if err == nil {
+			process.Close()
+		}
+		if c.good && err != nil || !c.good && !errors.Is(err, pgb.ErrForeignPidfile) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, "/dev/zero", "/dev/tty"} {
+		opened := make(chan error, 1)
+		go func() {
+			process, err := pgb.OpenPidfile(path)
+			if err == nil {
+				process.Close()
+			}
+			opened <- err
+		}()
+		select {
+		case err := <-opened:
+			if err == nil {
+				t.Errorf("%s names a process", path)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: does not come back", path)
+		}
+	}
+}

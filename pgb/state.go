@@ -32,6 +32,13 @@ func (s State) LooksPaused() bool {
 	return s.Waiting > 0 && s.Servers == 0 && s.MaxWait > 0
 }
 
+// PauseStands reports whether a pause is in force on the pooler, of everything or of single databases, as far as it can be told: where this version cannot say,
+// by [State.LooksPaused].
+func (s State) PauseStands() bool { return s.LooksPaused() || len(s.PausedDBs) > 0 }
+
+// Running reports whether the pooler, or our databases of it, are known not to be paused.
+func (s State) Running() bool { return s.PausedKnown && !s.Paused }
+
 // State asks the console for all of it.
 func (p *Pooler) State(ctx context.Context) (State, error) {
 	var s State
