@@ -11,6 +11,7 @@ import (
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/peer"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/postgres"
 	"github.com/pgbaton/pgbaton/reload"
@@ -121,7 +122,10 @@ func onePoolerStatus(ctx context.Context, p *pgb.Pooler) api.PoolerStatus {
 		s.Error = err.Error()
 		return s
 	}
-	s.Version, s.Waiting, s.MaxWaitSeconds, s.Servers, s.Databases = state.Version, state.Waiting, state.MaxWait.Seconds(), state.Servers, state.PausedDBs
+	s.Version, s.Waiting, s.MaxWaitSeconds, s.Servers = state.Version, state.Waiting, state.MaxWait.Seconds(), state.Servers
+	for _, name := range state.PausedDBs { // clients make up names where there is a "*" entry
+		s.Databases = append(s.Databases, peer.Text(name))
+	}
 	if state.PausedKnown {
 		s.Paused = "no"
 		if state.Paused {

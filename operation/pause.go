@@ -8,6 +8,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/state"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -95,7 +96,7 @@ func judgePause(o Operation, v view) ending {
 	}
 	var until time.Time
 	for _, l := range s.Leases {
-		if l.Owner == "hand" && !l.Since.Before(o.Started.Add(-time.Second)) {
+		if l.Owner == pgb.Hand.String() && !l.Since.Before(o.Started.Add(-time.Second)) {
 			until = l.Until
 		}
 	}
@@ -109,7 +110,7 @@ func judgePause(o Operation, v view) ending {
 		switch {
 		case p.Error != "":
 			silent = p.Pooler + ": " + p.Error
-		case p.PausedBy == "hand" && (stands || p.Paused != "no"), stands && !until.IsZero():
+		case p.PausedBy == pgb.Hand.String() && (stands || p.Paused != "no"), stands && !until.IsZero():
 			held++
 			outcome.Poolers = append(outcome.Poolers, api.PoolerReport{Pooler: p.Pooler, Done: "paused"})
 		default:

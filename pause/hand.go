@@ -91,7 +91,7 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 			report.Result = member.Result{Code: member.Failed, Decision: "not every pooler is paused: " + x.absent.Error()}
 			continue
 		}
-		if x.foreign || x.before.PausedKnown && x.before.Paused {
+		if x.foreign || x.before.Paused {
 			done = "already paused"
 		}
 		report.Poolers = append(report.Poolers, api.PoolerReport{Pooler: x.Name, Done: done})

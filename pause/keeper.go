@@ -118,7 +118,7 @@ func (k *keeper) watch(ctx context.Context) bool {
 				k.over[i] = !k.ours() // whoever took the file away has seen it resumed
 			} else {
 				k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
-				resumed = state.PausedKnown && !state.Paused // its mark may stay on a little longer
+				resumed = state.NotPaused() // its mark may stay on a little longer
 			}
 		}
 		// Who has resumed may be another member, and write that into a journal of its own.
@@ -241,7 +241,7 @@ func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
 	if leaseOver(state, k.order.Owner, k.order.Nonce) {
 		return false, nil
 	}
-	if state.PausedKnown && !state.Paused {
+	if state.NotPaused() {
 		return false, p.Unmark(ctx) // somebody has resumed, and was killed before he could do this, or is about to do it
 	}
 	if state.Mark == nil || state.Mark.Owner != pgb.Foreign {

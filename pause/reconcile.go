@@ -75,7 +75,7 @@ type ownLease struct {
 func overdue(s pgb.State, seen, lease time.Duration, own ownLease, now time.Time, resumeForeign bool) (verdict, string) {
 	until := own.until
 	ours := s.Mark != nil && s.Mark.Owner != pgb.Foreign
-	paused := s.LooksPaused() || len(s.PausedDBs) > 0
+	paused := s.PauseStands()
 	foreign := func() (verdict, string) {
 		switch {
 		case !resumeForeign:
@@ -208,7 +208,7 @@ func (c *Reconciler) entitled(ctx context.Context) error {
 // was told of it already.
 func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why string, told, foreign bool) {
 	s, ok := c.seen[pooler]
-	key := pauseKey{paused: state.LooksPaused() || len(state.PausedDBs) > 0}
+	key := pauseKey{paused: state.PauseStands()}
 	// A RELOAD takes the mark away and leaves the pause. It may be somebody else's that began meanwhile, so it gets its time anew.
 	if state.Mark == nil && key.paused && s.what.marked && s.what.paused {
 		key.lost = true

@@ -145,7 +145,7 @@ func (p *Pooler) Resume(ctx context.Context) (was bool, err error) {
 			return was, err
 		}
 		switch {
-		case state.PausedKnown && !state.Paused:
+		case state.NotPaused():
 			return was, nil
 		case !state.PausedKnown && !resumed && round > 0:
 			// 1.18: RESUME found nothing to do, which says the same; but not the first one, which may have

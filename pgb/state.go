@@ -36,8 +36,8 @@ func (s State) LooksPaused() bool {
 // by [State.LooksPaused].
 func (s State) PauseStands() bool { return s.LooksPaused() || len(s.PausedDBs) > 0 }
 
-// Running reports whether the pooler, or our databases of it, are known not to be paused.
-func (s State) Running() bool { return s.PausedKnown && !s.Paused }
+// NotPaused reports whether the pooler, or our databases of it, are known not to be paused.
+func (s State) NotPaused() bool { return s.PausedKnown && !s.Paused }
 
 // State asks the console for all of it.
 func (p *Pooler) State(ctx context.Context) (State, error) {
