@@ -89,7 +89,8 @@ type ReloadBody struct {
 	Timeout       string `json:"timeout,omitempty" example:"30s" maxLength:"40" doc:"Longest wait for the version, and for the end of a handover; default 2m, 1h at most"`
 }
 
-// StatusAnswer is what pgbaton status shows, and when that was so: an answer may be a second old, so that many clients are no burden to the poolers.
+// StatusAnswer is what pgbaton status shows, and when that was so: an answer may be a second old, so that many clients are no burden to the
+// poolers.
 type StatusAnswer struct {
 	Status
 	ObservedAt time.Time `json:"observedAt"`

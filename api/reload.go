@@ -2,11 +2,10 @@ package api
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // What Reload can reload.
@@ -68,21 +67,10 @@ type PostgresReload struct {
 }
 
 // FileError is a line of a configuration file that was not taken.
-type FileError struct {
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty"`
-	Name    string `json:"name,omitempty"`
-	Problem string `json:"problem"`
-}
+type FileError file.Problem
 
-func (e FileError) String() string {
-	at := e.File
-	if e.Line > 0 {
-		at = fmt.Sprintf("%s:%d", e.File, e.Line)
-	}
-	parts := slices.DeleteFunc([]string{at, e.Name, e.Problem}, func(part string) bool { return part == "" })
-	return strings.Join(parts, ": ")
-}
+// String is one line: file:line: name: problem.
+func (e FileError) String() string { return file.Problem(e).String() }
 
 // PendingSetting is a setting that takes effect with the next restart.
 type PendingSetting struct {

@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/sys/unix"
+
 	"github.com/pgbaton/pgbaton/e2e/hostile"
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/postgres"
-	"golang.org/x/sys/unix"
 )
 
 // What can stand at the address of a server, or on the route, and mean harm: see package hostile.

@@ -15,9 +15,10 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"go.uber.org/goleak"
+
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/postgres"
-	"go.uber.org/goleak"
 )
 
 // childDSN makes the test binary a client in another pid namespace; see TestPostmasterInAnotherNamespace.

@@ -12,10 +12,11 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/peer"
 	"github.com/pgbaton/pgbaton/process"
-	"golang.org/x/sys/unix"
 )
 
 // Postmaster is a server's first process, held by a pidfd (Linux 5.3): it is this process for ever, whatever

@@ -230,10 +230,8 @@ func (r *reload) checkPatroniFiles(report *api.PostgresReload) error {
 		}
 		wrong := api.FileError{File: path, Problem: err.Error()}
 		if at := (*file.Problem)(nil); errors.As(err, &at) {
-			wrong.Line, wrong.Problem = at.Line, at.Problem
-			if at.Column > 0 {
-				wrong.Problem = fmt.Sprintf("column %d: %s", at.Column, at.Problem)
-			}
+			wrong = api.FileError(*at)
+			wrong.File = path
 		}
 		report.FileErrors = append(report.FileErrors, wrong)
 		texts = append(texts, wrong.String())

@@ -138,7 +138,7 @@ func TestReloadBadPatroniFile(t *testing.T) {
 			if r.Code != member.Failed || r.Problem != api.ProblemInvalidFile || r.Postgres.Done != api.ReloadNot || patroni.asked.Load() != 0 || r.Versions[0].Applied != nil {
 				t.Errorf("%s: %d %s %s: %+v", name, r.Code, r.Problem, r.Decision, r.Postgres)
 			}
-			if e := r.Postgres.FileErrors; len(e) != 1 || e[0].File != path || e[0].Line != 4 || !strings.Contains(r.Decision, path+":4: column 1: ") || strings.Contains(r.Decision, "hunter2") {
+			if e := r.Postgres.FileErrors; len(e) != 1 || e[0].File != path || e[0].Line != 4 || !strings.Contains(r.Decision, path+":4:1: ") || strings.Contains(r.Decision, "hunter2") {
 				t.Errorf("%s: %s: %+v", name, r.Decision, e)
 			}
 		}

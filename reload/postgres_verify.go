@@ -38,7 +38,7 @@ func (r *reload) judgeFiles(ctx context.Context, report *api.PostgresReload) err
 		}
 		wrong, err := conn.FileErrors(ctx)
 		for _, e := range wrong {
-			report.FileErrors = append(report.FileErrors, api.FileError{File: e.File, Line: e.Line, Name: e.Name, Problem: e.Problem})
+			report.FileErrors = append(report.FileErrors, api.FileError(e))
 		}
 		return err
 	})
