@@ -29,34 +29,34 @@ func attachedWithin(t *testing.T, m *member.Member, limit time.Duration) *Fleet 
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	h := NewFleet(m, m.Log, m.Journal("before_stop", state.NewID()), pgb.Guard, m.Config.Pause.Lease, nil)
-	h.nonce = 4
+	f := NewFleet(m, m.Log, m.Journal("before_stop", state.NewID()), pgb.Guard, m.Config.Pause.Lease, nil)
+	f.nonce = 4
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	h.Attach(ctx, poolers)
-	if err := h.Arm(false, book, poolers); err != nil {
+	f.Attach(ctx, poolers)
+	if err := f.Arm(false, book, poolers); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = h.lease.Clear()
-		h.Leave()
+		_ = f.keeper.clear()
+		f.Leave()
 		member.CloseAll(poolers)
 	})
-	return h
+	return f
 }
 
-func (h *Fleet) tryFor(t *testing.T, limit time.Duration) error {
+func (f *Fleet) tryFor(t *testing.T, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	return h.Pause(ctx)
+	return f.Pause(ctx)
 }
 
 func TestHolderPausesAndTakesBack(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		h := attached(t, membertest.New(t, nil, b))
+		f := attached(t, membertest.New(t, nil, b))
 		for range 2 {
-			if err := h.tryFor(t, 2*time.Second); err != nil {
+			if err := f.tryFor(t, 2*time.Second); err != nil {
 				t.Fatal(err)
 			}
 			if membertest.Usable(t, b, 200*time.Millisecond) {
@@ -65,14 +65,14 @@ func TestHolderPausesAndTakesBack(t *testing.T) {
 			if s := membertest.StateOf(t, b); s.Mark == nil || *s.Mark != (pgb.Mark{Original: membertest.DefaultRetry, Nonce: 4, Owner: pgb.Guard}) || s.Servers > 0 {
 				t.Errorf("mark %+v, %d servers", s.Mark, s.Servers)
 			}
-			if err := h.Undo(t.Context(), false); err != nil {
+			if err := f.Undo(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			if !membertest.Usable(t, b, 2*time.Second) {
 				t.Error("not taken back")
 			}
 		}
-		if err := h.Undo(t.Context(), true); err != nil {
+		if err := f.Undo(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		membertest.PutBack(t, b)
@@ -85,17 +85,17 @@ func TestHolderOnePoolerIsDown(t *testing.T) {
 	up, down := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
 	down.Kill()
 	m := membertest.New(t, nil, up, down)
-	h := attachedWithin(t, m, 3*time.Second)
-	if len(h.Poolers) != 2 || h.Reachable() != 1 || h.Poolers[1].absent == nil || h.Poolers[0].absent != nil {
-		t.Fatalf("%d reachable", h.Reachable())
+	f := attachedWithin(t, m, 3*time.Second)
+	if len(f.Poolers) != 2 || f.Reachable() != 1 || f.Poolers[1].absent == nil || f.Poolers[0].absent != nil {
+		t.Fatalf("%d reachable", f.Reachable())
 	}
-	if err := h.tryFor(t, 2*time.Second); err != nil {
+	if err := f.tryFor(t, 2*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if s := membertest.StateOf(t, up); !s.Paused || s.Mark == nil {
 		t.Errorf("%+v", s)
 	}
-	if err := h.Undo(t.Context(), true); err != nil {
+	if err := f.Undo(t.Context(), true); err != nil {
 		t.Error(err)
 	}
 	membertest.PutBack(t, up)
@@ -106,22 +106,22 @@ func TestHolderLeavesAForeignPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		membertest.Admin(t, b, "PAUSE")
-		h := attached(t, membertest.New(t, nil, b))
+		f := attached(t, membertest.New(t, nil, b))
 		for attempt := 1; attempt <= 2; attempt++ {
-			if err := h.tryFor(t, 2*time.Second); err != nil {
+			if err := f.tryFor(t, 2*time.Second); err != nil {
 				t.Fatal(err)
 			}
-			if s := membertest.StateOf(t, b); !h.Poolers[0].foreign || s.Mark == nil || s.Mark.Owner != pgb.Foreign {
-				t.Errorf("attempt %d: foreign %v, mark %+v: the worker and the keeper would resume it", attempt, h.Poolers[0].foreign, s.Mark)
+			if s := membertest.StateOf(t, b); !f.Poolers[0].foreign || s.Mark == nil || s.Mark.Owner != pgb.Foreign {
+				t.Errorf("attempt %d: foreign %v, mark %+v: the worker and the keeper would resume it", attempt, f.Poolers[0].foreign, s.Mark)
 			}
-			if err := h.Undo(t.Context(), false); err != nil {
+			if err := f.Undo(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			if membertest.Usable(t, b, 200*time.Millisecond) {
 				t.Fatalf("attempt %d: resumed", attempt)
 			}
 		}
-		if err := h.Undo(t.Context(), true); err != nil {
+		if err := f.Undo(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		if membertest.Usable(t, b, 200*time.Millisecond) {
@@ -135,26 +135,26 @@ func TestHolderLeavesAForeignPause(t *testing.T) {
 func TestHolderKnowsItsOwnPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		h := attached(t, membertest.New(t, nil, b))
+		f := attached(t, membertest.New(t, nil, b))
 		open := membertest.OpenTransaction(t, b)
 		for attempt := 1; attempt <= 3; attempt++ {
 			var not *pgb.NotDrainedError
-			if err := h.tryFor(t, 500*time.Millisecond); !errors.As(err, &not) || not.Active != 1 {
+			if err := f.tryFor(t, 500*time.Millisecond); !errors.As(err, &not) || not.Active != 1 {
 				t.Fatalf("attempt %d: %v", attempt, err)
 			}
-			if h.Poolers[0].foreign {
+			if f.Poolers[0].foreign {
 				t.Fatalf("attempt %d: taken for somebody else's", attempt)
 			}
 			if attempt == 2 { // the pause stands, another waits on
 				continue
 			}
-			if err := h.Undo(t.Context(), false); err != nil {
+			if err := f.Undo(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			open.Must("select 1")
 		}
 		open.Must("commit")
-		if err := h.Undo(t.Context(), true); err != nil {
+		if err := f.Undo(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		if !membertest.Usable(t, b, 2*time.Second) {
@@ -169,8 +169,8 @@ func TestHolderLeavesAPausedByHand(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		markAndPause(t, b, pgb.Hand, 7)
-		h := attached(t, membertest.New(t, nil, b))
-		if err := h.tryFor(t, 2*time.Second); err != nil {
+		f := attached(t, membertest.New(t, nil, b))
+		if err := f.tryFor(t, 2*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		theirs := func(when string) {
@@ -180,7 +180,7 @@ func TestHolderLeavesAPausedByHand(t *testing.T) {
 			}
 		}
 		theirs("paused")
-		if err := h.Undo(t.Context(), true); err != nil {
+		if err := f.Undo(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		theirs("taken back")
@@ -197,18 +197,18 @@ func TestHolderPassesOver(t *testing.T) {
 		t.Run(after, func(t *testing.T) {
 			t.Parallel()
 			onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-				h := attached(t, membertest.New(t, nil, b))
+				f := attached(t, membertest.New(t, nil, b))
 				open := membertest.OpenTransaction(t, b)
 				if after != "at first" {
-					if err := h.tryFor(t, 100*time.Millisecond); err == nil {
+					if err := f.tryFor(t, 100*time.Millisecond); err == nil {
 						t.Fatal("drained with a transaction open")
 					}
-					if err := h.Undo(t.Context(), false); err != nil {
+					if err := f.Undo(t.Context(), false); err != nil {
 						t.Fatal(err)
 					}
 				}
 				// It comes back while the transaction is open, so it has not waited for it.
-				h.SendPause(t.Context())
+				f.SendPause(t.Context())
 				open.Must("commit")
 				if s := membertest.StateOf(t, b); s.Mark == nil || s.Mark.Owner != pgb.Guard {
 					t.Errorf("mark %+v", s.Mark)
@@ -226,16 +226,16 @@ func TestHolderPoolerDies(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	lives, dies := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
-	h := attached(t, membertest.New(t, nil, lives, dies))
+	f := attached(t, membertest.New(t, nil, lives, dies))
 	dies.Kill()
-	err := h.tryFor(t, 2*time.Second)
-	if err != nil || h.Reachable() != 1 {
-		t.Errorf("%d reachable, %v", h.Reachable(), err)
+	err := f.tryFor(t, 2*time.Second)
+	if err != nil || f.Reachable() != 1 {
+		t.Errorf("%d reachable, %v", f.Reachable(), err)
 	}
 	if s := membertest.StateOf(t, lives); !s.Paused {
 		t.Error("the other one is not paused")
 	}
-	_ = h.Undo(t.Context(), true)
+	_ = f.Undo(t.Context(), true)
 	membertest.PutBack(t, lives)
 }
 
@@ -243,8 +243,8 @@ func TestHolderPoolerDies(t *testing.T) {
 func TestHolderKeeperIsKilled(t *testing.T) {
 	t.Parallel()
 	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
-	h := attached(t, membertest.New(t, nil, b))
-	first := h.lease.keeper.PID
+	f := attached(t, membertest.New(t, nil, b))
+	first := f.keeper.process.PID
 	// Told when all of its threads have ended, and its end of the pipe with them.
 	fd, err := unix.PidfdOpen(first, 0)
 	if err != nil {
@@ -257,13 +257,13 @@ func TestHolderKeeperIsKilled(t *testing.T) {
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
 		t.Fatalf("the keeper has not ended: %v", err)
 	}
-	if err := h.tryFor(t, 3*time.Second); err != nil {
+	if err := f.tryFor(t, 3*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if h.lease.keeper.PID == first || unix.Kill(h.lease.keeper.PID, 0) != nil {
-		t.Errorf("the lease is kept by process %d, the one that was killed was %d", h.lease.keeper.PID, first)
+	if f.keeper.process.PID == first || unix.Kill(f.keeper.process.PID, 0) != nil {
+		t.Errorf("the lease is kept by process %d, the one that was killed was %d", f.keeper.process.PID, first)
 	}
-	if err := h.Undo(t.Context(), true); err != nil {
+	if err := f.Undo(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	membertest.PutBack(t, b)
@@ -276,27 +276,27 @@ func TestHolderBySignal(t *testing.T) {
 	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
 	m := membertest.New(t, nil)
 	m.Config.Poolers = []config.Pooler{{Pidfile: b.Pidfile}}
-	h := attached(t, m)
+	f := attached(t, m)
 	busy := 1
-	h.busy = func(context.Context) (int, error) { return busy, nil }
+	f.busy = func(context.Context) (int, error) { return busy, nil }
 	var not *pgb.NotDrainedError
-	if err := h.tryFor(t, 100*time.Millisecond); !errors.As(err, &not) {
+	if err := f.tryFor(t, 100*time.Millisecond); !errors.As(err, &not) {
 		t.Errorf("%v", err)
 	}
 	if membertest.Usable(t, b, 200*time.Millisecond) {
 		t.Error("not paused")
 	}
-	if err := h.Undo(t.Context(), false); err != nil {
+	if err := f.Undo(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	if !membertest.Usable(t, b, 2*time.Second) {
 		t.Error("not resumed")
 	}
 	busy = 0
-	if err := h.tryFor(t, time.Second); err != nil {
+	if err := f.tryFor(t, time.Second); err != nil {
 		t.Error(err)
 	}
-	if err := h.Undo(t.Context(), true); err != nil {
+	if err := f.Undo(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -52,16 +52,16 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 	}
 	log := m.Log.With("hook", "pause", "member", member.Name())
 	m.SelectDatabases(ctx, log, poolers)
-	h := NewFleet(m, log, m.Journal("pause", o.ID), pgb.Hand, o.Lease, nil)
+	f := NewFleet(m, log, m.Journal("pause", o.ID), pgb.Hand, o.Lease, nil)
 	if err := m.CheckBudget(ctx); err != nil {
 		return refused(member.Invalid, "%v", err)
 	}
 	trying, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	looking, stop := context.WithTimeout(trying, member.ConsoleTimeout)
-	h.Attach(looking, poolers)
+	f.Attach(looking, poolers)
 	stop()
-	for _, x := range h.Poolers {
+	for _, x := range f.Poolers {
 		if x.absent != nil {
 			return refused(member.Failed, "nothing is paused: %v", x.absent)
 		}
@@ -69,12 +69,12 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 	if m.DryRun {
 		return refused(member.Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
 	}
-	if err := h.Arm(true, book, poolers); err != nil {
+	if err := f.Arm(true, book, poolers); err != nil {
 		return refused(member.Failed, "nothing is paused: %v", err)
 	}
-	defer h.Leave()
-	if err := h.Pause(trying); err != nil {
-		undone := h.Undo(ctx, true)
+	defer f.Leave()
+	if err := f.Pause(trying); err != nil {
+		undone := f.Undo(ctx, true)
 		if undone != nil {
 			return refused(member.Failed, "%v; and it could not be taken back everywhere, the lease will: %v", err, undone)
 		}
@@ -83,8 +83,8 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 		}
 		return refused(member.Failed, "everybody is resumed: %v", err)
 	}
-	report := Report{Until: h.until(), Result: member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
-	for _, x := range h.Poolers {
+	report := Report{Until: f.until(), Result: member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
+	for _, x := range f.Poolers {
 		done := "paused"
 		if x.absent != nil {
 			report.Poolers = append(report.Poolers, api.PoolerReport{Pooler: x.Name, Done: "failed", Error: x.absent.Error()})
@@ -97,7 +97,7 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 		report.Poolers = append(report.Poolers, api.PoolerReport{Pooler: x.Name, Done: done})
 	}
 	if report.Code == member.Done {
-		h.journal.Add(state.Entry{Event: state.EventAllDrained})
+		f.journal.Add(state.Entry{Event: state.EventAllDrained})
 	}
 	return report
 }
@@ -146,7 +146,8 @@ func Resume(ctx context.Context, m *member.Member) Report {
 		report.Poolers = append(report.Poolers, r)
 	}
 	if len(errs) > 0 {
-		report.Result = member.Result{Code: member.Failed, Decision: errors.Join(errs...).Error() + "; it may still be paused: run resume again, or RESUME in its admin console"}
+		report.Result = member.Result{Code: member.Failed, Decision: errors.Join(errs...).Error() +
+			"; it may still be paused: run resume again, or RESUME in its admin console"}
 		return report
 	}
 	EndLease(m, pgb.Guard)

@@ -21,20 +21,20 @@ const (
 	resumeInsists = 10 * time.Minute       // how long the keeper goes on at a pooler that does not answer
 )
 
-// Keep is the keeper: it reads orders from in, writes a line to ready when it is at its post, and blocks until the pause
+// Keep is the keeper: it reads leases from in, writes a line to ready when it is at its post, and blocks until the pause
 // that it keeps is over or it has ended it. Signals that end other processes do not end this one: it is the last that
 // knows of the pause.
 func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) member.Result {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	ctx = context.WithoutCancel(ctx)
 	decoder := json.NewDecoder(in)
-	var order leaseOrder
-	if err := decoder.Decode(&order); err != nil {
+	var first lease
+	if err := decoder.Decode(&first); err != nil {
 		return member.Result{Code: member.Invalid, Decision: "no lease on standard input: this command is for pgbaton itself"}
 	}
 	log := m.Log.With("hook", "keeper", "member", member.Name())
-	k := &keeper{m: m, order: order, journal: m.Journal("keeper", order.ID)}
-	k.poolers, _, _ = m.Poolers(ctx, order.Book)
+	k := &keeper{m: m, lease: first, journal: m.Journal("keeper", first.ID)}
+	k.poolers, _, _ = m.Poolers(ctx, first.Book)
 	defer member.CloseAll(k.poolers)
 	k.over, k.told = make([]bool, len(k.poolers)), make([]bool, len(k.poolers))
 	k.save()
@@ -43,15 +43,15 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 		return member.Result{Code: member.Failed, Decision: "the pauser has gone"}
 	}
 
-	orders := make(chan leaseOrder)
+	told := make(chan lease)
 	go func() {
-		defer close(orders)
+		defer close(told)
 		for {
-			var next leaseOrder
+			var next lease
 			if decoder.Decode(&next) != nil {
 				return
 			}
-			orders <- next
+			told <- next
 		}
 	}()
 	tick := time.NewTicker(watchInterval)
@@ -59,28 +59,28 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 	deadline := time.NewTimer(time.Hour)
 	defer deadline.Stop()
 	for {
-		if k.order.Until.IsZero() {
+		if k.lease.Until.IsZero() {
 			deadline.Stop()
 		} else {
 			deadline.Reset(time.Until(k.until))
 		}
 		select {
-		case next, alive := <-orders:
+		case next, alive := <-told:
 			if alive {
-				k.order, k.until = next, time.Now().Add(next.For)
+				k.lease, k.until = next, time.Now().Add(next.For)
 				k.save()
 				continue
 			}
-			orders = nil // from now on it is up to us
-			if k.order.Until.IsZero() {
+			told = nil // from now on it is up to us
+			if k.lease.Until.IsZero() {
 				return member.Result{Decision: "nothing was paused"}
 			}
 		case <-tick.C:
-			if orders != nil {
+			if told != nil {
 				continue
 			}
 			if k.watch(ctx) {
-				log.Info("the pause is over", "lease", k.order.ID)
+				log.Info("the pause is over", "lease", k.lease.ID)
 				return member.Result{Decision: "the pause was ended by others"}
 			}
 			k.standIn(ctx)
@@ -92,7 +92,7 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 
 type keeper struct {
 	m       *member.Member
-	order   leaseOrder
+	lease   lease
 	until   time.Time // by the monotonic clock
 	poolers []*pgb.Pooler
 	over    []bool
@@ -117,14 +117,14 @@ func (k *keeper) watch(ctx context.Context) bool {
 			if err != nil {
 				k.over[i] = !k.ours() // whoever took the file away has seen it resumed
 			} else {
-				k.over[i] = leaseOver(state, k.order.Owner, k.order.Nonce)
+				k.over[i] = leaseOver(state, k.lease.Owner, k.lease.Nonce)
 				resumed = state.NotPaused() // its mark may stay on a little longer
 			}
 		}
 		// Who has resumed may be another member, and write that into a journal of its own.
 		if (k.over[i] || resumed) && !k.told[i] {
 			k.told[i] = true
-			k.journal.Add(state.Entry{Event: state.EventPauseOver, Pooler: p.Name, Took: time.Since(k.order.Since)})
+			k.journal.Add(state.Entry{Event: state.EventPauseOver, Pooler: p.Name, Took: time.Since(k.lease.Since)})
 		}
 	})
 	for _, over := range k.over {
@@ -138,7 +138,7 @@ func (k *keeper) watch(ctx context.Context) bool {
 // standIn starts the worker when the server that was stopped is back and writable and no callback has started one. That is a restart
 // in place where Patroni has no on_restart callback: the Zalando operator cannot set it.
 func (k *keeper) standIn(ctx context.Context) {
-	if k.order.Owner != pgb.Guard || k.stoodIn {
+	if k.lease.Owner != pgb.Guard || k.stoodIn {
 		return
 	}
 	local, err := k.m.Server()
@@ -146,7 +146,7 @@ func (k *keeper) standIn(ctx context.Context) {
 		return
 	}
 	identity, err := member.Identify(ctx, local)
-	if err != nil || identity.InRecovery || !identity.PostmasterStart.After(k.order.Since) {
+	if err != nil || identity.InRecovery || !identity.PostmasterStart.After(k.lease.Since) {
 		k.back = 0
 		return
 	}
@@ -154,7 +154,7 @@ func (k *keeper) standIn(ctx context.Context) {
 		return // the callback is given a second
 	}
 	k.stoodIn = true
-	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.order.ID)
+	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.lease.ID)
 	log.Warn("the server is back as primary and no callback came: set postgresql.callbacks.on_restart and on_start; starting the worker in its place")
 	if _, err := k.m.StartDetached(false, "", member.WorkCommand, "keeper", "primary", ""); err != nil {
 		log.Error("cannot start the worker", "error", err)
@@ -166,7 +166,7 @@ func (k *keeper) each(do func(int, *pgb.Pooler)) {
 	index := map[*pgb.Pooler]int{}
 	var standing []*pgb.Pooler
 	for i, p := range k.poolers {
-		if names, ok := k.order.Databases[p.Name]; ok {
+		if names, ok := k.lease.Databases[p.Name]; ok {
 			p.Databases = names
 		}
 		if !k.over[i] {
@@ -195,7 +195,7 @@ func leaseOver(s pgb.State, owner pgb.Owner, nonce int) bool {
 
 // expire ends the pause where it still stands, and goes on at a pooler that does not answer.
 func (k *keeper) expire(ctx context.Context) member.Result {
-	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.order.ID)
+	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.lease.ID)
 	ctx, cancel := context.WithTimeout(ctx, resumeInsists)
 	defer cancel()
 	failed := false
@@ -216,8 +216,8 @@ func (k *keeper) expire(ctx context.Context) member.Result {
 		if !ended {
 			return
 		}
-		k.journal.Add(state.Entry{Event: state.EventLeaseExpired, Pooler: p.Name, Took: time.Since(k.order.Since)})
-		log.Warn("the lease was over and nobody had resumed: resumed", "pooler", p.Name, "paused_for", time.Since(k.order.Since).Round(time.Millisecond))
+		k.journal.Add(state.Entry{Event: state.EventLeaseExpired, Pooler: p.Name, Took: time.Since(k.lease.Since)})
+		log.Warn("the lease was over and nobody had resumed: resumed", "pooler", p.Name, "paused_for", time.Since(k.lease.Since).Round(time.Millisecond))
 	})
 	k.journal.Sync()
 	if failed {
@@ -238,7 +238,7 @@ func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
 		}
 		return false, err
 	}
-	if leaseOver(state, k.order.Owner, k.order.Nonce) {
+	if leaseOver(state, k.lease.Owner, k.lease.Nonce) {
 		return false, nil
 	}
 	if state.NotPaused() {
@@ -256,12 +256,12 @@ func (k *keeper) path() string {
 	if k.m.Config.StateDir == "" {
 		return ""
 	}
-	return filepath.Join(k.m.Config.StateDir, leaseFile(k.order.Owner))
+	return filepath.Join(k.m.Config.StateDir, leaseFile(k.lease.Owner))
 }
 
 func (k *keeper) save() {
-	if path := k.path(); path != "" && !k.order.Until.IsZero() {
-		if err := state.Write(path, k.order); err != nil {
+	if path := k.path(); path != "" && !k.lease.Until.IsZero() {
+		if err := state.Write(path, k.lease); err != nil {
 			k.m.Log.Warn("cannot write the lease; status will not show it", "error", err)
 			return
 		}
@@ -271,9 +271,9 @@ func (k *keeper) save() {
 
 // ours reports whether the file is there and no later lease has taken its place.
 func (k *keeper) ours() bool {
-	var there leaseOrder
+	var there lease
 	path := k.path()
-	return path == "" || !k.saved || state.Read(path, &there) == nil && there.ID == k.order.ID
+	return path == "" || !k.saved || state.Read(path, &there) == nil && there.ID == k.lease.ID
 }
 
 func (k *keeper) forget() {

@@ -90,14 +90,14 @@ type keeperProcess struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	order leaseOrder
+	lease lease
 	ended chan struct{}
 }
 
-// startKeeper starts one and blocks until it is ready.
-func startKeeper(t *testing.T, m *member.Member, owner pgb.Owner, nonce int) *keeperProcess {
+// runKeeper starts one and blocks until it is ready.
+func runKeeper(t *testing.T, m *member.Member, owner pgb.Owner, nonce int) *keeperProcess {
 	t.Helper()
-	k := &keeperProcess{t: t, order: leaseOrder{ID: state.NewID(), Owner: owner, Nonce: nonce, Book: member.AddressBook{}, Since: time.Now()}, ended: make(chan struct{})}
+	k := &keeperProcess{t: t, lease: lease{ID: state.NewID(), Owner: owner, Nonce: nonce, Book: member.AddressBook{}, Since: time.Now()}, ended: make(chan struct{})}
 	k.cmd = exec.Command(m.Self[0], append(append([]string{}, m.Self[1:]...), "_keep")...)
 	k.cmd.Stderr = t.Output()
 	var err error
@@ -129,8 +129,8 @@ func startKeeper(t *testing.T, m *member.Member, owner pgb.Owner, nonce int) *ke
 
 func (k *keeperProcess) send(until time.Time) {
 	k.t.Helper()
-	k.order.Until, k.order.For = until, time.Until(until)
-	if err := json.NewEncoder(k.stdin).Encode(k.order); err != nil {
+	k.lease.Until, k.lease.For = until, time.Until(until)
+	if err := json.NewEncoder(k.stdin).Encode(k.lease); err != nil {
 		k.t.Fatal(err)
 	}
 }
@@ -208,7 +208,7 @@ func TestKeeperEndsAPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		m := membertest.New(t, nil, b)
-		k := startKeeper(t, m, pgb.Guard, 4)
+		k := runKeeper(t, m, pgb.Guard, 4)
 		k.send(time.Now().Add(time.Minute))
 		markAndPause(t, b, pgb.Guard, 4)
 		file := filepath.Join(m.Config.StateDir, leaseFile(pgb.Guard))
@@ -244,7 +244,7 @@ func TestKeeperOfNothing(t *testing.T) {
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		m := membertest.New(t, nil, b)
 		membertest.Admin(t, b, "PAUSE") // somebody's
-		k := startKeeper(t, m, pgb.Guard, 4)
+		k := runKeeper(t, m, pgb.Guard, 4)
 		k.send(time.Now().Add(time.Minute))
 		k.send(time.Time{}) // taken back
 		k.orphan()
@@ -259,7 +259,7 @@ func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		m := membertest.New(t, nil, b)
-		k := startKeeper(t, m, pgb.Guard, 4)
+		k := runKeeper(t, m, pgb.Guard, 4)
 		k.send(time.Now().Add(20 * time.Second))
 		markAndPause(t, b, pgb.Guard, 4)
 		k.orphan()
@@ -271,7 +271,7 @@ func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 		membertest.PutBack(t, b)
 		// Who resumed may have a journal on another machine.
 		entries, err := state.ReadJournal(m.Config.StateDir, 10)
-		if err != nil || len(entries) != 1 || entries[0].Event != state.EventPauseOver || entries[0].Handover != k.order.ID || entries[0].Took <= 0 {
+		if err != nil || len(entries) != 1 || entries[0].Event != state.EventPauseOver || entries[0].Handover != k.lease.ID || entries[0].Took <= 0 {
 			t.Errorf("journal: %+v, %v", entries, err)
 		}
 	})
@@ -283,7 +283,7 @@ func TestKeeperLeavesALaterPause(t *testing.T) {
 		t.Run(later.Owner.String(), func(t *testing.T) {
 			t.Parallel()
 			onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-				k := startKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
+				k := runKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
 				markAndPause(t, b, pgb.Guard, 4)
 				resumeAndUnmark(t, b)
 				markAndPause(t, b, later.Owner, later.Nonce)
@@ -305,7 +305,7 @@ func TestKeeperLeavesALaterPause(t *testing.T) {
 func TestKeeperAfterReload(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		k := startKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
+		k := runKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
 		markAndPause(t, b, pgb.Guard, 4)
 		membertest.Admin(t, b, "RELOAD")
 		membertest.Eventually(t, "the mark is gone", func() bool { return membertest.StateOf(t, b).Mark == nil })
@@ -321,7 +321,7 @@ func TestKeeperAfterReload(t *testing.T) {
 func TestKeeperAfterFreeze(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		k := startKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
+		k := runKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
 		markAndPause(t, b, pgb.Guard, 4)
 		if err := b.Freeze(); err != nil {
 			t.Fatal(err)
@@ -349,7 +349,7 @@ func TestKeeperAfterFreeze(t *testing.T) {
 func TestKeeperOfAForeignPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
-		k := startKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
+		k := runKeeper(t, membertest.New(t, nil, b), pgb.Guard, 4)
 		markAndPause(t, b, pgb.Foreign, 4)
 		k.send(time.Now().Add(time.Second))
 		k.orphan()
@@ -365,7 +365,7 @@ func TestKeeperOfAForeignPause(t *testing.T) {
 func TestKeeperFollowsThePauser(t *testing.T) {
 	t.Parallel()
 	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
-	k := startKeeper(t, membertest.New(t, nil, b), pgb.Hand, 1)
+	k := runKeeper(t, membertest.New(t, nil, b), pgb.Hand, 1)
 	markAndPause(t, b, pgb.Hand, 1)
 	began := time.Now()
 	k.send(began.Add(500 * time.Millisecond))

@@ -14,33 +14,32 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// lease is a pause's end that is sure to come: the pauser's side of the keeper. The keeper is ready before the first
-// PAUSE is sent. While the pauser lives it says until when its pause may stand; when it ends, or is killed, the
-// keeper goes by the last word.
+// lease is a pause that ends by itself: whose pause it is, where its poolers are, and until when it may last. The pauser tells it to its
+// keeper, one JSON value a line, and the keeper leaves it in the state directory for status, and for a person.
 type lease struct {
-	order   leaseOrder
-	encoder *json.Encoder
-	keeper  *process.Detached
-}
-
-// leaseOrder is what the pauser tells its keeper, one JSON value a line.
-type leaseOrder struct {
-	ID        string              `json:"id"`
+	ID        string              `json:"id"` // of the pause, in the journal
 	Owner     pgb.Owner           `json:"owner"`
-	Nonce     int                 `json:"nonce"`
+	Nonce     int                 `json:"nonce"`               // of the pause's mark on the poolers
 	Book      member.AddressBook  `json:"book"`                // where the poolers were found
-	Databases map[string][]string `json:"databases,omitempty"` // by pooler, where not all
-	Until     time.Time           `json:"until"`               // zero: nothing of ours stands; for people to read
-	For       time.Duration       `json:"for"`                 // the same, from when the order comes: no step of the clock changes it
+	Databases map[string][]string `json:"databases,omitempty"` // that are paused, by pooler, where not all are
+	Until     time.Time           `json:"until"`               // zero: nothing is paused; for people to read
+	For       time.Duration       `json:"for"`                 // the same, from when the keeper reads it: no step of the clock changes it
 	Since     time.Time           `json:"since"`
 }
 
-// leaseFile is where the order lies for status, and for a person.
+// leaseFile is the name of the lease's file in the state directory.
 func leaseFile(owner pgb.Owner) string { return "lease-" + owner.String() + ".json" }
 
-// arm starts the keeper and blocks until it is ready, about 20 ms. Without a keeper nothing may be paused.
-func arm(m *member.Member, quiet bool, order leaseOrder) (*lease, error) {
-	greeting, err := json.Marshal(order)
+// keeperLink is the pauser's link to its keeper. The keeper goes by the last lease that it was told when the pauser ends or is killed.
+type keeperLink struct {
+	lease   lease
+	encoder *json.Encoder
+	process *process.Detached
+}
+
+// startKeeper starts the keeper of a lease and blocks until it is ready, about 20 ms, 1 s at most. Without a keeper nothing may be paused.
+func startKeeper(m *member.Member, quiet bool, l lease) (*keeperLink, error) {
+	greeting, err := json.Marshal(l)
 	if err != nil {
 		return nil, err
 	}
@@ -48,23 +47,23 @@ func arm(m *member.Member, quiet bool, order leaseOrder) (*lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the lease keeper cannot be started: %w", err)
 	}
-	return &lease{order: order, keeper: keeper, encoder: json.NewEncoder(keeper.Stdin)}, nil
+	return &keeperLink{lease: l, process: keeper, encoder: json.NewEncoder(keeper.Stdin)}, nil
 }
 
-// Extend says that a pause stands from now on and may last until then.
-func (l *lease) Extend(until time.Time) error {
-	l.order.Since, l.order.Until, l.order.For = time.Now(), until, time.Until(until)
-	return l.encoder.Encode(l.order)
+// extend says that a pause of ours may last until then. The error says that the keeper has ended.
+func (k *keeperLink) extend(until time.Time) error {
+	k.lease.Since, k.lease.Until, k.lease.For = time.Now(), until, time.Until(until)
+	return k.encoder.Encode(k.lease)
 }
 
-// Clear says that no pause of ours stands.
-func (l *lease) Clear() error {
-	l.order.Until = time.Time{}
-	return l.encoder.Encode(l.order)
+// clear says that nothing of ours is paused. The error says that the keeper has ended.
+func (k *keeperLink) clear() error {
+	k.lease.Until = time.Time{}
+	return k.encoder.Encode(k.lease)
 }
 
-// leave lets the keeper watch on its own.
-func (l *lease) leave() { _ = l.keeper.Stdin.Close() }
+// leave closes the link: from now on the keeper watches the poolers itself.
+func (k *keeperLink) leave() { _ = k.process.Stdin.Close() }
 
 // EndLease tells a keeper of this member that its pause was ended. One that can look at the poolers sees that for itself.
 func EndLease(m *member.Member, owner pgb.Owner) {
@@ -80,18 +79,18 @@ func Leases(m *member.Member) []api.LeaseStatus {
 	}
 	var found []api.LeaseStatus
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		if order, ok := readLease(m, owner); ok {
-			found = append(found, api.LeaseStatus{Owner: owner.String(), Since: order.Since, Until: order.Until})
+		if l, ok := readLease(m, owner); ok {
+			found = append(found, api.LeaseStatus{Owner: owner.String(), Since: l.Since, Until: l.Until})
 		}
 	}
 	return found
 }
 
 // readLease is this member's own lease for an owner of pauses; ok is false where it has none.
-func readLease(m *member.Member, owner pgb.Owner) (order leaseOrder, ok bool) {
+func readLease(m *member.Member, owner pgb.Owner) (l lease, ok bool) {
 	if m.Config.StateDir == "" {
-		return order, false
+		return l, false
 	}
-	err := state.Read(filepath.Join(m.Config.StateDir, leaseFile(owner)), &order)
-	return order, err == nil
+	err := state.Read(filepath.Join(m.Config.StateDir, leaseFile(owner)), &l)
+	return l, err == nil
 }

@@ -45,7 +45,8 @@ type pauseKey struct {
 
 // NewReconciler makes one; resumeForeign lets it also end, after a lease's time, a pause that pgbaton has not made.
 func NewReconciler(m *member.Member, resumeForeign bool) *Reconciler {
-	return &Reconciler{m: m, resumeForeign: resumeForeign, seen: map[string]sighting{}, log: m.Log.With("hook", "reconcile", "member", member.Name())}
+	log := m.Log.With("hook", "reconcile", "member", member.Name())
+	return &Reconciler{m: m, resumeForeign: resumeForeign, seen: map[string]sighting{}, log: log}
 }
 
 // Reconciled is what a round has found out about one pooler.
@@ -160,13 +161,13 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 // are to be used again.
 func (c *Reconciler) tidy() {
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
-		order, ok := readLease(c.m, owner)
-		if !ok || time.Now().Before(order.Until.Add(reconcileGrace)) {
+		l, ok := readLease(c.m, owner)
+		if !ok || time.Now().Before(l.Until.Add(reconcileGrace)) {
 			continue
 		}
 		stands := false
 		for _, s := range c.seen {
-			stands = stands || s.what.marked && s.what.owner == owner && s.what.nonce == order.Nonce
+			stands = stands || s.what.marked && s.what.owner == owner && s.what.nonce == l.Nonce
 		}
 		if !stands {
 			EndLease(c.m, owner)
@@ -223,9 +224,9 @@ func (c *Reconciler) judge(pooler string, state *pgb.State) (what verdict, why s
 	}
 	var own ownLease
 	if key.marked {
-		order, ok := readLease(c.m, key.owner)
-		if own.made = ok && order.Nonce == key.nonce; own.made && !order.Until.Before(s.since) {
-			own.until = order.Until
+		l, ok := readLease(c.m, key.owner)
+		if own.made = ok && l.Nonce == key.nonce; own.made && !l.Until.Before(s.since) {
+			own.until = l.Until
 		}
 	}
 	what, why = overdue(*state, now.Sub(s.since), c.m.Config.Pause.Lease, own, now, c.resumeForeign)

@@ -83,7 +83,8 @@ func TestReconcile(t *testing.T) {
 			}
 			membertest.LetGo(m, b)
 			// Made here, and its keeper ended with the container: seen first when its lease was over.
-			left := leaseOrder{ID: state.NewID(), Owner: pgb.Hand, Nonce: 4, Since: time.Now().Add(-time.Minute), Until: time.Now().Add(-30 * time.Second)}
+			left := lease{ID: state.NewID(), Owner: pgb.Hand, Nonce: 4,
+				Since: time.Now().Add(-time.Minute), Until: time.Now().Add(-30 * time.Second)}
 			file := filepath.Join(m.Config.StateDir, leaseFile(pgb.Hand))
 			if err := state.Write(file, left); err != nil {
 				t.Fatal(err)
