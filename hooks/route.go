@@ -54,7 +54,7 @@ func routeOf(ctx context.Context, rt *member.Member, log *slog.Logger, local *po
 		if err != nil {
 			return nil, err
 		}
-		r.to = []*waypoint{{name: "resume.route", server: server, said: map[string]bool{}}}
+		r.to = []*waypoint{{name: "resume.route", server: server.Once(), said: map[string]bool{}}}
 		return r, nil
 	}
 	seen := map[string]bool{}

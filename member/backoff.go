@@ -59,7 +59,7 @@ func Sleep(ctx context.Context, d time.Duration) {
 // IsPermanent: a wrong password does not get better within a handover.
 func IsPermanent(err error) bool {
 	var refused *pgb.ServerError
-	return errors.As(err, &refused)
+	return errors.As(err, &refused) || errors.Is(err, pgb.ErrAuthMethod)
 }
 
 // NobodyListens reports whether nobody listens there any more: a pooler that has ended is not paused, and holds nobody up.

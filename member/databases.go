@@ -28,7 +28,7 @@ func (d Destination) String() string { return net.JoinHostPort(d.Host, strconv.I
 
 // Server is how we connect there ourselves: with the local server's credentials.
 func (d Destination) Server(local *postgres.Server) *postgres.Server {
-	return local.At(d.Host, d.port, d.database)
+	return local.At(postgres.Address{Host: d.Host, Port: d.port, Database: d.database})
 }
 
 // Destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback

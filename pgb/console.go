@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -63,6 +64,11 @@ func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, er
 	cfg.ValidateConnect, cfg.AfterConnect = nil, nil
 	cfg.OnNotice = nil
 	peer.Bound(cfg)
+	// By another method whoever listens there would be shown the password, or what it can be guessed from. "none" is a server that
+	// asks for none: it is shown nothing.
+	if cfg.RequireAuth == "" && cfg.Password != "" && !strings.HasPrefix(cfg.Host, "/") && !strings.HasPrefix(cfg.Host, "@") {
+		cfg.RequireAuth = "scram-sha-256,none"
+	}
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, &ConsoleError{Pooler: name, Op: "connect", Err: connectCause(err, cfg.Password)}
@@ -103,6 +109,9 @@ func connectCause(err error, secret string) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return context.Canceled
+	}
+	if strings.Contains(err.Error(), "require_auth check failed") {
+		return fmt.Errorf("%w: set auth_type = scram-sha-256 in PgBouncer, or add require_auth=md5 to the dsn", ErrAuthMethod)
 	}
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {

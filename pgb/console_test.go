@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
 	"golang.org/x/sys/unix"
@@ -325,4 +326,40 @@ func TestFrozenPoolerEndsWithTheContext(t *testing.T) {
 			t.Errorf("cancelled: %v", err)
 		}
 	})
+}
+
+// A console that asks for the password by another method than SCRAM is not told it, unless the dsn says so.
+func TestPasswordBySCRAMOnly(t *testing.T) {
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			for method, settings := range map[string]map[string]string{"md5": {"auth_type": "md5"}, "plain": {"auth_type": "plain"}} {
+				b, err := single.StartPgBouncer(t.Context(), suite, single.PgBouncerOptions{Settings: settings, Databases: "x = host=127.0.0.1"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(b.Close)
+				try := func(more string) error {
+					cfg, err := pgconn.ParseConfig(b.AdminDSN() + more)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c, err := pgb.Connect(t.Context(), "console", cfg)
+					if err == nil {
+						c.Close()
+					}
+					return err
+				}
+				if err := try(""); !errors.Is(err, pgb.ErrAuthMethod) {
+					t.Errorf("%s: %v", method, err)
+				}
+				allowed := "&require_auth=md5"
+				if method == "plain" {
+					allowed = "&require_auth=password"
+				}
+				if err := try(allowed); err != nil {
+					t.Errorf("%s with %s: %v", method, allowed, err)
+				}
+			}
+		})
+	}
 }

@@ -250,7 +250,7 @@ func at(t *testing.T, pg *single.Postgres) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := s.At(pg.Addr, pg.Port, "postgres").Connect(ctx)
+		c, err := s.At(postgres.Address{Host: pg.Addr, Port: pg.Port, Database: "postgres"}).Connect(ctx)
 		if err != nil {
 			t.Errorf("at %s: %v", dsn, err)
 			continue
@@ -265,8 +265,8 @@ func at(t *testing.T, pg *single.Postgres) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, host := range []string{"", pg.SocketDir, "a,b"} {
-		if _, err := s.At(host, 5432, "").Connect(ctx); err == nil {
+	for _, host := range []string{"", pg.SocketDir, "a,b", "h/postgres?sslmode=disable&x=", "h sslmode=disable", "h'", "fe80::1%lo", "-h", "a..b", strings.Repeat("a.", 127) + "a"} {
+		if _, err := s.At(postgres.Address{Host: host, Port: 5432}).Connect(ctx); err == nil {
 			t.Errorf("at %q: no error", host)
 		}
 	}
@@ -275,7 +275,7 @@ func at(t *testing.T, pg *single.Postgres) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.At(pg.Addr, pg.Port, "").Connect(ctx); err == nil || !strings.Contains(err.Error(), "TLS") {
+	if _, err := s.At(postgres.Address{Host: pg.Addr, Port: pg.Port}).Connect(ctx); err == nil || !strings.Contains(err.Error(), "TLS") {
 		t.Errorf("sslmode=require without TLS: %v", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -23,11 +22,16 @@ import (
 // closeTimeout bounds the good-bye on a connection. Nobody waits for an answer to it.
 const closeTimeout = 100 * time.Millisecond
 
+// longAgo as a deadline ends a read or write at once.
+var longAgo = time.Unix(1, 0)
+
 // Server is where a server is and how to log in. It is safe for concurrent use.
 type Server struct {
-	conninfo string
-	config   *pgconn.Config
-	err      error // of At, returned by Connect
+	config    *pgconn.Config
+	elsewhere *elsewhere
+	single    bool         // of At and Once: one Connect makes one connection
+	plain     *atomic.Bool // of At and Once: the server has refused logins with TLS, and sslmode=prefer goes without
+	err       error        // of At, returned by Connect
 }
 
 // Open parses the connection string; it does not connect. Its errors never show the string, because
@@ -37,7 +41,7 @@ func Open(connString string) (*Server, error) {
 	if err != nil {
 		return nil, parseError(err)
 	}
-	return &Server{conninfo: connString, config: config}, nil
+	return &Server{config: config, elsewhere: parseElsewhere(connString)}, nil
 }
 
 func parseError(err error) error {
@@ -55,69 +59,6 @@ func parseError(err error) error {
 		}
 	}
 	return fmt.Errorf("postgres: the connection string does not parse; %s", help)
-}
-
-// At is the same credentials and TLS settings at another TCP address. An empty database keeps the configured
-// one. A condition on the server's role (target_session_attrs) is dropped: who looks where a route leads
-// wants to see a replica too. What is wrong with the address, [Server.Connect] returns.
-func (s *Server) At(host string, port uint16, database string) *Server {
-	fail := func(err error) *Server { return &Server{conninfo: s.conninfo, config: s.config, err: err} }
-	if s.err != nil {
-		return s
-	}
-	if host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || strings.Contains(host, ",") || port == 0 {
-		return fail(fmt.Errorf("postgres: %q port %d is not one TCP address", host, port))
-	}
-	if database == "" {
-		database = s.config.Database
-	}
-	// Parsed again and not copied: for a socket pgx has thrown away what sslmode asks for.
-	config, err := pgconn.ParseConfig(readdress(s.conninfo, host, port, database))
-	if err != nil {
-		return fail(parseError(err))
-	}
-	config.User = s.config.User
-	// The password file may know the local server only.
-	if s.config.Password != "" {
-		config.Password = s.config.Password
-	}
-	config.ValidateConnect = nil
-	return &Server{conninfo: s.conninfo, config: config}
-}
-
-// readdress puts another address into a connection string of either form.
-func readdress(conninfo, host string, port uint16, database string) string {
-	scheme, rest, isURL := strings.Cut(conninfo, "://")
-	if !isURL || (scheme != "postgres" && scheme != "postgresql") {
-		quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace
-		return fmt.Sprintf("%s host='%s' port=%d dbname='%s'", conninfo, quote(host), port, quote(database))
-	}
-	// By hand as far as the hosts go: several with ports are no URL for net/url.
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
-	}
-	authority, tail := rest[:end], rest[end:]
-	login := ""
-	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
-		login = authority[:i+1]
-	}
-	_, query, _ := strings.Cut(tail, "?")
-	query, _, _ = strings.Cut(query, "#")
-	var kept []string
-	for p := range strings.SplitSeq(query, "&") {
-		k, _, _ := strings.Cut(p, "=")
-		switch k {
-		case "", "host", "port", "dbname", "database":
-		default:
-			kept = append(kept, p)
-		}
-	}
-	to := scheme + "://" + login + net.JoinHostPort(host, strconv.Itoa(int(port))) + "/" + url.PathEscape(database)
-	if len(kept) > 0 {
-		to += "?" + strings.Join(kept, "&")
-	}
-	return to
 }
 
 // String is for logs: user, address and database.
@@ -159,13 +100,29 @@ func (s *Server) Connect(ctx context.Context) (*Conn, error) {
 	}
 	peer.Bound(config)
 	c.secret = config.Password
+	preferred := s.negotiation(config)
 	pg, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
+		if preferred && code(err) == "28000" {
+			s.plain.Store(true) // pg_hba.conf may let in without TLS only: the next look shows it
+		}
 		return nil, c.failed(err)
 	}
 	connected.Store(true)
 	c.pg = pg
 	return c, nil
+}
+
+// negotiation says how TLS comes about, and reports whether a refusal may be about TLS alone.
+func (s *Server) negotiation(config *pgconn.Config) (preferred bool) {
+	if !s.single {
+		inOneConnection(config, true)
+		return false
+	}
+	if s.plain.Load() && len(config.Fallbacks) == 1 && config.Fallbacks[0].TLSConfig == nil {
+		config.TLSConfig, config.Fallbacks = nil, nil
+	}
+	return inOneConnection(config, false)
 }
 
 // Close says good-bye and closes the connection; it waits 0.1 s at most. It may be called twice.
@@ -229,14 +186,19 @@ func Lost(err error) bool {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
-// Denied reports whether a password, pg_hba.conf or a missing privilege is in the way.
+// Denied reports whether a password, pg_hba.conf, the way to log in (require_auth) or a missing privilege is in the way.
 func Denied(err error) bool {
 	switch code(err) {
 	case "28P01", "28000", "42501":
 		return true
 	}
 	var grant *GrantError
-	return errors.As(err, &grant)
+	return errors.As(err, &grant) || wrongMethod(err)
+}
+
+// wrongMethod reports whether the server asked for another way to log in than require_auth allows. pgconn has no type for it.
+func wrongMethod(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "require_auth check failed")
 }
 
 // Timeout reports whether the context's deadline, or connect_timeout, ended it.
