@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Detached is a process of our own program that outlives us: in a session of its own, and a child of init. Patroni kills a hook with
@@ -27,9 +31,10 @@ const (
 	detachCommand = "_detach"
 )
 
-// StartDetached starts one: self is the path of this program and the flags that come first, args is what follows. It writes the greeting to the
-// process's standard input and blocks until the process has said on its standard output that it is ready ([SayReady]), about 20 ms, 1 s at most.
-// Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal tells.
+// StartDetached starts one: self is the path of this program and the flags that come first, args is what follows. It writes the greeting
+// to the process's standard input and blocks until the process has said on its standard output that it is ready ([SayReady]), about 20 ms,
+// 1 s at most. The process has no other file of ours, nor of whoever started us: a lock or a pipe that a caller left open would stay with
+// it. Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal tells.
 func StartDetached(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
 	if len(self) == 0 {
 		return nil, errors.New("own program not known")
@@ -95,7 +100,11 @@ func Detach(argv []string) (code int, ok bool) {
 	if len(argv) < 2 || argv[1] != detachCommand {
 		return 0, false
 	}
-	program, err := os.Executable()
+	err := closeOnExec()
+	var program string
+	if err == nil {
+		program, err = os.Executable()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pgbaton:", err)
 		return 1, true
@@ -108,4 +117,23 @@ func Detach(argv []string) (code int, ok bool) {
 		return 1, true
 	}
 	return 0, true
+}
+
+// closeOnExec has every file but the standard ones closed in the programs that this one starts. Package os opens files so; those that we
+// were given by whoever started us are not.
+func closeOnExec() error {
+	err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11
+	if err == nil {
+		return nil
+	}
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }

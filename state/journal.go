@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // Entry is one line of the journal: what a hook of this member did, for status, for the time line of a
@@ -170,7 +172,7 @@ func ReadJournal(stateDir string, last int) ([]Entry, error) {
 }
 
 func readJournalFile(path string) ([]Entry, error) {
-	f, err := os.Open(path)
+	f, err := file.Open(path)
 	if err != nil {
 		return nil, err
 	}

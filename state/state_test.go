@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func newStateDir(t *testing.T) Dir {
@@ -224,3 +226,84 @@ func TestLock(t *testing.T) {
 }
 
 // A lock file names a process; it is signalled only if it is a worker.
+
+// What is read back is bounded and is a regular file.
+func TestReadIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lease-guard.json")
+	if _, err := WriteLocked(path, strings.Repeat("x", maxState)); err == nil {
+		t.Error("written, and would not be read back")
+	}
+	if err := os.WriteFile(path, []byte(`"`+strings.Repeat("x", maxState)+`"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var value string
+	if err := Read(path, &value); err == nil {
+		t.Error("a file that is too long is read")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, filepath.Join(dir, "guard.lock"), filepath.Join(dir, journalName)} {
+		if err := unix.Mkfifo(name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := Read(path, &value); err == nil {
+			t.Error("a named pipe is read")
+		}
+		if _, ok := (Dir{Path: dir}).LockOwner("guard.lock"); ok {
+			t.Error("a named pipe names an owner")
+		}
+		if _, err := ReadJournal(dir, 10); err == nil {
+			t.Error("a named pipe is a journal")
+		}
+		if Locked(path) {
+			t.Error("a named pipe is locked")
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("a named pipe without a writer blocks")
+	}
+}
+
+// A file says whether who wrote it still lives; of several only one claims it.
+func TestClaim(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lease-hand.json")
+	var value string
+	if _, err := Claim(path, &value); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	first, err := WriteLocked(path, "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := WriteLocked(path, "second")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Release() // the file that it was of has no name any more
+	if !Locked(path) {
+		t.Error("not locked by its writer")
+	}
+	if _, err := Claim(path, &value); !errors.Is(err, ErrBusy) {
+		t.Errorf("its writer lives: %v", err)
+	}
+	second.Release() // as the kernel does when the process ends
+	if Locked(path) {
+		t.Error("locked by nobody")
+	}
+	claimed, err := Claim(path, &value)
+	if err != nil || value != "second" {
+		t.Fatalf("%q, %v", value, err)
+	}
+	if _, err := Claim(path, &value); !errors.Is(err, ErrBusy) {
+		t.Errorf("claimed twice: %v", err)
+	}
+	claimed.Release()
+}
