@@ -5,59 +5,156 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/pgbaton/pgbaton/api"
 )
 
-// maxConns is how many connections may be open; further ones are closed at once.
+// maxConns is how many connections may be open. One more takes the place of the one on which nothing has happened for longest.
 const maxConns = 1024
 
-// listener hands out connections on which net/http's own refusals are problems, too.
+// Why a connection was dropped, in the metrics.
+const (
+	droppedIdle   = "idle"        // a new one took its place
+	droppedUnread = "not_reading" // an answer could not be written in time
+)
+
+const dropLogInterval = 10 * time.Second
+
+// listener hands out connections on which net/http's own refusals are problems, too. It bounds how many there are: who has not said who they are
+// makes room for who comes later, so that nobody without credentials can shut others out for longer than it takes to open a connection.
 type listener struct {
 	net.Listener
-	tls   *tls.Config // nil without
-	count atomic.Int64
+	tls     *tls.Config // nil without
+	dropped func(reason, remote string, idle time.Duration)
+
+	mu   sync.Mutex
+	open map[*conn]bool
 }
 
 // Accept blocks until there is a connection. TLS is negotiated with its first read, within the time for the header.
 func (l *listener) Accept() (net.Conn, error) {
-	for {
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.count.Add(1) > maxConns {
-			l.count.Add(-1)
-			_ = raw.Close()
-			continue
-		}
-		c := &conn{Conn: raw, closed: func() { l.count.Add(-1) }}
-		if l.tls != nil {
-			c.tls = tls.Server(raw, l.tls)
-			c.Conn = c.tls
-		}
-		return c, nil
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
+	c := &conn{Conn: raw, raw: raw, listener: l, since: time.Now()}
+	if l.tls != nil {
+		c.tls = tls.Server(raw, l.tls)
+		c.Conn = c.tls
+	}
+	l.admit(c)
+	return c, nil
+}
+
+// admit makes room for a connection where there is none. Of those that are kept there are fewer than may be open: maxRequests.
+func (l *listener) admit(c *conn) {
+	l.mu.Lock()
+	var oldest *conn
+	idle := time.Duration(0)
+	if len(l.open) >= maxConns {
+		for x := range l.open {
+			if x.serving == 0 && (oldest == nil || x.since.Before(oldest.since)) {
+				oldest = x
+			}
+		}
+		if oldest != nil {
+			idle = time.Since(oldest.since)
+			delete(l.open, oldest)
+		}
+	}
+	l.open[c] = true
+	l.mu.Unlock()
+	if oldest != nil {
+		// Without a farewell of TLS, which would have to be written to who may not read.
+		_ = oldest.raw.Close()
+		l.dropped(droppedIdle, oldest.raw.RemoteAddr().String(), idle)
+	}
+}
+
+// count is how many connections are open.
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
+// state is told by net/http when a request has come, and when it was answered.
+func (l *listener) state(c net.Conn, _ http.ConnState) {
+	if ours, ok := c.(*conn); ok {
+		l.mu.Lock()
+		ours.since = time.Now()
+		l.mu.Unlock()
+	}
+}
+
+// dropLog counts connections that were dropped, and logs the first, and then at most one line each 10 s for each reason.
+type dropLog struct {
+	log   *slog.Logger
+	count func(reason string)
+
+	mu     sync.Mutex
+	logged map[string]time.Time
+	since  map[string]int // the last line
+}
+
+func (d *dropLog) dropped(reason, remote string, idle time.Duration) {
+	d.count(reason)
+	d.mu.Lock()
+	d.since[reason]++
+	n, quiet := d.since[reason], time.Since(d.logged[reason]) < dropLogInterval
+	if !quiet {
+		d.logged[reason], d.since[reason] = time.Now(), 0
+	}
+	d.mu.Unlock()
+	if quiet {
+		return
+	}
+	log := d.log.With("reason", reason, "remote", remote, "dropped", n)
+	if reason == droppedIdle {
+		log.Warn("too many connections: the one on which nothing has happened for longest was closed for a new one", "open", maxConns, "idle", idle.Round(time.Millisecond))
+		return
+	}
+	log.Warn("a connection was closed: its client does not read the answer")
 }
 
 // conn rewrites the answers that net/http gives before any handler sees the request: they are text, and have no Date, by which they are
 // known from ours. (Go 1.26, net/http/server.go: each is one Write.)
 type conn struct {
 	net.Conn
-	tls    *tls.Conn
-	once   sync.Once
-	closed func()
+	raw      net.Conn
+	tls      *tls.Conn
+	listener *listener
+
+	// With the listener's lock held.
+	since   time.Time // something has happened last
+	serving int       // requests of a known caller that are being answered: the connection is not closed for another one
 }
 
 func (c *conn) Close() error {
-	c.once.Do(c.closed)
+	c.listener.mu.Lock()
+	delete(c.listener.open, c)
+	c.listener.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// serve keeps the connection until the function that it returns is called.
+func (c *conn) serve() (done func()) {
+	add := func(n int) {
+		c.listener.mu.Lock()
+		c.serving += n
+		c.listener.mu.Unlock()
+	}
+	add(1)
+	return func() { add(-1) }
 }
 
 // CloseWrite is what net/http calls before it closes a connection on which the client still sends.
@@ -73,12 +170,21 @@ const ownHeaders = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: c
 func (c *conn) Write(b []byte) (int, error) {
 	answer := rewrite(b)
 	if answer == nil {
-		return c.Conn.Write(b)
+		n, err := c.Conn.Write(b)
+		c.unread(err)
+		return n, err
 	}
 	if _, err := c.Conn.Write(answer); err != nil {
+		c.unread(err)
 		return 0, err
 	}
 	return len(b), nil
+}
+
+func (c *conn) unread(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.listener.dropped(droppedUnread, c.raw.RemoteAddr().String(), 0)
+	}
 }
 
 // rewrite is the problem in place of an answer of net/http itself, nil for all others.
@@ -124,17 +230,20 @@ func rewrite(b []byte) []byte {
 
 type connKey struct{}
 
-// withConn keeps a connection's TLS for its requests: net/http knows of it only where the connection itself is a [tls.Conn].
+// withConn keeps a connection for its requests: net/http knows of its TLS only where the connection itself is a [tls.Conn].
 func withConn(ctx context.Context, c net.Conn) context.Context {
-	if ours, ok := c.(*conn); ok && ours.tls != nil {
-		return context.WithValue(ctx, connKey{}, ours.tls)
-	}
-	return ctx
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// connOf is a request's connection, nil where it did not come from a listener of ours.
+func connOf(ctx context.Context) *conn {
+	c, _ := ctx.Value(connKey{}).(*conn)
+	return c
 }
 
 func tlsOf(ctx context.Context) *tls.ConnectionState {
-	if c, ok := ctx.Value(connKey{}).(*tls.Conn); ok {
-		state := c.ConnectionState()
+	if c := connOf(ctx); c != nil && c.tls != nil {
+		state := c.tls.ConnectionState()
 		return &state
 	}
 	return nil

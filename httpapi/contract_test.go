@@ -146,14 +146,16 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 		c.server.mux.HandleFunc(op.Method+" "+op.Path, func(http.ResponseWriter, *http.Request) { panic("a fault") })
 		return c.do(op.Method, path, body)
 	case overloaded.name:
-		for range maxRequests {
-			c.server.slots <- struct{}{}
-		}
-		defer func() {
-			for range maxRequests {
-				<-c.server.slots
+		for _, places := range []chan struct{}{c.server.slots, c.server.reserved} {
+			for range cap(places) {
+				places <- struct{}{}
 			}
-		}()
+			defer func() {
+				for range cap(places) {
+					<-places
+				}
+			}()
+		}
 		return c.do(op.Method, path, body)
 	case shuttingDown.name, notReady.name:
 		return c.leaving.do(op.Method, path, body)

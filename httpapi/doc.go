@@ -9,8 +9,13 @@
 // # Errors
 //
 // Every error is an [api.Problem] (RFC 9457): also what net/http answers before a handler sees the request. Not problems, because nobody is
-// there to read one: a failed TLS handshake, a connection that ends in the middle of a header, one that sends nothing for 5 s, and the 1025th
-// connection, which are closed.
+// there to read one: a failed TLS handshake, a connection that ends in the middle of a header, one that sends nothing for 5 s, and the longest
+// idle of 1025 connections, which are closed.
+//
+// # Who says nothing of themselves
+//
+// A caller without credentials gets what is open to all, from a finished text that must be read within 5 s, and takes no place among the requests
+// of others. Of too many connections the one on which nothing has happened for longest is closed, never one with a request of a known caller.
 //
 // # Cost
 //

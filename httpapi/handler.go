@@ -23,13 +23,15 @@ import (
 const (
 	maxBody       = 64 << 10 // bytes
 	maxHeader     = 16 << 10
-	maxRequests   = 256 // at a time, without /healthz
+	maxRequests   = 256 // at a time, of callers that are known; what is open to all is not counted
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 10 * time.Second
 	writeTimeout  = 60 * time.Second // also the longest that a handler takes, event streams aside
 	idleTimeout   = 60 * time.Second
+	openTimeout   = 5 * time.Second // to write an answer to somebody who has not said who they are
 	retryOverload = time.Second
-	maxScrapes    = 4 // of /metrics at a time
+
+	reservedRequests = 32 // of maxRequests, for routes with the scope operate: who may only read cannot shut them out
 )
 
 // access is what a route asks of a caller.
@@ -120,6 +122,7 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	// A body is read whole before anything is done, or not at all; either way within its time.
 	control := http.NewResponseController(plain)
+	_ = control.SetWriteDeadline(started.Add(s.openTimeout))
 	if r.ContentLength != 0 {
 		_ = control.SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	}
@@ -130,15 +133,6 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 	if p := s.admit(r, route, allow); p != nil {
 		s.refuse(w, r, instance, p)
 		return
-	}
-	if pattern != "GET /healthz" {
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		default:
-			s.refuse(w, r, instance, overloaded.problem(fmt.Sprintf("%d requests are being answered", maxRequests)).retryAfter(retryOverload))
-			return
-		}
 	}
 	if r.Method == http.MethodOptions {
 		h.Set("Allow", allow)
@@ -156,6 +150,16 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 			s.refuse(w, r, instance, p)
 			return
 		}
+		release := s.take(route.access)
+		if release == nil {
+			s.refuse(w, r, instance, overloaded.problem(fmt.Sprintf("%d requests are being answered", maxRequests)).retryAfter(retryOverload))
+			return
+		}
+		defer release()
+		if c := connOf(r.Context()); c != nil {
+			defer c.serve()()
+		}
+		_ = control.SetWriteDeadline(started.Add(s.writeTimeout))
 	}
 	if !accepts(r.Header.Values("Accept"), route.produces) {
 		s.refuse(w, r, instance, notAcceptable.problem("this answers with "+strings.Join(route.produces, " or ")))
@@ -179,6 +183,24 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	ctx := context.WithValue(context.WithValue(r.Context(), callerKey{}, who), bodyKey{}, body)
 	s.mux.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// take takes a place among the requests that are being answered; nil where there is none.
+func (s *Server) take(a access) (release func()) {
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }
+	default:
+	}
+	if a != toOperate {
+		return nil
+	}
+	select {
+	case s.reserved <- struct{}{}:
+		return func() { <-s.reserved }
+	default:
+		return nil
+	}
 }
 
 // admit is what is refused before it counts.

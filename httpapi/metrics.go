@@ -22,7 +22,7 @@ import (
 // metrics are this server's own: nothing is registered anywhere else.
 type metrics struct {
 	registry *prometheus.Registry
-	handler  http.Handler
+	scraper  *scraper
 
 	handovers  *prometheus.CounterVec
 	handover   *prometheus.HistogramVec
@@ -35,6 +35,7 @@ type metrics struct {
 	requests   *prometheus.CounterVec
 	duration   *prometheus.HistogramVec
 	inFlight   prometheus.Gauge
+	dropped    *prometheus.CounterVec
 
 	paused map[pauseKey]state.Entry // PAUSE was sent, and its end was not seen
 	lease  time.Duration            // of the guard's pauses
@@ -71,21 +72,25 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds", Help: "How long requests took. Event streams are not among them.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 10, 30}}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."}),
+		dropped:  counter("pgbaton_http_connections_dropped_total", "Connections that were closed: idle, for a new one where too many were open; not_reading, an answer could not be written in time.", "reason"),
 		paused:   map[pauseKey]state.Entry{},
 		lease:    lease,
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_build_info", Help: "1, with the version of pgbaton and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	info.Set(1)
-	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.reconciled, m.errors, m.requests, m.duration, m.inFlight, info,
+	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.reconciled, m.errors, m.requests, m.duration, m.inFlight, m.dropped, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &statusCollector{ask: status})
 	// There from the start, so that an increase from nothing is seen as one.
 	for _, class := range []string{api.Transient, api.Validation, api.NotFound, api.Permanent} {
 		m.errors.WithLabelValues(class)
 	}
+	for _, reason := range []string{droppedIdle, droppedUnread} {
+		m.dropped.WithLabelValues(reason)
+	}
 	// What cannot be gathered is left out: promhttp's own answer to it would be no problem, and what is left is of use.
-	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)})
+	m.scraper = newScraper(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}), log)
 	return m
 }
 

@@ -110,25 +110,36 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestScrapes: who waits for the poolers is bounded, and told so by a problem.
+// TestScrapes: those that wait for the poolers at the same time are one, and are answered together.
 func TestScrapes(t *testing.T) {
+	const many = 50
 	release := make(chan struct{})
-	a := start(t, &fake{status: func() health.Status {
+	f := &fake{status: func() health.Status {
 		<-release
 		return fullStatus()
-	}}, nil)
-	answers := make(chan answer, maxScrapes+1)
-	for range maxScrapes + 1 {
+	}}
+	a := start(t, f, nil)
+	answers := make(chan answer, many)
+	for range many {
 		go func() { answers <- a.do("GET", "/metrics", "") }()
 	}
-	// One has no place; the others wait for the status.
-	refused := a.expect(<-answers, 503, "overloaded")
-	if refused.header.Get("Retry-After") == "" {
-		t.Errorf("%v", refused.header)
-	}
+	eventually(t, "the status is asked for", func() bool { return f.times() > 0 })
 	close(release)
-	for range maxScrapes {
-		a.expect(<-answers, 200, "")
+	for range many {
+		if got := a.expect(<-answers, 200, ""); value(string(got.body), `pgbaton_pooler_up{pooler="p:6432"}`) != "1" {
+			t.Errorf("%s", got.body)
+		}
+	}
+	if f.times() != 1 {
+		t.Errorf("the status was asked for %d times", f.times())
+	}
+	for accept, want := range map[string]string{"": "text/plain", "application/openmetrics-text;version=1.0.0": "application/openmetrics-text"} {
+		if got := a.expect(a.do("GET", "/metrics", "", "Accept: "+accept), 200, ""); !strings.HasPrefix(got.header.Get("Content-Type"), want) {
+			t.Errorf("%q: %v", accept, got.header)
+		}
+	}
+	if got := a.expect(a.do("GET", "/metrics", "", "Accept-Encoding: gzip"), 200, ""); got.header.Get("Content-Encoding") != "gzip" || string(got.body[:2]) != "\x1f\x8b" {
+		t.Errorf("%v", got.header)
 	}
 }
 

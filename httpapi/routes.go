@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"reflect"
@@ -104,19 +103,20 @@ func (s *Server) register(version string) error {
 	})
 	problem := document.Components.Schemas.Schema(reflect.TypeFor[api.Problem](), true, "Problem")
 
-	get := []kind{notAcceptable, contentTooLarge, misdirected, internalError, overloaded}
+	open := []kind{notAcceptable, contentTooLarge, misdirected, internalError}
+	get := append([]kind{overloaded}, open...)
 	read := append([]kind{malformedRequest, unauthenticated, requestTimeout}, get...) // the first and last of a body, which none of them needs
 	post := append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, requestTimeout, invalidRequest, keyReused, operationForgotten,
 		shuttingDown, stateNotKept}, get...)
 	body := append([]kind{unsupportedMedia, operationRunning}, post...)
 
-	add(s, routes, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"}, openToAll, without(get, overloaded),
+	add(s, routes, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"}, openToAll, open,
 		func(context.Context, *struct{}) (*healthOutput, error) {
 			out := &healthOutput{}
 			out.Body.Status = "ok"
 			return out, nil
 		})
-	add(s, routes, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"}, openToAll, append([]kind{notReady}, get...), s.ready)
+	add(s, routes, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"}, openToAll, append([]kind{notReady}, open...), s.ready)
 	add(s, routes, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status", Summary: "Member, role, lock, poolers, versions, conditions, last handover",
 		Description: "May be a second old; observedAt tells."}, toRead, read, s.getStatus)
 	add(s, routes, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202, Summary: "Pause the poolers, for as long as the lease"},
@@ -181,7 +181,7 @@ func (s *Server) register(version string) error {
 	resumed["202"] = &huma.Response{Description: "Accepted: not done within 30 s, and goes on", Headers: resumed["200"].Headers, Content: resumed["200"].Content}
 	relaxAnswers(document)
 
-	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, get, s.scrapes())
+	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, open, http.HandlerFunc(s.scrape))
 	serve := func(contentType string, text *[]byte) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)
@@ -189,8 +189,8 @@ func (s *Server) register(version string) error {
 		})
 	}
 	var asJSON, asYAML []byte
-	s.plain(document, problem, "getDocument", "/openapi.json", "This document", []string{jsonType, "application/openapi+json"}, get, serve(jsonType, &asJSON))
-	s.plain(document, problem, "getDocumentYAML", "/openapi.yaml", "This document", []string{"application/yaml", "application/openapi+yaml"}, get, serve("application/yaml", &asYAML))
+	s.plain(document, problem, "getDocument", "/openapi.json", "This document", []string{jsonType, "application/openapi+json"}, open, serve(jsonType, &asJSON))
+	s.plain(document, problem, "getDocumentYAML", "/openapi.yaml", "This document", []string{"application/yaml", "application/openapi+yaml"}, open, serve("application/yaml", &asYAML))
 	var err error
 	if asJSON, err = document.MarshalJSON(); err != nil {
 		return err
@@ -283,20 +283,6 @@ func (s *Server) plain(document *huma.OpenAPI, problem *huma.Schema, id, path, s
 	document.AddOperation(op)
 	s.routes = append(s.routes, route{pattern: "GET " + path, produces: produces})
 	s.mux.Handle("GET "+path, handler)
-}
-
-// scrapes bounds how many ask for the metrics at a time: each may wait for the poolers.
-func (s *Server) scrapes() http.Handler {
-	slots := make(chan struct{}, maxScrapes)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			s.metrics.handler.ServeHTTP(w, r)
-		default:
-			s.refuse(w, r, instanceOf(r.Context()), overloaded.problem(fmt.Sprintf("%d scrapes are being answered", maxScrapes)).retryAfter(retryOverload))
-		}
-	})
 }
 
 func (s *Server) ready(context.Context, *struct{}) (*healthOutput, error) {

@@ -41,10 +41,11 @@ type Server struct {
 	document   *huma.OpenAPI
 	routes     []route
 	origins    *http.CrossOriginProtection
-	slots      chan struct{} // one for each request
+	slots      chan struct{} // one for each request of a known caller
+	reserved   chan struct{} // further ones, for what changes something
 	streams    chan struct{} // one for each event stream
 
-	listener   net.Listener
+	listener   *listener
 	reconciler Reconciler
 
 	background context.Context // of what goes on beside requests; ends last
@@ -54,7 +55,7 @@ type Server struct {
 	others sync.WaitGroup // what runs in the background
 
 	// Shorter in tests.
-	headerTimeout, bodyTimeout, writeTimeout, idleTimeout, heartbeat, resumeWait time.Duration
+	headerTimeout, bodyTimeout, writeTimeout, openTimeout, idleTimeout, heartbeat, resumeWait time.Duration
 }
 
 // New checks the configuration, reads what an earlier server has left in the state directory, and listens. It blocks only for name resolution
@@ -64,8 +65,8 @@ func New(o Options) (_ *Server, err error) {
 	m := o.Member
 	c := m.Config.Serve
 	s := &Server{member: m, log: m.Log.With("hook", "serve"), reconciler: o.Reconciler,
-		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
-		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, idleTimeout: idleTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
+		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests-reservedRequests), reserved: make(chan struct{}, reservedRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
+		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, openTimeout: openTimeout, idleTimeout: idleTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
 	if m.Config.StateDir == "" {
 		return nil, &config.Error{Name: "state_dir", Problem: "the HTTP mode needs one"}
 	}
@@ -113,7 +114,8 @@ func New(o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.listener = &listener{Listener: tcp, tls: s.guard.tlsConfig()}
+	drops := &dropLog{log: s.log, count: func(reason string) { s.metrics.dropped.WithLabelValues(reason).Inc() }, logged: map[string]time.Time{}, since: map[string]int{}}
+	s.listener = &listener{Listener: tcp, tls: s.guard.tlsConfig(), open: map[*conn]bool{}, dropped: drops.dropped}
 	return s, nil
 }
 
@@ -158,7 +160,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer s.Close()
 	server := &http.Server{
 		Handler: s, ReadHeaderTimeout: s.headerTimeout, WriteTimeout: s.writeTimeout, IdleTimeout: s.idleTimeout, MaxHeaderBytes: maxHeader - 4096, // net/http adds 4 KiB
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: withConn, DisableGeneralOptionsHandler: true,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: withConn, ConnState: s.listener.state, DisableGeneralOptionsHandler: true,
 	}
 	s.others.Go(func() { s.guard.watch(s.background) })
 	if s.reconciler != nil {
