@@ -45,9 +45,9 @@ type view struct {
 type kind int
 
 const (
-	leave    kind = iota // nothing to hold: no pooler is touched, a pause of ours is taken back
-	hold                 // hold the poolers until the plan's end
-	passOver             // send PAUSE, wait for nothing
+	proceed      kind = iota // the stop goes on: no pooler is touched, a pause of ours is taken back
+	pauseAndWait             // pause the poolers and wait for their clients until the plan's end
+	sendPause                // send PAUSE, wait for nothing
 )
 
 // plan is a decision.
@@ -57,7 +57,7 @@ type plan struct {
 	lockEnd time.Time // whatever is going on, the guard is over by then; zero: not known
 	patient bool      // there is time to wait for long transactions while clients work
 	stop    bool      // the stop is certain and the lock not in doubt: the guard may stop the drained server
-	code    int       // exit code for kind leave
+	code    int       // exit code for kind proceed
 	reason  string
 }
 
@@ -70,30 +70,33 @@ const (
 	toldBudget = 3 * time.Second
 )
 
-// decide says whether a stop is ours to hold, and until when. The cases are those of a stop in Patroni 3.0.3 to 4.1:
+// decide says whether the guard may hold a stop up, and until when. The cases are those of a stop in Patroni 3.0.3 to 4.1:
 // restart and switchover renew the lock while the guard runs, nothing else does, and a guard that outlives
 // the lock makes two writable primaries.
 func decide(v view) plan {
 	if v.local == roleReplica {
-		return plan{kind: leave, reason: "the server is in recovery: nothing to hold"}
+		return plan{kind: proceed, reason: "the server is in recovery: nothing to hold"}
 	}
 	if v.local == roleUnknown && !(v.answered && v.health.HasLock && patroni.IsPrimaryRole(v.health.Role)) {
-		return plan{kind: leave, reason: "the local server does not answer and Patroni does not say that it is the primary: nothing to hold"}
+		return plan{kind: proceed, reason: "the local server does not answer and Patroni does not say that it is the primary: nothing to hold"}
 	}
 	if !v.answered {
 		return decideSilent(v)
 	}
 	h := v.health
 	if !h.HasLock {
-		return plan{kind: leave, reason: "the leader lock is lost, another member may be primary: the stop goes on at once, no pooler is touched"}
+		return plan{kind: proceed,
+			reason: "the leader lock is lost, another member may be primary: the stop goes on at once, no pooler is touched"}
 	}
 	if !isStopping(h.State) && !v.calledByPatroni {
-		return plan{kind: leave, code: member.Refused, reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
+		return plan{kind: proceed, code: member.Refused,
+			reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
 	}
 	if h.ClusterUnlocked {
 		// It thinks that its lock still lasts, and sees none: its last look into the DCS failed (that empties what it knows), or the key is
 		// gone.
-		return plan{kind: passOver, until: v.now, reason: "Patroni has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for"}
+		return plan{kind: sendPause, until: v.now,
+			reason: "Patroni has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for"}
 	}
 	if h.DCSLastSeen.IsZero() {
 		return limited(v, "Patroni does not tell how long its lock lasts")
@@ -104,8 +107,9 @@ func decide(v view) plan {
 	// A sight of the DCS is no renewal of the lock: that may be one loop older.
 	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-member.LockMargin)
 	if age := v.now.Sub(h.DCSLastSeen); age > fresh {
-		return plan{kind: passOver, until: v.now, reason: fmt.Sprintf(
-			"Patroni has not seen the DCS for %s (loop_wait %s): the lock is not renewed, PAUSE is sent and not waited for", age.Round(time.Second), v.loopWait)}
+		return plan{kind: sendPause, until: v.now, reason: fmt.Sprintf(
+			"Patroni has not seen the DCS for %s (loop_wait %s): the lock is not renewed, PAUSE is sent and not waited for",
+			age.Round(time.Second), v.loopWait)}
 	}
 	lockEnd := h.DCSLastSeen.Add(v.ttl - member.LockMargin)
 	if !v.told.IsZero() || !v.silentSince.IsZero() {
@@ -115,7 +119,7 @@ func decide(v view) plan {
 		}
 		return limited(v, why).endingBy(lockEnd)
 	}
-	p := plan{kind: hold, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State),
+	p := plan{kind: pauseAndWait, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State),
 		reason: fmt.Sprintf("Patroni holds a fresh lock (state %s): full budget", h.State)}
 	if v.unlimited {
 		p.until = lockEnd
@@ -148,7 +152,7 @@ func limited(v view, why string) plan {
 	if !v.told.IsZero() {
 		until = v.told.Add(min(v.shutdownBudget, toldBudget))
 	}
-	return plan{kind: hold, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State),
+	return plan{kind: pauseAndWait, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State),
 		reason: why + ": short budget"}
 }
 

@@ -57,67 +57,67 @@ func TestDecide(t *testing.T) {
 		want   plan
 		reason string // part of it
 	}{
-		{"replica", fresh(local(roleReplica)), plan{kind: leave}, "in recovery"},
-		{"replica that Patroni calls primary", fresh(local(roleReplica), state("running")), plan{kind: leave}, "in recovery"},
-		{"replica, Patroni silent", silent(local(roleReplica)), plan{kind: leave}, "in recovery"},
+		{"replica", fresh(local(roleReplica)), plan{kind: proceed}, "in recovery"},
+		{"replica that Patroni calls primary", fresh(local(roleReplica), state("running")), plan{kind: proceed}, "in recovery"},
+		{"replica, Patroni silent", silent(local(roleReplica)), plan{kind: proceed}, "in recovery"},
 
-		{"server silent, Patroni says primary", fresh(local(roleUnknown)), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "fresh lock (state stopping): full budget"},
-		{"server silent, Patroni 3 says master", fresh(local(roleUnknown), func(v *view) { v.health.Role = "master" }), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
-		{"server silent, promotion under way", fresh(local(roleUnknown), func(v *view) { v.health.Role = "promoted" }), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
-		{"server silent, Patroni says replica", fresh(local(roleUnknown), func(v *view) { v.health.Role = "replica" }), plan{kind: leave}, "local server does not answer"},
-		{"server silent, a standby cluster's leader", fresh(local(roleUnknown), func(v *view) { v.health.Role = "standby_leader" }), plan{kind: leave}, "local server does not answer"},
-		{"server silent, lock lost", fresh(local(roleUnknown), lost), plan{kind: leave}, "local server does not answer"},
-		{"server silent, Patroni too", silent(local(roleUnknown)), plan{kind: leave}, "local server does not answer"},
+		{"server silent, Patroni says primary", fresh(local(roleUnknown)), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "fresh lock (state stopping): full budget"},
+		{"server silent, Patroni 3 says master", fresh(local(roleUnknown), func(v *view) { v.health.Role = "master" }), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
+		{"server silent, promotion under way", fresh(local(roleUnknown), func(v *view) { v.health.Role = "promoted" }), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
+		{"server silent, Patroni says replica", fresh(local(roleUnknown), func(v *view) { v.health.Role = "replica" }), plan{kind: proceed}, "local server does not answer"},
+		{"server silent, a standby cluster's leader", fresh(local(roleUnknown), func(v *view) { v.health.Role = "standby_leader" }), plan{kind: proceed}, "local server does not answer"},
+		{"server silent, lock lost", fresh(local(roleUnknown), lost), plan{kind: proceed}, "local server does not answer"},
+		{"server silent, Patroni too", silent(local(roleUnknown)), plan{kind: proceed}, "local server does not answer"},
 
-		{"not answered yet", silent(), plan{kind: hold, until: at(5 * s), stop: true}, "not answered yet: short budget"},
-		{"not answered yet, by hand", silent(byHand), plan{kind: hold, until: at(5 * s)}, "not answered yet: short budget"},
-		{"connects, never answers: SIGTERM", silent(silentSince(0, "does not answer")), plan{kind: hold, until: at(5 * s), stop: true}, "does not answer, it is shutting down or frozen: short budget"},
-		{"unreachable", silent(silentSince(0, "cannot be reached (connection refused)")), plan{kind: hold, until: at(5 * s), stop: true}, "cannot be reached (connection refused)"},
-		{"unreachable, by hand: nothing is stopped", silent(byHand, silentSince(0, "cannot be reached")), plan{kind: hold, until: at(5 * s)}, "short budget"},
-		{"answers no more: 5 s from then", fresh(now(8*s), silentSince(7*s, "does not answer")), plan{kind: hold, until: at(12 * s), stop: true}, "does not answer any more: short budget"},
-		{"answers no more, late: the budget still counts", fresh(now(14*s), seen(9*s), silentSince(13*s, "does not answer")), plan{kind: hold, until: at(15 * s), stop: true}, "any more"},
-		{"answers no more, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, silentSince(7*s, "does not answer")), plan{kind: hold, until: at(9 * s), stop: true}, "any more"},
-		{"answers no more, sight too old by now", fresh(now(13*s), silentSince(7*s, "does not answer")), plan{kind: passOver, until: at(13 * s)}, "has not seen the DCS for 13s (loop_wait 10s)"},
-		{"short budget longer than the budget", silent(func(v *view) { v.budget = 2 * s }), plan{kind: hold, until: at(5 * s), stop: true}, "short budget"},
+		{"not answered yet", silent(), plan{kind: pauseAndWait, until: at(5 * s), stop: true}, "not answered yet: short budget"},
+		{"not answered yet, by hand", silent(byHand), plan{kind: pauseAndWait, until: at(5 * s)}, "not answered yet: short budget"},
+		{"connects, never answers: SIGTERM", silent(silentSince(0, "does not answer")), plan{kind: pauseAndWait, until: at(5 * s), stop: true}, "does not answer, it is shutting down or frozen: short budget"},
+		{"unreachable", silent(silentSince(0, "cannot be reached (connection refused)")), plan{kind: pauseAndWait, until: at(5 * s), stop: true}, "cannot be reached (connection refused)"},
+		{"unreachable, by hand: nothing is stopped", silent(byHand, silentSince(0, "cannot be reached")), plan{kind: pauseAndWait, until: at(5 * s)}, "short budget"},
+		{"answers no more: 5 s from then", fresh(now(8*s), silentSince(7*s, "does not answer")), plan{kind: pauseAndWait, until: at(12 * s), stop: true}, "does not answer any more: short budget"},
+		{"answers no more, late: the budget still counts", fresh(now(14*s), seen(9*s), silentSince(13*s, "does not answer")), plan{kind: pauseAndWait, until: at(15 * s), stop: true}, "any more"},
+		{"answers no more, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, silentSince(7*s, "does not answer")), plan{kind: pauseAndWait, until: at(9 * s), stop: true}, "any more"},
+		{"answers no more, sight too old by now", fresh(now(13*s), silentSince(7*s, "does not answer")), plan{kind: sendPause, until: at(13 * s)}, "has not seen the DCS for 13s (loop_wait 10s)"},
+		{"short budget longer than the budget", silent(func(v *view) { v.budget = 2 * s }), plan{kind: pauseAndWait, until: at(5 * s), stop: true}, "short budget"},
 
-		{"lock lost", fresh(lost), plan{kind: leave}, "lock is lost"},
-		{"lock lost, sight fresh, state restarting", fresh(lost, state("restarting")), plan{kind: leave}, "lock is lost"},
-		{"lock lost, by hand", fresh(lost, byHand), plan{kind: leave}, "lock is lost"},
-		{"lock lost, then silent", fresh(lost, silentSince(s, "does not answer")), plan{kind: leave}, "lock is lost"},
-		{"lock lost and the sight old", fresh(lost, now(20*s)), plan{kind: leave}, "lock is lost"},
+		{"lock lost", fresh(lost), plan{kind: proceed}, "lock is lost"},
+		{"lock lost, sight fresh, state restarting", fresh(lost, state("restarting")), plan{kind: proceed}, "lock is lost"},
+		{"lock lost, by hand", fresh(lost, byHand), plan{kind: proceed}, "lock is lost"},
+		{"lock lost, then silent", fresh(lost, silentSince(s, "does not answer")), plan{kind: proceed}, "lock is lost"},
+		{"lock lost and the sight old", fresh(lost, now(20*s)), plan{kind: proceed}, "lock is lost"},
 
-		{"running, by hand", fresh(byHand, state("running")), plan{kind: leave, code: member.Refused}, "is not stopping the server (state running)"},
-		{"running, by hand, sight old", fresh(byHand, state("running"), now(20*s)), plan{kind: leave, code: member.Refused}, "pgbaton pause"},
-		{"running, called by Patroni", fresh(state("running")), plan{kind: hold, until: at(15 * s), patient: true}, "state running"},
-		{"stopping, by hand", fresh(byHand), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
-		{"restart", fresh(state("restarting")), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "state restarting): full budget"},
-		{"switchover", fresh(), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "state stopping): full budget"},
+		{"running, by hand", fresh(byHand, state("running")), plan{kind: proceed, code: member.Refused}, "is not stopping the server (state running)"},
+		{"running, by hand, sight old", fresh(byHand, state("running"), now(20*s)), plan{kind: proceed, code: member.Refused}, "pgbaton pause"},
+		{"running, called by Patroni", fresh(state("running")), plan{kind: pauseAndWait, until: at(15 * s), patient: true}, "state running"},
+		{"stopping, by hand", fresh(byHand), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
+		{"restart", fresh(state("restarting")), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "state restarting): full budget"},
+		{"switchover", fresh(), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "state stopping): full budget"},
 
-		{"sight as old as it may be", fresh(now(12 * s)), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
-		{"sight just too old", fresh(now(12*s + time.Nanosecond)), plan{kind: passOver, until: at(12*s + time.Nanosecond)}, "has not seen the DCS"},
-		{"restart, DCS lost", fresh(state("restarting"), now(13*s)), plan{kind: passOver, until: at(13 * s)}, "has not seen the DCS"},
-		{"sight in the future (clock stepped)", fresh(seen(2 * s)), plan{kind: hold, until: at(15 * s), patient: true, stop: true}, "full budget"},
+		{"sight as old as it may be", fresh(now(12 * s)), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
+		{"sight just too old", fresh(now(12*s + time.Nanosecond)), plan{kind: sendPause, until: at(12*s + time.Nanosecond)}, "has not seen the DCS"},
+		{"restart, DCS lost", fresh(state("restarting"), now(13*s)), plan{kind: sendPause, until: at(13 * s)}, "has not seen the DCS"},
+		{"sight in the future (clock stepped)", fresh(seen(2 * s)), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
 
-		{"ttl not known", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: hold, until: at(5 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
-		{"ttl not known, seen long ago", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }, seen(-12*s)), plan{kind: hold, until: at(3 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
-		{"sight just lost", fresh(unlocked), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
-		{"sight just lost in a restart", fresh(unlocked, state("restarting")), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
-		{"sight just lost, ttl not known", fresh(unlocked, func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
-		{"sight just lost, policy wait", fresh(unlocked, wait), plan{kind: passOver, until: at(s)}, "lost sight of the DCS"},
-		{"nobody holds the lock", fresh(unlocked, lost), plan{kind: leave}, "lock is lost"},
-		{"DCS never seen", fresh(func(v *view) { v.health.DCSLastSeen = time.Time{} }), plan{kind: hold, until: at(5 * s), stop: true}, "does not tell"},
-		{"budget longer than the lock", fresh(func(v *view) { v.budget = 60 * s }), plan{kind: hold, until: at(25 * s), patient: true, stop: true}, "cut by the lock's end"},
-		{"ttl 20, loop_wait 5, sight 7 s old", fresh(now(0), func(v *view) { v.ttl, v.loopWait = 20*s, 5*s }, seen(-7*s)), plan{kind: hold, until: at(8 * s), patient: true, stop: true}, "full budget, cut by the lock's end"},
-		{"ttl 20, loop_wait 10, sight 9 s old: the renewal may be 19 s old", fresh(now(0), func(v *view) { v.ttl = 20 * s }, seen(-9*s)), plan{kind: passOver, until: at(0)}, "has not seen the DCS"},
-		{"policy wait", fresh(wait), plan{kind: hold, until: at(25 * s), patient: true, stop: true}, "as long as it does"},
-		{"policy wait, the lock renewed meanwhile", fresh(wait, now(31*s), seen(30*s)), plan{kind: hold, until: at(55 * s), patient: true, stop: true}, "as long as it does"},
-		{"policy wait, silent: 5 s, not for ever", fresh(wait, now(2*s), silentSince(s, "does not answer")), plan{kind: hold, until: at(6 * s), stop: true}, "any more"},
-		{"told to end in a switchover", fresh(now(4*s), told(4*s)), plan{kind: hold, until: at(7 * s), stop: true}, "told to shut down"},
-		{"told to end, silent since", fresh(now(6*s), told(4*s), silentSince(5*s, "does not answer")), plan{kind: hold, until: at(7 * s), stop: true}, "told to shut down"},
-		{"told to end, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, told(7*s)), plan{kind: hold, until: at(9 * s), stop: true}, "told to shut down"},
-		{"told to end, the lock lost", fresh(told(4*s), lost), plan{kind: leave}, "lock is lost"},
-		{"a loop_wait that leaves little of the ttl", fresh(now(9*s), seen(0), func(v *view) { v.ttl, v.loopWait = 30*s, 18*s }), plan{kind: passOver, until: at(9 * s)}, "has not seen the DCS"},
-		{"policy wait, lock lost", fresh(wait, lost), plan{kind: leave}, "lock is lost"},
+		{"ttl not known", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: pauseAndWait, until: at(5 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
+		{"ttl not known, seen long ago", fresh(func(v *view) { v.ttl, v.loopWait = 0, 0 }, seen(-12*s)), plan{kind: pauseAndWait, until: at(3 * s), stop: true}, "does not tell how long its lock lasts: short budget"},
+		{"sight just lost", fresh(unlocked), plan{kind: sendPause, until: at(s)}, "lost sight of the DCS"},
+		{"sight just lost in a restart", fresh(unlocked, state("restarting")), plan{kind: sendPause, until: at(s)}, "lost sight of the DCS"},
+		{"sight just lost, ttl not known", fresh(unlocked, func(v *view) { v.ttl, v.loopWait = 0, 0 }), plan{kind: sendPause, until: at(s)}, "lost sight of the DCS"},
+		{"sight just lost, policy wait", fresh(unlocked, wait), plan{kind: sendPause, until: at(s)}, "lost sight of the DCS"},
+		{"nobody holds the lock", fresh(unlocked, lost), plan{kind: proceed}, "lock is lost"},
+		{"DCS never seen", fresh(func(v *view) { v.health.DCSLastSeen = time.Time{} }), plan{kind: pauseAndWait, until: at(5 * s), stop: true}, "does not tell"},
+		{"budget longer than the lock", fresh(func(v *view) { v.budget = 60 * s }), plan{kind: pauseAndWait, until: at(25 * s), patient: true, stop: true}, "cut by the lock's end"},
+		{"ttl 20, loop_wait 5, sight 7 s old", fresh(now(0), func(v *view) { v.ttl, v.loopWait = 20*s, 5*s }, seen(-7*s)), plan{kind: pauseAndWait, until: at(8 * s), patient: true, stop: true}, "full budget, cut by the lock's end"},
+		{"ttl 20, loop_wait 10, sight 9 s old: the renewal may be 19 s old", fresh(now(0), func(v *view) { v.ttl = 20 * s }, seen(-9*s)), plan{kind: sendPause, until: at(0)}, "has not seen the DCS"},
+		{"policy wait", fresh(wait), plan{kind: pauseAndWait, until: at(25 * s), patient: true, stop: true}, "as long as it does"},
+		{"policy wait, the lock renewed meanwhile", fresh(wait, now(31*s), seen(30*s)), plan{kind: pauseAndWait, until: at(55 * s), patient: true, stop: true}, "as long as it does"},
+		{"policy wait, silent: 5 s, not for ever", fresh(wait, now(2*s), silentSince(s, "does not answer")), plan{kind: pauseAndWait, until: at(6 * s), stop: true}, "any more"},
+		{"told to end in a switchover", fresh(now(4*s), told(4*s)), plan{kind: pauseAndWait, until: at(7 * s), stop: true}, "told to shut down"},
+		{"told to end, silent since", fresh(now(6*s), told(4*s), silentSince(5*s, "does not answer")), plan{kind: pauseAndWait, until: at(7 * s), stop: true}, "told to shut down"},
+		{"told to end, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, told(7*s)), plan{kind: pauseAndWait, until: at(9 * s), stop: true}, "told to shut down"},
+		{"told to end, the lock lost", fresh(told(4*s), lost), plan{kind: proceed}, "lock is lost"},
+		{"a loop_wait that leaves little of the ttl", fresh(now(9*s), seen(0), func(v *view) { v.ttl, v.loopWait = 30*s, 18*s }), plan{kind: sendPause, until: at(9 * s)}, "has not seen the DCS"},
+		{"policy wait, lock lost", fresh(wait, lost), plan{kind: proceed}, "lock is lost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := decide(c.view)
@@ -133,7 +133,7 @@ func TestDecide(t *testing.T) {
 			}
 			// Whatever the budget, a hold that is known to be under a lock knows when that ends.
 			lockEnd := time.Time{}
-			if v := c.view; got.kind == hold && v.answered && !v.health.DCSLastSeen.IsZero() {
+			if v := c.view; got.kind == pauseAndWait && v.answered && !v.health.DCSLastSeen.IsZero() {
 				lockEnd = v.health.DCSLastSeen.Add(shortestTTL(v) - member.LockMargin)
 			}
 			if !got.lockEnd.Equal(lockEnd) {
@@ -192,22 +192,22 @@ func TestDecideNeverOutlivesTheLock(t *testing.T) {
 		v := anyView(t)
 		p := decide(v)
 		known := v.answered && !v.health.DCSLastSeen.IsZero()
-		if end := v.health.DCSLastSeen.Add(shortestTTL(v)); p.kind == hold && known && p.until.After(end.Add(-member.LockMargin)) {
+		if end := v.health.DCSLastSeen.Add(shortestTTL(v)); p.kind == pauseAndWait && known && p.until.After(end.Add(-member.LockMargin)) {
 			t.Fatalf("until %s, the lock may end at %s: %s", p.until.Sub(t0), end.Sub(t0), p.reason)
 		}
-		if p.kind != leave && v.local == roleReplica {
+		if p.kind != proceed && v.local == roleReplica {
 			t.Fatalf("a replica is held: %s", p.reason)
 		}
-		if p.kind != leave && v.answered && !v.health.HasLock {
-			t.Fatalf("the lock is lost, and not left: %s", p.reason)
+		if p.kind != proceed && v.answered && !v.health.HasLock {
+			t.Fatalf("the lock is lost, and the stop does not go on: %s", p.reason)
 		}
-		if p.kind == hold && v.answered && v.health.ClusterUnlocked {
+		if p.kind == pauseAndWait && v.answered && v.health.ClusterUnlocked {
 			t.Fatalf("Patroni sees no lock, and it is held: %s", p.reason)
 		}
-		if p.kind == hold && known && v.ttl > 0 && v.now.Sub(v.health.DCSLastSeen) > v.loopWait+staleMargin {
+		if p.kind == pauseAndWait && known && v.ttl > 0 && v.now.Sub(v.health.DCSLastSeen) > v.loopWait+staleMargin {
 			t.Fatalf("the DCS is lost, and held: %s", p.reason)
 		}
-		if p.stop && p.kind != hold {
+		if p.stop && p.kind != pauseAndWait {
 			t.Fatalf("the server may be stopped although nothing is held: %s", p.reason)
 		}
 		if p.stop && !v.calledByPatroni && !(v.answered && isStopping(v.health.State)) {
@@ -216,7 +216,7 @@ func TestDecideNeverOutlivesTheLock(t *testing.T) {
 		if p.patient && (!v.answered || !v.silentSince.IsZero()) {
 			t.Fatalf("patient with a silent Patroni: %s", p.reason)
 		}
-		if !v.unlimited && p.kind == hold && p.until.After(v.started.Add(max(v.budget, v.shutdownBudget))) {
+		if !v.unlimited && p.kind == pauseAndWait && p.until.After(v.started.Add(max(v.budget, v.shutdownBudget))) {
 			t.Fatalf("until %s is beyond the budgets: %s", p.until.Sub(t0), p.reason)
 		}
 		if p.reason == "" {
@@ -231,10 +231,10 @@ func TestDecideTimeGivesNothing(t *testing.T) {
 		before := decide(v)
 		v.now = v.now.Add(time.Duration(rapid.IntRange(1, 60_000).Draw(t, "later")) * time.Millisecond)
 		after := decide(v)
-		if after.kind == hold && before.kind != hold {
+		if after.kind == pauseAndWait && before.kind != pauseAndWait {
 			t.Fatalf("held after all: %q, then %q", before.reason, after.reason)
 		}
-		if after.kind == hold && after.until.After(before.until) {
+		if after.kind == pauseAndWait && after.until.After(before.until) {
 			t.Fatalf("until %s, then %s: %s", before.until.Sub(t0), after.until.Sub(t0), after.reason)
 		}
 	})

@@ -22,16 +22,16 @@ const stopWorkerTimeout = 500 * time.Millisecond
 
 // stopWorker ends a worker of this member that still runs, and blocks until it has gone, 1 s at most. What a worker
 // leaves undone the next one finds: it keeps nothing to itself.
-func stopWorker(rt *member.Member) {
-	if rt.Config.StateDir == "" || rt.DryRun {
+func stopWorker(m *member.Member) {
+	if m.Config.StateDir == "" || m.DryRun {
 		return
 	}
-	held, err := rt.StateDir().TryLock(workerLock)
+	held, err := m.StateDir().TryLock(workerLock)
 	if err == nil {
 		held.Release()
 		return
 	}
-	pid, ok := rt.StateDir().LockOwner(workerLock)
+	pid, ok := m.StateDir().LockOwner(workerLock)
 	if !ok {
 		return
 	}
@@ -44,7 +44,7 @@ func stopWorker(rt *member.Member) {
 	if err != nil || !slices.Contains(args, member.WorkCommand) {
 		return
 	}
-	rt.Log.Info("stopping the worker of an earlier event", "pid", pid)
+	m.Log.Info("stopping the worker of an earlier event", "pid", pid)
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		_ = worker.Signal(signal)
 		ctx, cancel := context.WithTimeout(context.Background(), stopWorkerTimeout)

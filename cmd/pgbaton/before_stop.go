@@ -1,6 +1,10 @@
 package main
 
-import "github.com/pgbaton/pgbaton/hooks"
+import (
+	"os"
+
+	"github.com/pgbaton/pgbaton/hooks"
+)
 
 type beforeStopCmd struct {
 	DryRun bool `help:"Look and say what would be done."`
@@ -11,6 +15,9 @@ func (c *beforeStopCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	p.code = hooks.BeforeStop(p.ctx, m).Code
+	p.code = hooks.BeforeStop(p.ctx, m, func(code int) {
+		p.flush()
+		os.Exit(code)
+	}).Code
 	return nil
 }

@@ -30,10 +30,15 @@ func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single
 	return pg, b, rt, membertest.NewPatroni(t, rt, state)
 }
 
+// noExit is for guards that do not hang.
+func noExit(t *testing.T) func(int) {
+	return func(code int) { t.Errorf("the last resort has ended the guard with %d", code) }
+}
+
 func run(t *testing.T, rt *member.Member, code int, decision string) time.Duration {
 	t.Helper()
 	began := time.Now()
-	result := BeforeStop(t.Context(), rt)
+	result := BeforeStop(t.Context(), rt, noExit(t))
 	if result.Code != code || !strings.Contains(result.Decision, decision) {
 		t.Errorf("code %d, %q; want %d, %q", result.Code, result.Decision, code, decision)
 	}
@@ -111,7 +116,7 @@ func TestBeforeStopLockLostMeanwhile(t *testing.T) {
 	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 10 * time.Second })
 	open := membertest.OpenTransaction(t, b)
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt) }()
+	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
 	membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
 	f.Set(func(f *membertest.Patroni) { f.Lost = true })
 	if result := <-done; result.Code != member.Done || !strings.Contains(result.Decision, "lock is lost") {
@@ -154,7 +159,7 @@ func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
 	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second })
 	open := membertest.OpenTransaction(t, b)
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt) }()
+	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
 	membertest.Eventually(t, "an attempt was taken back", func() bool {
 		entries, _ := state.ReadJournal(rt.Config.StateDir, 100)
 		return len(entries) > 0 && entries[len(entries)-1].Event == state.EventUndone
@@ -232,7 +237,7 @@ func TestBeforeStopPolicies(t *testing.T) {
 		open := membertest.OpenTransaction(t, b)
 		done := make(chan member.Result)
 		began := time.Now()
-		go func() { done <- BeforeStop(t.Context(), rt) }()
+		go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
 		// Others work while it waits, budget or not.
 		for time.Since(began) < 2500*time.Millisecond {
 			if !membertest.Usable(t, b, time.Second) {
@@ -296,7 +301,7 @@ func TestBeforeStopPoolerDies(t *testing.T) {
 	})
 	open := membertest.OpenTransaction(t, b)
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt) }()
+	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
 	membertest.Eventually(t, "an attempt was taken back", func() bool {
 		entries, _ := state.ReadJournal(rt.Config.StateDir, 100)
 		return len(entries) > 0 && entries[len(entries)-1].Event == state.EventUndone
@@ -333,7 +338,7 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 	}
 }
 
-// A second guard beside the first touches nothing while that is at it, and takes over when it has ended: it may have been killed.
+// A second guard beside the first touches nothing while that runs, and takes over when it has ended: it may have been killed.
 func TestBeforeStopJoins(t *testing.T) {
 	t.Parallel()
 	_, b, rt, _ := guarded(t, "stopping")
@@ -342,7 +347,7 @@ func TestBeforeStopJoins(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt) }()
+	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
 	member.Sleep(t.Context(), 300*time.Millisecond)
 	membertest.PutBack(t, b)
 	first.Release()

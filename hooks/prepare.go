@@ -1,0 +1,115 @@
+package hooks
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+const (
+	attachShort = 300 * time.Millisecond // for a pooler that is down, while it is not known how much time there is
+	attachLong  = time.Second            // and while there is enough
+)
+
+// preparation is all that can be done before it is known whether there is something to pause: find the poolers, look at them, and
+// start the keeper. It touches no pooler.
+type preparation struct {
+	started time.Time
+	done    chan struct{} // closed when the rest may be read
+	cancel  context.CancelFunc
+
+	fleet   *pause.Fleet
+	poolers []*pgb.Pooler
+	err     error // no keeper
+}
+
+func (g *guard) prepare(ctx context.Context) *preparation {
+	ctx, cancel := context.WithCancel(ctx)
+	f := pause.NewFleet(g.m, g.log, g.journal, pgb.Guard, g.m.Config.Pause.Lease, func(ctx context.Context) (int, error) {
+		open, err := g.look(ctx)
+		return len(open), err
+	})
+	p := &preparation{started: time.Now(), done: make(chan struct{}), cancel: cancel, fleet: f}
+	go func() {
+		defer close(p.done)
+		poolers, book, errs := g.m.Poolers(ctx, nil)
+		for _, err := range errs {
+			g.log.Error("pooler left out: its clients are not held", "error", err)
+		}
+		p.poolers = poolers
+		g.m.SelectDatabases(ctx, g.log, poolers)
+		var both sync.WaitGroup
+		if !g.m.DryRun {
+			both.Go(func() { p.err = f.Arm(false, book, poolers) })
+		}
+		both.Go(func() { f.Attach(ctx, poolers) })
+		both.Wait()
+	}()
+	return p
+}
+
+// close lets go of what was prepared; what was paused stands.
+func (p *preparation) close() {
+	p.cancel()
+	letGo := func() {
+		p.fleet.Leave()
+		member.CloseAll(p.poolers)
+	}
+	select {
+	case <-p.done:
+		letGo()
+	default: // nobody waits for it; mostly the process ends with it
+		go func() {
+			<-p.done
+			letGo()
+		}()
+	}
+}
+
+// wait blocks until the preparation is complete, or the plan leaves no time for poolers that do not answer.
+func (g *guard) wait(p *preparation) {
+	tick := time.NewTicker(planInterval)
+	defer tick.Stop()
+	var hurry time.Time
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-tick.C:
+		}
+		plan, now := g.plan(), time.Now()
+		if plan.kind == sendPause && hurry.IsZero() {
+			hurry = now.Add(sendPauseTimeout)
+		}
+		took := now.Sub(p.started)
+		if plan.kind == proceed || plan.kind == pauseAndWait && !now.Before(plan.until) || !hurry.IsZero() && now.After(hurry) ||
+			!plan.patient && took > attachShort || took > max(g.m.Config.Pause.Attempt, attachLong) {
+			p.cancel()
+		}
+	}
+}
+
+// takePoolers waits for the preparation and takes over what it found. It ends the handover where nothing can be paused.
+func (g *guard) takePoolers(p *preparation) *ending {
+	g.wait(p)
+	if p.err != nil {
+		return &ending{Result: member.Result{Code: member.Failed, Decision: "nothing is paused: " + p.err.Error()}}
+	}
+	g.fleet = p.fleet
+	plan := g.plan()
+	g.journal.Add(state.Entry{Event: state.EventStarted, Text: plan.reason})
+	if plan.kind == proceed {
+		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
+	}
+	g.fleet.ReportAbsent()
+	if g.fleet.Reachable() == 0 {
+		return &ending{Result: member.Result{Code: member.Failed,
+			Decision: "no pooler can be reached: nothing is paused, the stop goes on as it would without pgbaton"}}
+	}
+	return nil
+}
