@@ -7,7 +7,7 @@ import (
 )
 
 type beforeStopCmd struct {
-	DryRun bool `help:"Look and say what would be done."`
+	DryRun bool `help:"Check, and print what would be done."`
 }
 
 func (c *beforeStopCmd) Run(p *program) error {

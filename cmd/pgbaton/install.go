@@ -11,8 +11,8 @@ import (
 )
 
 type installCmd struct {
-	Dir    string `arg:"" help:"Directory that Patroni's container mounts, such as /callbacks."`
-	DryRun bool   `help:"Say what would be done."`
+	Dir    string `arg:"" help:"Directory from which Patroni can run programs, such as /callbacks."`
+	DryRun bool   `help:"Print what would be done."`
 }
 
 func (c *installCmd) Run(p *program) error {
@@ -25,10 +25,10 @@ func (c *installCmd) Run(p *program) error {
 	case !info.IsDir():
 		return p.refuse("cannot install into %q: it is not a directory", c.Dir)
 	}
-	// Before anything is changed: half of an installation would be worse than none.
+	// Before anything is changed: an incomplete installation would be worse than none.
 	for _, name := range append(linkNames(), "pgbaton") {
 		if info, err := os.Lstat(filepath.Join(c.Dir, name)); err == nil && info.IsDir() {
-			return p.refuse("cannot install into %q: %s in it is a directory: remove it first (a volume with subPath makes such)", c.Dir, name)
+			return p.refuse("cannot install into %q: %s in it is a directory: remove it first (a volume mount with subPath creates one)", c.Dir, name)
 		}
 	}
 	self, err := os.Executable()

@@ -57,11 +57,11 @@ type cli struct {
 	BeforeStop   beforeStopCmd   `cmd:"" name:"before_stop" aliases:"before-stop" help:"Guard a stop of PostgreSQL: pause the poolers (Patroni's postgresql.before_stop)."`
 	OnRoleChange onRoleChangeCmd `cmd:"" name:"on_role_change" aliases:"on-role-change" help:"Resume the poolers after a promotion or restart (Patroni's callbacks)."`
 	Reload       reloadCmd       `cmd:"" help:"Reload PostgreSQL and the poolers, and verify that it was applied."`
-	Pause        pauseCmd        `cmd:"" help:"Pause the poolers by hand, for as long as the lease."`
+	Pause        pauseCmd        `cmd:"" help:"Pause the poolers by hand, until the lease ends."`
 	Resume       resumeCmd       `cmd:"" help:"Resume the poolers by hand."`
 	Status       statusCmd       `cmd:"" help:"Show member, role, lock, poolers and the last handover."`
 	Serve        serveCmd        `cmd:"" help:"Serve the HTTP mode: an API for operators, and metrics."`
-	Install      installCmd      `cmd:"" help:"Copy this program into a directory and make its links."`
+	Install      installCmd      `cmd:"" help:"Copy this program into a directory, and make its links."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 	Keep         keepCmd         `cmd:"" name:"_keep" hidden:""`
 	Work         workCmd         `cmd:"" name:"_work" hidden:""`

@@ -11,8 +11,8 @@ import (
 // event is what Patroni appends to a callback's command.
 type event struct {
 	Action string `arg:"" optional:"" help:"on_role_change, on_start, on_restart or on_stop."`
-	Role   string `arg:"" optional:"" help:"The member's role; without it the local server is asked."`
-	Scope  string `arg:"" optional:"" help:"The cluster's name."`
+	Role   string `arg:"" optional:"" help:"The role of the member; without it, pgbaton asks the local server."`
+	Scope  string `arg:"" optional:"" help:"The name of the cluster."`
 }
 
 func (e event) hook() hooks.Event {
@@ -21,7 +21,7 @@ func (e event) hook() hooks.Event {
 
 type onRoleChangeCmd struct {
 	event
-	DryRun bool `help:"Look and say what would be done."`
+	DryRun bool `help:"Check, and print what would be done."`
 }
 
 func (c *onRoleChangeCmd) Run(p *program) error {

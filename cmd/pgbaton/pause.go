@@ -14,10 +14,10 @@ import (
 )
 
 type pauseCmd struct {
-	Lease   string `help:"The pause ends by itself after this; default pause.lease." placeholder:"30s"`
-	Timeout string `help:"Longest wait until drained; then all are resumed; default pause.budget." placeholder:"15s"`
-	Output  string `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
-	DryRun  bool   `help:"Look and say what would be done."`
+	Lease   string `help:"The pause ends by itself after this time; default pause.lease." placeholder:"30s"`
+	Timeout string `help:"The longest wait until the poolers are drained; then all are resumed; default pause.budget." placeholder:"15s"`
+	Output  string `help:"Format of the report: ${enum}." enum:"table,json" default:"table"`
+	DryRun  bool   `help:"Check, and print what would be done."`
 }
 
 func (c *pauseCmd) Run(p *program) error {

@@ -17,10 +17,10 @@ import (
 
 type reloadCmd struct {
 	Target        string  `arg:"" optional:"" enum:"postgres,pgbouncer,all" default:"all" help:"What to reload: ${enum}."`
-	ConfigVersion *string `help:"Wait until the configuration has this version, or a newer one." placeholder:"N"`
-	Timeout       string  `help:"Longest wait for the version, and for the end of a handover; default 2m." placeholder:"2m"`
-	Output        string  `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
-	DryRun        bool    `help:"Look and say what would be done."`
+	ConfigVersion *string `help:"Wait until the configuration has this version or a newer one." placeholder:"N"`
+	Timeout       string  `help:"The longest wait for the version and for the end of a handover; default 2m." placeholder:"2m"`
+	Output        string  `help:"Format of the report: ${enum}." enum:"table,json" default:"table"`
+	DryRun        bool    `help:"Check, and print what would be done."`
 }
 
 func (c *reloadCmd) Run(p *program) error {

@@ -3,8 +3,8 @@ package main
 import "github.com/pgbaton/pgbaton/pause"
 
 type resumeCmd struct {
-	Output string `help:"Form of the report: ${enum}." enum:"table,json" default:"table"`
-	DryRun bool   `help:"Look and say what would be done."`
+	Output string `help:"Format of the report: ${enum}." enum:"table,json" default:"table"`
+	DryRun bool   `help:"Check, and print what would be done."`
 }
 
 func (c *resumeCmd) Run(p *program) error {

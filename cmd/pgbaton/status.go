@@ -12,7 +12,7 @@ import (
 )
 
 type statusCmd struct {
-	Output string `help:"Form of the status: ${enum}." enum:"table,json" default:"table"`
+	Output string `help:"Format of the status: ${enum}." enum:"table,json" default:"table"`
 }
 
 func (c *statusCmd) Run(p *program) error {

@@ -11,7 +11,7 @@ import (
 var version string
 
 type versionCmd struct {
-	Output string `help:"Form: ${enum}." enum:"text,json" default:"text"`
+	Output string `help:"Output format: ${enum}." enum:"text,json" default:"text"`
 }
 
 func (c *versionCmd) Run(p *program) error {

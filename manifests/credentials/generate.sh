@@ -1,8 +1,8 @@
 #!/bin/sh
-# Make the passwords that kustomization.yaml beside this script puts into Secrets.
+# Generate the passwords that kustomization.yaml in this directory puts into Secrets.
 #
-#   manifests/credentials/generate.sh             random ones; files that exist stay as they are
-#   SUPERUSER_PASSWORD=... generate.sh            for a cluster that has its password already
+#   manifests/credentials/generate.sh             random ones; existing files are kept
+#   SUPERUSER_PASSWORD=... generate.sh            for a cluster that already has its password
 #   ROUTE=acid-cluster generate.sh                the Service of the primary (default: cluster)
 set -eu
 cd "$(dirname "$0")"
@@ -20,7 +20,7 @@ keep superuser-password "$(random)"
 keep replication-password "$(random)"
 keep pgbouncer-admin-password "$(random)"
 
-# These two repeat the passwords above in the form that their reader wants.
+# These two contain the passwords above in the format of their readers.
 printf '"%s" "%s"\n' \
 	postgres "$(cat superuser-password)" \
 	pgbouncer_admin "$(cat pgbouncer-admin-password)" >userlist.txt
