@@ -129,6 +129,7 @@ func (m *Member) Poolers(ctx context.Context, known AddressBook) ([]*pgb.Pooler,
 		return addresses, nil
 	}
 	poolers, errs := pgb.Resolve(ctx, m.specs(), lookup)
+	poolers = pgb.OnePerProcess(ctx, poolers)
 	for host, addresses := range known {
 		book[host] = addresses
 	}

@@ -58,9 +58,13 @@ func (r *Result) Int(row int, column string) int {
 // Connect opens an admin console and blocks until it can take a statement or the context ends. name
 // is the pooler's name for errors.
 func Connect(ctx context.Context, name string, cfg *pgconn.Config) (*Console, error) {
+	return connectAs(ctx, name, cfg, "pgbaton")
+}
+
+func connectAs(ctx context.Context, name string, cfg *pgconn.Config, application string) (*Console, error) {
 	cfg = cfg.Copy()
 	// PgBouncer refuses start-up parameters that it does not know; this one it shows in SHOW CLIENTS.
-	cfg.RuntimeParams = map[string]string{"application_name": "pgbaton"}
+	cfg.RuntimeParams = map[string]string{"application_name": application}
 	cfg.ValidateConnect, cfg.AfterConnect = nil, nil
 	cfg.OnNotice = nil
 	peer.Bound(cfg)

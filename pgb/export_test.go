@@ -19,5 +19,8 @@ const MaxRows = maxRows
 
 var ConfigArgument = configArgument
 
+// Dial makes a pooler connect as the test says.
+func Dial(p *Pooler, dial pgconn.DialFunc) { p.config.DialFunc = dial }
+
 // PoolerOf is a pooler for a connection of the test's own.
 func PoolerOf(name string, config *pgconn.Config) *Pooler { return &Pooler{Name: name, config: config} }

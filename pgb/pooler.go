@@ -21,6 +21,8 @@ type Pooler struct {
 	Config    string   // its pgbouncer.ini as seen from here; may be empty
 
 	config *pgconn.Config // nil: signals only
+	behind string         // the name and port that the address was looked up for; "" for an address that stands for itself
+	second *Pooler        // of a name of which only the first address counts: its first one of the other family (see [OnePerProcess])
 	work   *Console       // short statements
 	spare  *Console       // logged in ahead of time, for the next PAUSE
 	hold   []*Console     // one for each PAUSE that is under way

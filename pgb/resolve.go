@@ -58,13 +58,15 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 					sharers[spec.Pidfile]++
 					continue
 				}
-				if spec.First && len(addresses) > 1 {
-					addresses = addresses[:1]
-				}
 			}
-			for _, address := range addresses {
-				cfg := atAddress(target, address)
-				p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile, Config: spec.Config}
+			for i, address := range addresses {
+				p := spec.at(target, address)
+				if spec.First {
+					if i > 0 {
+						break
+					}
+					p.second = spec.otherFamily(target, addresses)
+				}
 				if same := seen[p.Name]; same != nil {
 					same.merge(p)
 					continue
@@ -83,6 +85,27 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 		}
 	}
 	return poolers, errs
+}
+
+// at is the pooler at an address of a configured host.
+func (spec Spec) at(target *pgconn.Config, address string) *Pooler {
+	cfg := atAddress(target, address)
+	p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile, Config: spec.Config}
+	if address != target.Host {
+		p.behind = behindName(target.Host, cfg.Port)
+	}
+	return p
+}
+
+// otherFamily is the first address of another family than the first one, nil where there is none.
+func (spec Spec) otherFamily(target *pgconn.Config, addresses []string) *Pooler {
+	is4 := func(address string) bool { return net.ParseIP(address).To4() != nil }
+	for _, address := range addresses {
+		if is4(address) != is4(addresses[0]) {
+			return spec.at(target, address)
+		}
+	}
+	return nil
 }
 
 // merge adds what another entry says of the same process.

@@ -1,6 +1,7 @@
 package single
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -24,6 +25,7 @@ type PgBouncerOptions struct {
 	Settings  map[string]string // for [pgbouncer], over the defaults; an empty value leaves a default out
 	Users     map[string]string // user to password, besides AdminUser and postgres
 	AuthFile  string            // the whole auth_file, instead of Users and the defaults
+	Port      uint16            // 6439 where it is 0
 	Config    string            // the whole configuration, instead of all of the above; {dir} {addr} {port} {admin} are filled in
 }
 
@@ -55,7 +57,7 @@ func StartPgBouncer(ctx context.Context, suite string, opts PgBouncerOptions) (_
 	if err != nil {
 		return nil, err
 	}
-	b := &PgBouncer{Suite: suite, Port: 6439, root: root}
+	b := &PgBouncer{Suite: suite, Port: cmp.Or(opts.Port, 6439), root: root}
 	if b.Addr, err = address(b.Port); err != nil {
 		return nil, err
 	}
