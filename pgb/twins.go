@@ -5,12 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/pgbaton/pgbaton/pgb/pgbini"
+	"github.com/pgbaton/pgbaton/process"
 )
 
 // twinTimeout bounds how long [OnePerProcess] asks. Whoever has not answered by then is left as it is.
@@ -154,7 +155,7 @@ func without(list []*Pooler, p *Pooler) []*Pooler {
 }
 
 // sameProcess asks the console of y for a connection that is made to x for the purpose. It is found by a name that nobody else knows, whatever forwards
-// connections in between; by our end of it where application_name is not shown (before 1.18).
+// connections in between.
 func sameProcess(ctx context.Context, x, y *Pooler) bool {
 	tag := "pgbaton-" + strings.ToLower(rand.Text())
 	c, err := connectAs(ctx, x.Name, x.config, tag)
@@ -162,22 +163,63 @@ func sameProcess(ctx context.Context, x, y *Pooler) bool {
 		return false
 	}
 	defer c.Close()
-	clients, err := y.exec(ctx, "SHOW CLIENTS")
+	n, err := y.clientsOf(ctx, tag)
+	return err == nil && n > 0
+}
+
+// manyConnections is how often [Pooler.OneProcess] connects: of two processes that share a port, one gets all of them once in 30,000 times.
+const manyConnections = 16
+
+// OneProcess reports whether one process answers at the console's address: with so_reuseport several may, and each of them has settings and pauses of its
+// own. On this machine the kernel tells how many listen (see [process.Listeners]); of another one, connections that are made for the purpose must all be of the process that the
+// console is of (SHOW CLIENTS). It blocks until the console has answered or the context ends.
+func (p *Pooler) OneProcess(ctx context.Context) (bool, error) {
+	if p.config == nil || strings.HasPrefix(p.config.Host, "/") || strings.HasPrefix(p.config.Host, "@") {
+		return true, nil // a socket's path is one process's
+	}
+	if address, err := netip.ParseAddr(p.config.Host); err == nil && p.Local() {
+		if n, err := process.Listeners(netip.AddrPortFrom(address, p.config.Port)); err == nil && n > 0 {
+			return n == 1, nil
+		}
+	}
+	// Its own console first: it may have to be connected anew.
+	if _, err := p.console(ctx); err != nil {
+		return false, err
+	}
+	tag := "pgbaton-" + strings.ToLower(rand.Text())
+	connections := make([]*Console, manyConnections)
+	defer func() {
+		for _, c := range connections {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}()
+	for i := range connections {
+		c, err := connectAs(ctx, p.Name, p.config, tag)
+		if err != nil {
+			return false, err
+		}
+		connections[i] = c
+	}
+	n, err := p.clientsOf(ctx, tag)
+	return n == manyConnections, err
+}
+
+// clientsOf counts the connections of an application to the console's process.
+func (p *Pooler) clientsOf(ctx context.Context, application string) (int, error) {
+	clients, err := p.exec(ctx, "SHOW CLIENTS")
 	if err != nil {
-		return false
+		return 0, err
 	}
-	host, port, _ := net.SplitHostPort(c.conn.LocalAddr().String())
+	n := 0
 	for row := range clients.Rows {
-		// application_name_add_host puts our address behind it.
-		if strings.HasPrefix(clients.Get(row, "application_name"), tag) {
-			return true
-		}
-		if clients.Get(row, "application_name") == "" && clients.Get(row, "database") == pgbini.AdminDatabase &&
-			clients.Get(row, "addr") == host && clients.Get(row, "port") == port && clients.Get(row, "local_addr") == x.config.Host {
-			return true
+		// application_name_add_host puts the client's address behind it.
+		if strings.HasPrefix(clients.Get(row, "application_name"), application) {
+			n++
 		}
 	}
-	return false
+	return n, nil
 }
 
 // listensIn reports whether the pooler says that it listens in a family; also where it does not say.

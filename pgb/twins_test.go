@@ -175,3 +175,46 @@ func TestRefusingAddressOfAnotherHost(t *testing.T) {
 		}
 	})
 }
+
+// Who answers at an address: one process or several, on this machine by the kernel, and elsewhere by the consoles.
+func TestOneProcess(t *testing.T) {
+	eachSuite(t, single.PgBouncerOptions{Settings: map[string]string{"so_reuseport": "1"}}, func(t *testing.T, r *rig) {
+		// As of another machine: the console is at an address that is not this one's.
+		far := func() *pgb.Pooler {
+			p := resolveOne(t, pgb.Spec{DSN: strings.Replace(r.AdminDSN(), r.Addr, "203.0.113.7", 1)})
+			pgb.Dial(p, func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(r.Addr, fmt.Sprint(r.Port)))
+			})
+			return p
+		}
+		want := func(when string, one bool) {
+			t.Helper()
+			for name, p := range map[string]*pgb.Pooler{"here": r.pooler(t), "elsewhere": far()} {
+				if got, err := p.OneProcess(soon(t)); got != one || err != nil {
+					t.Errorf("%s, %s: %v, %v", when, name, got, err)
+				}
+			}
+		}
+		want("one", true)
+		config, err := r.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := single.StartPgBouncer(soon(t), r.Suite, single.PgBouncerOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		other.Stop()
+		if err := other.RewriteConfig(strings.ReplaceAll(config, r.Dir, other.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		other.Addr = r.Addr
+		if err := other.Start(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		want("two", false)
+		other.Close()
+		want("one again", true)
+	})
+}

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -251,6 +254,38 @@ func TestHoldsOtherEnd(t *testing.T) {
 	if holds, err := self.HoldsOtherEnd(a); holds || err == nil {
 		t.Error("a pipe")
 	}
+}
+
+func TestListeners(t *testing.T) {
+	reuse := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if failed := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); failed != nil {
+			return failed
+		}
+		return err
+	}}
+	listen := func(at string) *net.TCPAddr {
+		l, err := reuse.Listen(t.Context(), "tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l.Addr().(*net.TCPAddr)
+	}
+	want := func(when, host string, port, n int) {
+		t.Helper()
+		if got, err := process.Listeners(netip.AddrPortFrom(netip.MustParseAddr(host), uint16(port))); got != n || err != nil {
+			t.Errorf("%s: %d, %v; want %d", when, got, err, n)
+		}
+	}
+	port := listen("127.0.0.1:0").Port
+	want("one", "127.0.0.1", port, 1)
+	want("another address", "127.0.0.2", port, 0)
+	want("another port", "127.0.0.1", 1, 0)
+	listen(fmt.Sprintf("127.0.0.1:%d", port))
+	want("two", "127.0.0.1", port, 2)
+	listen(fmt.Sprintf("0.0.0.0:%d", port))
+	want("the exact ones take them", "127.0.0.1", port, 2)
+	want("every address", "127.0.0.2", port, 1)
 }
 
 func TestNoProcess(t *testing.T) {

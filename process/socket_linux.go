@@ -35,6 +35,52 @@ func (p *Process) HoldsOtherEnd(c net.Conn) (bool, error) {
 	return p.hasOpen("socket:[" + inode + "]")
 }
 
+// Listeners counts the sockets of this network namespace that listen for connections to an address: those of that very address, which take them all where there
+// are any, else those of every address. With SO_REUSEPORT there is one for each process; otherwise there is one, or none. It does not block.
+func Listeners(to netip.AddrPort) (int, error) {
+	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
+	exact, every := 0, map[bool]int{} // by whether they are IPv6
+	for _, table := range tcpTables {
+		file, err := os.Open(table)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // no IPv6
+		}
+		if err != nil {
+			return 0, err
+		}
+		const listening = "0A"
+		lines := bufio.NewScanner(io.LimitReader(file, maxSocketTable))
+		for lines.Scan() {
+			fields := strings.Fields(lines.Text())
+			if len(fields) < 4 || fields[3] != listening {
+				continue
+			}
+			at, ok := tableAddress(fields[1])
+			switch {
+			case !ok || at.Port() != to.Port():
+			case at.Addr() == to.Addr():
+				exact++
+			case at.Addr().IsUnspecified():
+				every[at.Addr().Is6()]++
+			}
+		}
+		_ = file.Close()
+		if err := lines.Err(); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case exact > 0:
+		return exact, nil
+	case every[to.Addr().Is6()] > 0:
+		return every[to.Addr().Is6()], nil
+	}
+	return every[true], nil // a socket of both families
+}
+
+// tcpTables are the kernel's; an IPv4 connection to a server that listens on :: stands in the one of IPv6.
+var tcpTables = []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"}
+
 func addressOf(a net.Addr) (netip.AddrPort, bool) {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok || tcp == nil {
@@ -46,8 +92,7 @@ func addressOf(a net.Addr) (netip.AddrPort, bool) {
 
 // socketBetween is the inode of the established socket that has these addresses.
 func socketBetween(local, remote netip.AddrPort) (inode string, err error) {
-	// An IPv4 connection to a server that listens on :: stands in the table of IPv6.
-	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+	for _, table := range tcpTables {
 		file, err := os.Open(table)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // no IPv6

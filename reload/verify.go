@@ -26,7 +26,9 @@ func (x *poolerReload) readFile() (*pgbini.File, error) {
 
 // check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into force,
 // and the rest of [pgbouncer] goes back to the defaults. A logfile that cannot be opened ends the process at its next line of log; without
-// its hba file nobody can log in, and without its certificates TLS is what it was (all 1.18 to 1.26).
+// its hba file nobody can log in, and without its certificates TLS with clients is what it was; those for servers are not read before a connection
+// is made, which then fails (all 1.18 to 1.26). What the file does not say has the version's default: server_tls_sslmode is prefer in 1.24 and 1.26, and
+// disable in 1.18.
 func (x *poolerReload) check(file *pgbini.File) error {
 	if file == nil {
 		return nil
@@ -38,14 +40,8 @@ func (x *poolerReload) check(file *pgbini.File) error {
 	if err := check(); err != nil || x.process == nil {
 		return err
 	}
-	is := func(key, value string) bool {
-		v, _, _, _ := file.Setting(key)
-		return strings.EqualFold(v, value)
-	}
-	on := func(key string) bool {
-		v, _, _, ok := file.Setting(key)
-		return ok && v != "" && !strings.EqualFold(v, "disable")
-	}
+	is := func(key, value string) bool { return strings.EqualFold(file.InForce(key, x.before), value) }
+	on := func(key string) bool { return file.InForce(key, x.before) != "" && !is(key, "disable") }
 	for _, need := range []struct {
 		key       string
 		appending bool
@@ -57,9 +53,9 @@ func (x *poolerReload) check(file *pgbini.File) error {
 		{"client_tls_key_file", false, on("client_tls_sslmode"), "TLS would stay what it was"},
 		{"client_tls_cert_file", false, on("client_tls_sslmode"), "TLS would stay what it was"},
 		{"client_tls_ca_file", false, on("client_tls_sslmode"), "TLS would stay what it was"},
-		{"server_tls_key_file", false, on("server_tls_sslmode"), "TLS would stay what it was"},
-		{"server_tls_cert_file", false, on("server_tls_sslmode"), "TLS would stay what it was"},
-		{"server_tls_ca_file", false, on("server_tls_sslmode"), "TLS would stay what it was"},
+		{"server_tls_key_file", false, on("server_tls_sslmode"), "new server connections with TLS would fail"},
+		{"server_tls_cert_file", false, on("server_tls_sslmode"), "new server connections with TLS would fail"},
+		{"server_tls_ca_file", false, on("server_tls_sslmode"), "new server connections with TLS would fail"},
 	} {
 		value, at, line, ok := file.Setting(need.key)
 		if !ok || value == "" || !need.counts {
@@ -113,7 +109,7 @@ func (x *poolerReload) verify(ctx context.Context) error {
 			}
 		}
 		if file == nil {
-			return x.byAnswer(after)
+			return x.byAnswer(ctx, after)
 		}
 		x.report.NotApplied, x.report.NeedsRestart = sorted(file.Diff(after, databases))
 		if len(x.report.NotApplied) == 0 {
@@ -121,7 +117,7 @@ func (x *poolerReload) verify(ctx context.Context) error {
 				x.report.Done = api.ReloadFailed
 				return &fault{problem: api.ProblemNotApplied, err: fmt.Errorf("after %s: %w", x.report.How, x.late)}
 			}
-			return x.verified(after)
+			return x.verified(ctx, after)
 		}
 		// An answer is the end of the matter; a signal's effect may be on its way.
 		if x.refused == nil || showing.Err() != nil {
@@ -161,14 +157,14 @@ func (x *poolerReload) behind(file *pgbini.File) error {
 }
 
 // byAnswer judges a reload by its answer alone, which since 1.25 is an error for a file that could not be read to its end.
-func (x *poolerReload) byAnswer(after []pgbini.Setting) error {
+func (x *poolerReload) byAnswer(ctx context.Context, after []pgbini.Setting) error {
 	x.report.Done = api.ReloadDone
 	why := x.report.NotVerified
 	if x.o.Version != nil || x.refused != nil || !answersForTheFile(x.version) {
 		return x.notVerified(why)
 	}
 	x.report.NotVerified = ""
-	return x.verified(after)
+	return x.verified(ctx, after)
 }
 
 // answersForTheFile reports whether this version's RELOAD answers an error for a bad file.
@@ -182,15 +178,19 @@ func answersForTheFile(version string) bool {
 	return err1 == nil && err2 == nil && (major > 1 || major == 1 && minor >= 25)
 }
 
-// verified: with so_reuseport the console is any one of several processes.
-func (x *poolerReload) verified(after []pgbini.Setting) error {
+// verified: with so_reuseport the console may be any one of several processes.
+func (x *poolerReload) verified(ctx context.Context, after []pgbini.Setting) error {
 	x.report.Done = api.ReloadDone
-	if reuse := setting(
-		after,
-		"so_reuseport",
-	); reuse != "" && reuse != "0" && x.console == x.Pooler && !strings.HasPrefix(x.Name, "/") &&
-		!strings.HasPrefix(x.Name, "@") {
-		return x.notVerified("so_reuseport is on, and other processes may share this port: give each one's Unix socket as dsn")
+	if reuse := setting(after, "so_reuseport"); reuse != "" && reuse != "0" && x.console == x.Pooler {
+		counting, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+		defer cancel()
+		one, err := x.OneProcess(counting)
+		if err != nil {
+			return x.notVerified("so_reuseport is on, and whether other processes share this port cannot be seen: " + err.Error())
+		}
+		if !one {
+			return x.notVerified("so_reuseport is on, and other processes share this port: give each one's Unix socket as dsn")
+		}
 	}
 	x.report.Verified, x.report.NotVerified = true, ""
 	return nil

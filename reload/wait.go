@@ -78,7 +78,7 @@ func (x *poolerReload) pausedBy(ctx context.Context) (string, error) {
 	}
 	x.version = state.Version
 	paused := "paused"
-	if state.PausedKnown && !state.Paused {
+	if state.NotPaused() {
 		paused = "marked"
 	}
 	switch {

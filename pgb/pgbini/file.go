@@ -105,6 +105,23 @@ func (f *File) Setting(key string) (value, file string, line int, ok bool) {
 	return e.value, e.place.file, e.place.line, true
 }
 
+// defaults are PgBouncer's own (1.24, 1.26) for settings that decide whether others count.
+var defaults = map[string]string{"auth_type": "md5", "client_tls_sslmode": "disable", "server_tls_sslmode": "prefer"}
+
+// InForce is what a setting of [pgbouncer] would be with this file: what the file says, or else the default of the version whose settings these are; without settings,
+// that of 1.26.
+func (f *File) InForce(key string, running []Setting) string {
+	if value, _, _, ok := f.Setting(key); ok {
+		return value
+	}
+	for _, s := range running {
+		if s.Key == key {
+			return s.Default
+		}
+	}
+	return defaults[key]
+}
+
 // inFile are the lines that count. A further [pgbouncer] takes back all that stood in those before, except for what has no default.
 func (f *File) inFile() map[string]*entry {
 	m := map[string]*entry{}
