@@ -57,6 +57,7 @@ type plan struct {
 	lockEnd time.Time // whatever is going on, the guard is over by then; zero: not known
 	patient bool      // there is time to wait for long transactions while clients work
 	stop    bool      // the stop is certain and the lock not in doubt: the guard may stop the drained server
+	restart bool      // Patroni starts the same server again; nobody is promoted
 	code    int       // exit code for kind proceed
 	reason  string
 }
@@ -119,7 +120,7 @@ func decide(v view) plan {
 		}
 		return limited(v, why).endingBy(lockEnd)
 	}
-	p := plan{kind: pauseAndWait, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State),
+	p := plan{kind: pauseAndWait, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State), restart: isRestart(v),
 		reason: fmt.Sprintf("Patroni holds a fresh lock (state %s): full budget", h.State)}
 	if v.unlimited {
 		p.until = lockEnd
@@ -152,7 +153,7 @@ func limited(v view, why string) plan {
 	if !v.told.IsZero() {
 		until = v.told.Add(min(v.shutdownBudget, toldBudget))
 	}
-	return plan{kind: pauseAndWait, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State),
+	return plan{kind: pauseAndWait, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State), restart: isRestart(v),
 		reason: why + ": short budget"}
 }
 
@@ -167,6 +168,11 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// isRestart: as long as Patroni answers, and does not shut down meanwhile.
+func isRestart(v view) bool {
+	return v.answered && v.health.State == "restarting" && v.silentSince.IsZero() && v.told.IsZero()
 }
 
 // isStopping: Patroni sets the state before it runs before_stop (3.0.3 to 4.1).

@@ -90,7 +90,7 @@ func TestDecide(t *testing.T) {
 		{"running, by hand, sight old", fresh(byHand, state("running"), now(20*s)), plan{kind: proceed, code: member.Refused}, "pgbaton pause"},
 		{"running, called by Patroni", fresh(state("running")), plan{kind: pauseAndWait, until: at(15 * s), patient: true}, "state running"},
 		{"stopping, by hand", fresh(byHand), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
-		{"restart", fresh(state("restarting")), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "state restarting): full budget"},
+		{"restart", fresh(state("restarting")), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true, restart: true}, "state restarting): full budget"},
 		{"switchover", fresh(), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "state stopping): full budget"},
 
 		{"sight as old as it may be", fresh(now(12 * s)), plan{kind: pauseAndWait, until: at(15 * s), patient: true, stop: true}, "full budget"},
@@ -113,6 +113,7 @@ func TestDecide(t *testing.T) {
 		{"policy wait, the lock renewed meanwhile", fresh(wait, now(31*s), seen(30*s)), plan{kind: pauseAndWait, until: at(55 * s), patient: true, stop: true}, "as long as it does"},
 		{"policy wait, silent: 5 s, not for ever", fresh(wait, now(2*s), silentSince(s, "does not answer")), plan{kind: pauseAndWait, until: at(6 * s), stop: true}, "any more"},
 		{"told to end in a switchover", fresh(now(4*s), told(4*s)), plan{kind: pauseAndWait, until: at(7 * s), stop: true}, "told to shut down"},
+		{"told to end in a restart: no restart any more", fresh(state("restarting"), now(4*s), told(4*s)), plan{kind: pauseAndWait, until: at(7 * s), stop: true}, "told to shut down"},
 		{"told to end, silent since", fresh(now(6*s), told(4*s), silentSince(5*s, "does not answer")), plan{kind: pauseAndWait, until: at(7 * s), stop: true}, "told to shut down"},
 		{"told to end, the lock ends first", fresh(now(8*s), seen(6*s), func(v *view) { v.ttl, v.loopWait = 8*s, s }, told(7*s)), plan{kind: pauseAndWait, until: at(9 * s), stop: true}, "told to shut down"},
 		{"told to end, the lock lost", fresh(told(4*s), lost), plan{kind: proceed}, "lock is lost"},

@@ -30,7 +30,9 @@ type guard struct {
 	localMu sync.Mutex
 	local   *postgres.Conn // nil when it does not answer
 	blind   bool           // it answered, and does not any more
-	hidden  sync.Once
+	// postmaster is when the local server was started; zero: not known, or no matter. Written before the pause.
+	postmaster time.Time
+	hidden     sync.Once
 
 	mu   sync.Mutex
 	view view
@@ -185,6 +187,7 @@ func (g *guard) handover(ctx context.Context, p *preparation) member.Result {
 		return end.Result
 	}
 	return g.follow(ctx, []step{
+		{do: g.knowServer},
 		{do: g.drain, undo: func(ctx context.Context) error { return g.fleet.Undo(ctx, true) }},
 		{do: g.stopServer},
 	})

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,7 +24,15 @@ type Event struct {
 	Action string // on_start, on_stop, on_restart, on_role_change
 	Role   string // primary or master, replica, demoted, standby_leader, …
 	Scope  string
+
+	// Stopped is when the server was started that the guard is stopping, as the server tells it: the worker waits for another one. Zero:
+	// whichever runs.
+	Stopped time.Time
 }
+
+// restartAction is the action of a worker that the guard starts when Patroni restarts the server in place: Patroni looks once a second
+// whether the server is up, and calls on_restart only then (4.0.7, 4.1.5).
+const restartAction = "restart"
 
 // OnRoleChange is the callback, for all four actions: a restart of the primary fires on_restart and never on_role_change, a cluster
 // that starts fires on_start (Patroni 3.0.3 to 4.1). For a primary it starts the worker and returns at once; for any other
@@ -45,6 +54,11 @@ func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Resul
 	if len(rt.Config.Poolers) == 0 {
 		return member.Result{Code: member.Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to resume"}
 	}
+	if ev.Action == "on_restart" || ev.Action == "on_start" {
+		if pid, ok := workerOf(rt, restartAction); ok {
+			return member.Result{Decision: fmt.Sprintf("the worker that the guard has started (process %d) is resuming", pid)}
+		}
+	}
 	if rt.DryRun {
 		return member.Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}
 	}
@@ -56,7 +70,7 @@ func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Resul
 		return Work(ctx, rt, ev, nil)
 	}
 	log.Info("worker started", "pid", worker.PID)
-	return member.Result{Decision: "the worker is at it"}
+	return member.Result{Decision: "the worker is started"}
 }
 
 const (
@@ -71,23 +85,24 @@ type worker struct {
 	log     *slog.Logger
 	journal *state.Journal
 	local   *postgres.Server
+	stopped time.Time // start of the server that does not count as the one that is waited for
 
 	mu   sync.Mutex
 	here postgres.Identity
 }
 
 // Work resumes the fleet when the local server is writable and the route leads to it, and sees that it stays so. It blocks until that
-// is done, resume.timeout at most. It writes a line to ready when it is at its post; ready may be nil.
+// is done, resume.timeout at most. It writes a line to ready when it has begun; ready may be nil.
 func Work(ctx context.Context, rt *member.Member, ev Event, ready io.Writer) member.Result {
 	lock, err := rt.StateDir().TryLock(workerLock)
 	if ready != nil {
 		_ = process.SayReady(ready)
 	}
 	if err != nil {
-		return member.Result{Decision: "another worker is at it"}
+		return member.Result{Decision: "another worker is running"}
 	}
 	defer lock.Release()
-	w := &worker{rt: rt, journal: rt.Journal("on_role_change", state.NewID()),
+	w := &worker{rt: rt, stopped: ev.Stopped, journal: rt.Journal("on_role_change", state.NewID()),
 		log: rt.Log.With("hook", "worker", "member", member.Name(), "action", ev.Action)}
 	began := time.Now()
 	result := w.run(ctx)
@@ -183,6 +198,8 @@ func (w *worker) waitWritable(ctx context.Context) error {
 			if err != nil {
 				conn.Close()
 				conn, last = nil, err
+			} else if identity.PostmasterStart.Equal(w.stopped) {
+				last = errors.New("it has not been stopped yet")
 			} else {
 				w.mu.Lock()
 				w.here = identity

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/pause"
 )
@@ -17,13 +19,18 @@ func (*keepCmd) Run(p *program) error {
 	return nil
 }
 
-type workCmd struct{ event }
+type workCmd struct {
+	event
+	Stopped time.Time `format:"2006-01-02T15:04:05.000000Z07:00" help:"When the server was started that is being stopped."`
+}
 
 func (c *workCmd) Run(p *program) error {
 	m, err := p.hookRuntime(false)
 	if err != nil {
 		return err
 	}
-	p.code = hooks.Work(p.ctx, m, c.hook(), p.stdout).Code
+	ev := c.hook()
+	ev.Stopped = c.Stopped
+	p.code = hooks.Work(p.ctx, m, ev, p.stdout).Code
 	return nil
 }

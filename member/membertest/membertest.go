@@ -68,7 +68,7 @@ func child(commands map[string]Command, file, name string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return member.Invalid
 	}
-	c := &config.Config{StateDir: told.StateDir}
+	c := &config.Config{StateDir: told.StateDir, Postgres: told.Postgres, Resume: config.Resume{Timeout: time.Minute}}
 	for _, dsn := range told.Poolers {
 		c.Poolers = append(c.Poolers, config.Pooler{DSN: dsn})
 	}
@@ -104,6 +104,7 @@ func endChildren() {
 // childConfig is what a keeper needs to know. (A [config.Config] shows no passwords, so it cannot be written out.)
 type childConfig struct {
 	StateDir string
+	Postgres string
 	Poolers  []string
 }
 
@@ -202,7 +203,7 @@ func New(t *testing.T, pg *single.Postgres, poolers ...*single.PgBouncer) *membe
 		t.Fatal(err)
 	}
 	m := &member.Member{Config: c, Log: Log(t), Self: []string{self, childMark, filepath.Join(t.TempDir(), "config.json")}}
-	told := childConfig{StateDir: c.StateDir}
+	told := childConfig{StateDir: c.StateDir, Postgres: c.Postgres}
 	for _, p := range c.Poolers {
 		told.Poolers = append(told.Poolers, p.DSN)
 	}
