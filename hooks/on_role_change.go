@@ -221,10 +221,10 @@ func (w *worker) waitWritable(ctx context.Context) error {
 }
 
 // resume resumes every pooler, each for itself: one that does not answer holds nobody else up.
-func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) member.Result {
+func (w *worker) resume(whole context.Context, poolers []*pgb.Pooler) member.Result {
 	// The whole time-out may have gone into waiting; a resume gets some of its own. A later event ends it: what comes then may be a
 	// pause, and this must not take it back.
-	ctx, cancel := context.WithTimeout(ctx, max(w.rt.Config.Resume.Timeout/2, member.ConsoleTimeout))
+	ctx, cancel := context.WithTimeout(whole, max(w.rt.Config.Resume.Timeout/2, member.ConsoleTimeout))
 	defer cancel()
 	var mu sync.Mutex
 	resumed := 0
@@ -237,6 +237,9 @@ func (w *worker) resume(ctx context.Context, poolers []*pgb.Pooler) member.Resul
 		}
 		return err
 	})
+	if whole.Err() != nil {
+		return member.Result{Code: member.Failed, Decision: fmt.Sprintf("stopped by a later event: %d pooler(s) resumed, the rest is for that", resumed)}
+	}
 	failed := 0
 	for i, err := range errs {
 		if err != nil {
