@@ -97,14 +97,24 @@ func TestConnectAuthentication(t *testing.T) {
 	for _, auth := range []string{"scram-sha-256", "md5"} {
 		t.Run(auth, func(t *testing.T) {
 			eachSuite(t, single.PgBouncerOptions{Settings: map[string]string{"auth_type": auth}}, func(t *testing.T, r *rig) {
+				admin := r.AdminDSN()
+				if auth == "md5" {
+					// A console that asks for less than SCRAM has to be asked for.
+					err := resolveOne(t, pgb.Spec{DSN: admin}).Open(soon(t))
+					if !errors.Is(err, pgb.ErrAuthMethod) {
+						t.Errorf("without require_auth: %v", err)
+					}
+					withoutSecrets(t, err)
+					admin += "&require_auth=md5"
+				}
 				for _, mode := range []string{"disable", "prefer"} {
-					dsn := strings.Replace(r.AdminDSN(), "sslmode=disable", "sslmode="+mode, 1)
+					dsn := strings.Replace(admin, "sslmode=disable", "sslmode="+mode, 1)
 					if s, err := resolveOne(t, pgb.Spec{DSN: dsn}).State(soon(t)); err != nil || s.Version == "" {
 						t.Errorf("%s: %+v %v", mode, s, err)
 					}
 				}
 				const wrong = "hush-hush-wrong"
-				p := resolveOne(t, pgb.Spec{DSN: r.AdminDSN(), Password: wrong})
+				p := resolveOne(t, pgb.Spec{DSN: admin, Password: wrong})
 				err := p.Open(soon(t))
 				var console *pgb.ConsoleError
 				var server *pgb.ServerError
@@ -114,7 +124,7 @@ func TestConnectAuthentication(t *testing.T) {
 				withoutSecrets(t, err, wrong)
 
 				// Another user may connect to the console only if it is an admin.
-				u, _ := url.Parse(r.AdminDSN())
+				u, _ := url.Parse(admin)
 				u.User = url.UserPassword("postgres", single.Password)
 				err = resolveOne(t, pgb.Spec{DSN: u.String()}).Open(soon(t))
 				if !errors.As(err, &server) {

@@ -375,7 +375,7 @@ func TestReloadAsTheSameUser(t *testing.T) {
 	ini, logfile := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "log")
 	write := func(listen, more string) {
 		t.Helper()
-		text := fmt.Sprintf("[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.77.0.1\nlisten_port = %s\nunix_socket_dir = %s\npidfile = %s\nlogfile = %s\nauth_type = plain\nauth_file = %s\nadmin_users = boss\n%s",
+		text := fmt.Sprintf("[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.77.0.1\nlisten_port = %s\nunix_socket_dir = %s\npidfile = %s\nlogfile = %s\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = boss\n%s",
 			listen, dir, filepath.Join(dir, "pid"), logfile, filepath.Join(dir, "users"), more)
 		if err := errors.Join(os.WriteFile(ini+"+", []byte(text), 0o644), os.Rename(ini+"+", ini)); err != nil {
 			t.Fatal(err)
