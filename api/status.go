@@ -69,6 +69,8 @@ type LeaseStatus struct {
 	Owner string    `json:"owner"`
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
+	// KeeperGone says that the process that would end the pause was killed, or has ended with its container.
+	KeeperGone bool `json:"keeperGone,omitempty"`
 }
 
 // Condition is one aspect of a status, in the form of Kubernetes' conditions.

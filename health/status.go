@@ -190,6 +190,12 @@ func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.
 		s.WritableWithoutLock = true
 		problem("this server is writable and Patroni does not hold the leader lock")
 	}
+	for _, l := range s.Leases {
+		if l.KeeperGone && s.mayStand(l) {
+			problem("the pause by %s has lost its keeper, nothing ends it at %s: serve and the next callback of this member take it up, "+
+				"or pgbaton resume", l.Owner, l.Until.Local().Format(time.TimeOnly))
+		}
+	}
 	for _, p := range s.Poolers {
 		switch {
 		case p.Error != "":
@@ -198,4 +204,11 @@ func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.
 			problem("pooler %s is paused, and not by pgbaton: RESUME in its admin console, or pgbaton resume", p.Pooler)
 		}
 	}
+}
+
+// mayStand reports whether the pause of a lease may stand on a pooler. The file of one whose keeper was killed stays when it is over.
+func (s *Status) mayStand(l api.LeaseStatus) bool {
+	return len(s.Unresolved) > 0 || slices.ContainsFunc(s.Poolers, func(p api.PoolerStatus) bool {
+		return p.Error != "" || p.PausedBy == l.Owner || p.PausedBy == "" && p.Paused != "no"
+	})
 }

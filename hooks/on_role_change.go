@@ -38,6 +38,7 @@ const restartAction = "restart"
 // that starts fires on_start (Patroni 3.0.3 to 4.1). For a primary it starts the worker and returns at once; for any other
 // role it stops one that is still at it. Without a role the local server is asked.
 func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Result {
+	defer pause.TakeUp(rt)
 	log := rt.Log.With("hook", "on_role_change", "member", member.Name(), "action", ev.Action, "role", ev.Role)
 	primary := patroni.IsPrimaryRole(ev.Role)
 	if ev.Role == "" {

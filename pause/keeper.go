@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,9 +22,11 @@ const (
 	resumeInsists = 10 * time.Minute       // how long the keeper goes on at a pooler that does not answer
 )
 
-// Keep is the keeper: it reads leases from in, writes a line to ready when it is at its post, and blocks until the pause
-// that it keeps is over or it has ended it. Signals that end other processes do not end this one: it is the last that
-// knows of the pause.
+// Keep is the keeper: a process of its own that reads leases from in, the last of which counts, and writes a line to ready when it has
+// begun. While the pauser lives, which is while in is open, it only waits for the end of the lease. After that it also looks at the
+// poolers twice a second. It blocks until nothing of the pause stands, or until it has ended the pause itself: where the lease is over,
+// or where the handover is done and nobody has resumed. Signals that end other processes do not end this one, nor does ctx: it is the
+// last that knows of the pause.
 func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) member.Result {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	ctx = context.WithoutCancel(ctx)
@@ -32,17 +35,58 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 	if err := decoder.Decode(&first); err != nil {
 		return member.Result{Code: member.Invalid, Decision: "no lease on standard input: this command is for pgbaton itself"}
 	}
-	log := m.Log.With("hook", "keeper", "member", member.Name())
-	k := &keeper{m: m, lease: first, journal: m.Journal("keeper", first.ID)}
-	k.poolers, _, _ = m.Poolers(ctx, first.Book)
-	defer member.CloseAll(k.poolers)
-	k.over, k.told = make([]bool, len(k.poolers)), make([]bool, len(k.poolers))
+	k := newKeeper(m, first)
+	defer k.close()
+	k.findAtFirst(ctx)
+	k.learnOrigin(ctx)
 	k.save()
 	defer k.forget()
 	if err := process.SayReady(ready); err != nil {
-		return member.Result{Code: member.Failed, Decision: "the pauser has gone"}
+		return member.Result{Code: member.Failed, Decision: "the pauser has ended"}
 	}
+	return k.run(ctx, decoder)
+}
 
+// keeper is one run of Keep.
+type keeper struct {
+	m       *member.Member
+	log     *slog.Logger
+	journal *state.Journal
+	lease   lease
+	until   time.Time // end of the lease by the monotonic clock
+
+	poolers []*watched
+	missing bool            // no pooler of the lease was found when the keeper began
+	said    map[string]bool // what was logged and is not repeated
+
+	file *state.Lock // on the lease's file; nil: none was written
+
+	back      int  // looks in a row that found the server restarted and writable
+	stoodIn   bool // the worker was started
+	successor successor
+}
+
+// watched is a pooler of the lease.
+type watched struct {
+	*pgb.Pooler
+	later  bool // found since the pause was made, at another address
+	listed bool // its name still leads to it, as far as it is known
+	over   bool // nothing of the pause stands there
+	told   bool // that it is over, in the journal
+}
+
+func newKeeper(m *member.Member, l lease) *keeper {
+	return &keeper{m: m, lease: l, until: time.Now().Add(l.For), journal: m.Journal("keeper", l.ID), said: map[string]bool{},
+		log: m.Log.With("hook", "keeper", "member", member.Name(), "lease", l.ID)}
+}
+
+func (k *keeper) close() {
+	for _, p := range k.poolers {
+		p.Close()
+	}
+}
+
+func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 	told := make(chan lease)
 	go func() {
 		defer close(told)
@@ -58,6 +102,8 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 	defer tick.Stop()
 	deadline := time.NewTimer(time.Hour)
 	defer deadline.Stop()
+	found := make(chan resolved, 1)
+	finding := false
 	for {
 		if k.lease.Until.IsZero() {
 			deadline.Stop()
@@ -67,72 +113,36 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 		select {
 		case next, alive := <-told:
 			if alive {
+				next.Origin = k.lease.Origin
 				k.lease, k.until = next, time.Now().Add(next.For)
 				k.save()
 				continue
 			}
-			told = nil // from now on it is up to us
+			told = nil // the pauser has ended
 			if k.lease.Until.IsZero() {
 				return member.Result{Decision: "nothing was paused"}
 			}
+		case now := <-found:
+			finding = false
+			k.add(now)
 		case <-tick.C:
 			if told != nil {
 				continue
 			}
+			if !finding { // a name service that does not answer holds nothing up
+				finding = true
+				go func() { found <- k.resolve(ctx) }()
+			}
 			if k.watch(ctx) {
-				log.Info("the pause is over", "lease", k.lease.ID)
+				k.log.Info("the pause is over")
 				return member.Result{Decision: "the pause was ended by others"}
 			}
 			k.standIn(ctx)
+			k.finish(ctx)
 		case <-deadline.C:
 			return k.expire(ctx)
 		}
 	}
-}
-
-type keeper struct {
-	m       *member.Member
-	lease   lease
-	until   time.Time // by the monotonic clock
-	poolers []*pgb.Pooler
-	over    []bool
-	told    []bool // that it is over, in the journal
-	journal *state.Journal
-
-	saved   bool // the file was written
-	back    int  // looks in a row that found the server restarted and writable
-	stoodIn bool // the worker was started
-}
-
-// watch looks at every pooler and reports whether the pause is over on all of them.
-func (k *keeper) watch(ctx context.Context) bool {
-	k.each(func(i int, p *pgb.Pooler) {
-		resumed := false
-		if !p.HasConsole() {
-			k.over[i] = !k.ours() // signals tell nothing; who resumes on this member takes the file away
-		} else {
-			ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
-			defer cancel()
-			state, err := p.State(ctx)
-			if err != nil {
-				k.over[i] = !k.ours() // whoever took the file away has seen it resumed
-			} else {
-				k.over[i] = leaseOver(state, k.lease.Owner, k.lease.Nonce)
-				resumed = state.NotPaused() // its mark may stay on a little longer
-			}
-		}
-		// Who has resumed may be another member, and write that into a journal of its own.
-		if (k.over[i] || resumed) && !k.told[i] {
-			k.told[i] = true
-			k.journal.Add(state.Entry{Event: state.EventPauseOver, Pooler: p.Name, Took: time.Since(k.lease.Since)})
-		}
-	})
-	for _, over := range k.over {
-		if !over {
-			return false
-		}
-	}
-	return true
 }
 
 // standIn starts the worker when the server that was stopped is back and writable and no callback has started one. That is a restart
@@ -154,102 +164,11 @@ func (k *keeper) standIn(ctx context.Context) {
 		return // the callback is given a second
 	}
 	k.stoodIn = true
-	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.lease.ID)
-	log.Warn("the server is back as primary and no callback came: set postgresql.callbacks.on_restart and on_start; starting the worker in its place")
+	k.log.Warn("the server is back as primary and no callback came: set postgresql.callbacks.on_restart and on_start; " +
+		"starting the worker in its place")
 	if _, err := k.m.StartDetached(false, "", member.WorkCommand, "keeper", "primary", ""); err != nil {
-		log.Error("cannot start the worker", "error", err)
+		k.log.Error("cannot start the worker", "error", err)
 	}
-}
-
-// each calls do for the poolers where the pause may still stand, all at once.
-func (k *keeper) each(do func(int, *pgb.Pooler)) {
-	index := map[*pgb.Pooler]int{}
-	var standing []*pgb.Pooler
-	for i, p := range k.poolers {
-		if names, ok := k.lease.Databases[p.Name]; ok {
-			p.Databases = names
-		}
-		if !k.over[i] {
-			index[p] = i
-			standing = append(standing, p)
-		}
-	}
-	pgb.Each(standing, func(p *pgb.Pooler) error {
-		do(index[p], p)
-		return nil
-	})
-}
-
-// leaseOver decides whether the pause with this owner and nonce is over on a pooler. Another mark belongs to a later pause,
-// which has a keeper of its own. No mark on a paused pooler is a pause of ours that saw a RELOAD. 1.18 cannot say whether it is
-// paused: there only server connections prove that it is not, and RESUME at the end of the lease does no harm.
-func leaseOver(s pgb.State, owner pgb.Owner, nonce int) bool {
-	if s.Mark != nil {
-		return s.Mark.Owner != owner && s.Mark.Owner != pgb.Foreign || s.Mark.Nonce != nonce
-	}
-	if !s.PausedKnown {
-		return s.Servers > 0
-	}
-	return !s.Paused
-}
-
-// expire ends the pause where it still stands, and goes on at a pooler that does not answer.
-func (k *keeper) expire(ctx context.Context) member.Result {
-	log := k.m.Log.With("hook", "keeper", "member", member.Name(), "lease", k.lease.ID)
-	ctx, cancel := context.WithTimeout(ctx, resumeInsists)
-	defer cancel()
-	failed := false
-	k.each(func(i int, p *pgb.Pooler) {
-		ended := false
-		err := member.Retry(ctx, func() error {
-			ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
-			defer cancel()
-			var err error
-			ended, err = k.end(ctx, p)
-			return err
-		}, nil)
-		if err != nil {
-			failed = true
-			log.Error("cannot resume: do it by hand (RESUME in its admin console)", "pooler", p.Name, "error", err)
-			return
-		}
-		if !ended {
-			return
-		}
-		k.journal.Add(state.Entry{Event: state.EventLeaseExpired, Pooler: p.Name, Took: time.Since(k.lease.Since)})
-		log.Warn("the lease was over and nobody had resumed: resumed", "pooler", p.Name, "paused_for", time.Since(k.lease.Since).Round(time.Millisecond))
-	})
-	k.journal.Sync()
-	if failed {
-		return member.Result{Code: member.Failed, Decision: "a pooler could not be resumed when the lease was over"}
-	}
-	return member.Result{Decision: "the lease is over, nothing is paused by it"}
-}
-
-// end reports whether there was something to end.
-func (k *keeper) end(ctx context.Context, p *pgb.Pooler) (bool, error) {
-	if !p.HasConsole() {
-		return true, p.Signal((*pgb.Process).Resume)
-	}
-	state, err := p.State(ctx)
-	if err != nil {
-		if p.Pidfile != "" && k.ours() {
-			return true, p.Signal((*pgb.Process).Resume)
-		}
-		return false, err
-	}
-	if leaseOver(state, k.lease.Owner, k.lease.Nonce) {
-		return false, nil
-	}
-	if state.NotPaused() {
-		return false, p.Unmark(ctx) // somebody has resumed, and was killed before he could do this, or is about to do it
-	}
-	if state.Mark == nil || state.Mark.Owner != pgb.Foreign {
-		if _, err := p.Resume(ctx); err != nil {
-			return false, err
-		}
-	}
-	return true, p.Unmark(ctx)
 }
 
 func (k *keeper) path() string {
@@ -259,25 +178,31 @@ func (k *keeper) path() string {
 	return filepath.Join(k.m.Config.StateDir, leaseFile(k.lease.Owner))
 }
 
+// save writes the lease's file anew. It is locked for as long as this process lives.
 func (k *keeper) save() {
-	if path := k.path(); path != "" && !k.lease.Until.IsZero() {
-		if err := state.Write(path, k.lease); err != nil {
-			k.m.Log.Warn("cannot write the lease; status will not show it", "error", err)
-			return
-		}
-		k.saved = true
+	path := k.path()
+	if path == "" || k.lease.Until.IsZero() {
+		return
 	}
+	lock, err := state.WriteLocked(path, k.lease)
+	if err != nil {
+		k.log.Warn("cannot write the lease: status does not show it, and nobody takes it up where this process is killed", "error", err)
+		return
+	}
+	k.file.Release() // of the file that this one has replaced
+	k.file = lock
 }
 
 // ours reports whether the file is there and no later lease has taken its place.
 func (k *keeper) ours() bool {
 	var there lease
 	path := k.path()
-	return path == "" || !k.saved || state.Read(path, &there) == nil && there.ID == k.lease.ID
+	return path == "" || k.file == nil || state.Read(path, &there) == nil && there.ID == k.lease.ID
 }
 
 func (k *keeper) forget() {
 	if path := k.path(); path != "" && k.ours() {
 		_ = os.Remove(path)
 	}
+	k.file.Release()
 }

@@ -25,6 +25,7 @@ type lease struct {
 	Until     time.Time           `json:"until"`               // zero: nothing is paused; for people to read
 	For       time.Duration       `json:"for"`                 // the same, from when the keeper reads it: no step of the clock changes it
 	Since     time.Time           `json:"since"`
+	Origin    origin              `json:"origin,omitzero"` // of a handover
 }
 
 // leaseFile is the name of the lease's file in the state directory.
@@ -80,7 +81,8 @@ func Leases(m *member.Member) []api.LeaseStatus {
 	var found []api.LeaseStatus
 	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
 		if l, ok := readLease(m, owner); ok {
-			found = append(found, api.LeaseStatus{Owner: owner.String(), Since: l.Since, Until: l.Until})
+			gone := !state.Locked(filepath.Join(m.Config.StateDir, leaseFile(owner)))
+			found = append(found, api.LeaseStatus{Owner: owner.String(), Since: l.Since, Until: l.Until, KeeperGone: gone})
 		}
 	}
 	return found

@@ -82,6 +82,9 @@ func TestReconcile(t *testing.T) {
 				t.Error("a pause by hand was ended")
 			}
 			membertest.LetGo(m, b)
+			if !membertest.Usable(t, b, 5*time.Second) { // or the next PAUSE interrupts a server login
+				t.Fatal("not resumed")
+			}
 			// Made here, and its keeper ended with the container: seen first when its lease was over.
 			left := lease{ID: state.NewID(), Owner: pgb.Hand, Nonce: 4,
 				Since: time.Now().Add(-time.Minute), Until: time.Now().Add(-30 * time.Second)}

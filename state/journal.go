@@ -49,6 +49,7 @@ const (
 	EventPutBack      = "put_back"   // settings are as before
 	EventPauseOver    = "pause_over" // the keeper has seen that its pause was ended, by whomever; it looks twice a second
 	EventLeaseExpired = "lease_expired"
+	EventTakenUp      = "taken_up" // the keeper was killed, and another has its lease
 	EventEnded        = "ended"
 )
 

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/pgbaton/pgbaton/member"
@@ -55,5 +57,10 @@ func (c *serveCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	var taking sync.WaitGroup
+	defer taking.Wait()
+	defer cancel()
+	taking.Go(func() { pause.TakeUpWhile(ctx, m) })
 	return server.Serve(p.ctx)
 }

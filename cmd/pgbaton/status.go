@@ -70,7 +70,11 @@ func (p *program) statusTable(s health.Status) error {
 	line("Config", file)
 	line("State", s.StateDir)
 	for _, l := range s.Leases {
-		line("Lease", fmt.Sprintf("by %s since %s, until %s", l.Owner, clock(l.Since), clock(l.Until)))
+		text := fmt.Sprintf("by %s since %s, until %s", l.Owner, clock(l.Since), clock(l.Until))
+		if l.KeeperGone {
+			text += ", and its keeper is gone"
+		}
+		line("Lease", text)
 	}
 	for _, v := range s.Versions {
 		line("Version", versionLine(v))

@@ -107,6 +107,47 @@ func StartPostgres(ctx context.Context, suite string, opts PostgresOptions) (_ *
 	return p, nil
 }
 
+// StartStandby makes a streaming standby of a running server, from a base backup, and returns when it answers queries. It has an address of
+// its own; [Postgres.Exec] of "select pg_promote()" makes it a primary.
+func StartStandby(ctx context.Context, of *Postgres) (_ *Postgres, err error) {
+	p := &Postgres{Suite: of.Suite, Port: of.Port, root: of.root}
+	if p.Addr, err = address(p.Port); err != nil {
+		return nil, err
+	}
+	if p.Dir, err = folder(p.root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	p.SocketDir, p.DataDir, p.Log = p.Dir, filepath.Join(p.Dir, "data"), filepath.Join(p.Dir, "log")
+	backup, err := spawn(p.root, p.Dir, "postgres", p.Log, false, "/usr/local/pgbin/pg_basebackup", "--pgdata="+p.DataDir,
+		"--dbname="+of.DSN("postgres", "postgres"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-backup.exited:
+	case <-ctx.Done():
+		backup.end(syscall.SIGKILL, time.Second)
+		return nil, ctx.Err()
+	}
+	f, err := os.OpenFile(filepath.Join(p.DataDir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pg_basebackup made nothing: %w\n%s", err, tail(p.Log))
+	}
+	_, err = fmt.Fprintf(f, "listen_addresses = '%s'\nunix_socket_directories = '%s'\n", p.Addr, p.SocketDir)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := p.Start(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // Start starts the server again after Stop or Kill, on the same address and data.
 func (p *Postgres) Start(ctx context.Context) error {
 	proc, err := spawn(p.root, p.Dir, "postgres", p.Log, p.opts.KeepZombie, "/usr/local/pgbin/postgres", "-D", p.DataDir)

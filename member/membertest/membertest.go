@@ -68,7 +68,9 @@ func child(commands map[string]Command, file, name string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return member.Invalid
 	}
-	c := &config.Config{StateDir: told.StateDir, Postgres: told.Postgres, Resume: config.Resume{Timeout: time.Minute}}
+	c := &config.Config{StateDir: told.StateDir, Postgres: told.Postgres, Pause: told.Pause,
+		Resume: config.Resume{Timeout: time.Minute}}
+	c.Patroni.URL = told.PatroniURL
 	for _, dsn := range told.Poolers {
 		c.Poolers = append(c.Poolers, config.Pooler{DSN: dsn})
 	}
@@ -103,9 +105,11 @@ func endChildren() {
 
 // childConfig is what a keeper needs to know. (A [config.Config] shows no passwords, so it cannot be written out.)
 type childConfig struct {
-	StateDir string
-	Postgres string
-	Poolers  []string
+	StateDir   string
+	Postgres   string
+	PatroniURL string
+	Poolers    []string
+	Pause      config.Pause
 }
 
 // shared is a server for the tests that do not look at its sessions, and idle are those that no test has at the moment:
@@ -203,18 +207,25 @@ func New(t *testing.T, pg *single.Postgres, poolers ...*single.PgBouncer) *membe
 		t.Fatal(err)
 	}
 	m := &member.Member{Config: c, Log: Log(t), Self: []string{self, childMark, filepath.Join(t.TempDir(), "config.json")}}
-	told := childConfig{StateDir: c.StateDir, Postgres: c.Postgres}
+	Tell(t, m)
+	return m
+}
+
+// Tell has the children work with the configuration as it is now, as far as they need it.
+func Tell(t *testing.T, m *member.Member) {
+	t.Helper()
+	c := m.Config
+	told := childConfig{StateDir: c.StateDir, Postgres: c.Postgres, PatroniURL: c.Patroni.URL, Pause: c.Pause}
 	for _, p := range c.Poolers {
 		told.Poolers = append(told.Poolers, p.DSN)
 	}
 	content, err := json.Marshal(told)
 	if err == nil {
-		err = os.WriteFile(m.Self[2], content, 0o600)
+		err = os.WriteFile(m.Self[len(m.Self)-1], content, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m
 }
 
 // Eventually waits for a condition, for as long as a test may reasonably wait.

@@ -11,7 +11,7 @@ import (
 	"github.com/pgbaton/pgbaton/member"
 )
 
-// Patroni answers GET /leader and GET /config as 4.0.7 does. A real one does not lose its lock, or fall silent, on demand.
+// Patroni answers GET /leader, GET /config and GET /cluster as 4.0.7 does. A real one does not lose its lock, or fall silent, on demand.
 type Patroni struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -21,6 +21,7 @@ type Patroni struct {
 	SeenAt   time.Time     // or this, once and not again
 	Silent   chan struct{} // not nil: no answer until it is closed
 	Unseen   bool          // the last look into the DCS failed, and every further one hangs
+	Cluster  string        // body of GET /cluster; empty: it does not answer that
 	ttl      int
 	loopWait int
 }
@@ -31,6 +32,7 @@ func NewPatroni(t *testing.T, m *member.Member, state string) *Patroni {
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
 	t.Cleanup(f.Server.Close)
 	m.Config.Patroni.URL = f.URL
+	Tell(t, m)
 	return f
 }
 
@@ -58,6 +60,13 @@ func (f *Patroni) serve(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	if r.URL.Path == "/config" {
 		fmt.Fprintf(w, `{"ttl": %d, "loop_wait": %d, "retry_timeout": 10}`, f.ttl, f.loopWait)
+		return
+	}
+	if r.URL.Path == "/cluster" {
+		if f.Cluster == "" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		fmt.Fprint(w, f.Cluster)
 		return
 	}
 	if f.Lost {

@@ -1,0 +1,229 @@
+package pause
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+// workerTime is how long the worker of the new primary has until the keeper takes it for dead: from when the route led there, the worker
+// waits 2 s at most for addresses that do not.
+const workerTime = 3 * time.Second
+
+const (
+	originTimeout  = 100 * time.Millisecond // for the local server, which answers in milliseconds, before the keeper is ready
+	looksInARow    = 3                      // at one address, that must all lead to the new primary
+	looksAtStrayed = 12                     // once one has led elsewhere: a proxy that knows two primaries hands connections out in turn
+	looksInterval  = 15 * time.Millisecond
+)
+
+// origin is the server that a handover began on. A server of the same database cluster that writes a later timeline was promoted since.
+type origin struct {
+	SystemID string `json:"systemId"`
+	Timeline int    `json:"timeline"`
+}
+
+func (o origin) known() bool { return o.SystemID != "" && o.Timeline > 0 }
+
+// promotedSince reports whether a server takes writes and was promoted after the handover had begun on o.
+func (o origin) promotedSince(there postgres.Identity) bool {
+	return o.known() && !there.InRecovery && there.SystemID == o.SystemID && there.Timeline > o.Timeline
+}
+
+// learnOrigin asks the local server, which still runs when the guard starts a keeper.
+func (k *keeper) learnOrigin(ctx context.Context) {
+	if k.lease.Owner != pgb.Guard || k.lease.Origin.known() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, originTimeout)
+	defer cancel()
+	local, err := k.m.Server()
+	if err != nil {
+		return
+	}
+	if here, err := member.Identify(ctx, local); err == nil && !here.InRecovery {
+		k.lease.Origin = origin{SystemID: here.SystemID, Timeline: here.Timeline}
+	}
+}
+
+// finish ends the pause of a handover that is done except for that: another member has been promoted and is the leader, takes writes, and
+// the addresses that the poolers connect to have led to it for longer than its worker would need. Without a worker (it was killed, or its
+// callback has never come) clients would wait for the end of the lease. Where the old primary is still the one that takes writes, or
+// nobody is, nothing is done here. It blocks for some seconds at most.
+func (k *keeper) finish(ctx context.Context) {
+	if k.lease.Owner != pgb.Guard || !k.lease.Origin.known() {
+		return
+	}
+	looks := k.lookAlongRoute(ctx)
+	if !k.successor.heldOut(looks, time.Now()) || !k.isLeader(ctx, k.successor.server) {
+		return
+	}
+	k.each(func(p *watched) {
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+		defer cancel()
+		ended, err := k.end(ctx, p)
+		if err != nil {
+			k.log.Warn("cannot resume, trying again until the lease is over", "pooler", p.Name, "error", err)
+			return
+		}
+		if ended {
+			k.journal.Add(state.Entry{Event: state.EventResumed, Pooler: p.Name, Took: time.Since(k.lease.Since)})
+			k.log.Warn("the new primary takes writes, the route leads there, and its worker has not resumed: resumed", "pooler", p.Name)
+		}
+	})
+}
+
+// isLeader reports whether the server at the end of the route is the one that Patroni calls the leader: a copy of the cluster that was
+// promoted for itself, which a pooler may lead to as well, has the same system identifier and a later timeline, too.
+func (k *keeper) isLeader(ctx context.Context, server postgres.Identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
+	defer cancel()
+	client, err := k.m.Patroni()
+	if err != nil {
+		return false
+	}
+	cluster, err := client.Cluster(ctx)
+	if err != nil {
+		k.sayOnce("Patroni does not say who is the leader: the lease ends the pause where no worker does", "error", err)
+		return false
+	}
+	leader, ok := cluster.Leader()
+	local, err := k.m.Server()
+	if !ok || err != nil || leader.Port <= 0 || leader.Port > 65535 {
+		return false
+	}
+	there, err := member.Identify(ctx, local.At(postgres.Address{Host: leader.Host, Port: uint16(leader.Port)}))
+	return err == nil && there.SameServer(server)
+}
+
+// addressLooks is where one address of the route has led, several times in a row.
+type addressLooks struct {
+	address string
+	to      postgres.Identity // zero where it led to no promoted server
+	strayed bool              // not all looks led to the same promoted server, but one did
+}
+
+// successor is the new primary as far as the keeper can see it over the poolers' route.
+type successor struct {
+	server  postgres.Identity
+	since   time.Time       // since when addresses lead there without a break; zero: none does
+	leads   map[string]bool // addresses that do
+	strayed bool            // an address led elsewhere once it had led there
+}
+
+// heldOut takes in one round of looks and reports whether the route has led to one promoted server for long enough. An address that has
+// never led there is not waited for: a database for reading may lead to replicas for good.
+func (s *successor) heldOut(looks []addressLooks, now time.Time) bool {
+	broken := false
+	leading := map[string]bool{}
+	for _, l := range looks {
+		switch {
+		case l.strayed:
+			broken = true
+		case l.to.PostmasterStart.IsZero():
+			broken = broken || s.leads[l.address]
+		case !s.server.PostmasterStart.IsZero() && !l.to.SameServer(s.server): // of an earlier round, or of another address
+			broken = true
+		default:
+			leading[l.address] = true
+			s.server = l.to
+		}
+	}
+	if broken || len(leading) == 0 {
+		*s = successor{strayed: s.strayed || broken}
+		return false
+	}
+	if s.since.IsZero() {
+		s.since = now
+	}
+	s.leads = leading
+	return now.Sub(s.since) >= workerTime
+}
+
+// lookAlongRoute connects where the poolers connect to, to each address several times in a row. It blocks for about a second at most
+// longer than the consoles do.
+func (k *keeper) lookAlongRoute(ctx context.Context) []addressLooks {
+	route := k.route(ctx)
+	looks := make([]addressLooks, 0, len(route))
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for address, server := range route {
+		all.Go(func() {
+			l := k.lookAt(ctx, address, server)
+			mu.Lock()
+			defer mu.Unlock()
+			looks = append(looks, l)
+		})
+	}
+	all.Wait()
+	return looks
+}
+
+// route is the addresses by which the poolers whose pause stands reach the primary.
+func (k *keeper) route(ctx context.Context) map[string]*postgres.Server {
+	route := map[string]*postgres.Server{}
+	if dsn := k.m.Config.Resume.Route; dsn != "" {
+		if server, err := postgres.Open(dsn); err == nil {
+			route["resume.route"] = server
+		}
+		return route
+	}
+	local, err := k.m.Server()
+	if err != nil {
+		return route
+	}
+	var mu sync.Mutex
+	k.each(func(p *watched) {
+		if !p.HasConsole() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+		defer cancel()
+		databases, err := p.ShowDatabases(ctx)
+		if err != nil {
+			return
+		}
+		for _, to := range member.Destinations(p.Pooler, databases, false) {
+			addresses := []string{to.Host}
+			if net.ParseIP(to.Host) == nil {
+				if addresses, err = net.DefaultResolver.LookupHost(ctx, to.Host); err != nil {
+					continue
+				}
+			}
+			for _, address := range addresses {
+				at := to
+				at.Host = address
+				mu.Lock()
+				route[at.String()] = at.Server(local)
+				mu.Unlock()
+			}
+		}
+	})
+	return route
+}
+
+// lookAt looks several times, one after the other, and stops at the first look that does not lead to a promoted server.
+func (k *keeper) lookAt(ctx context.Context, address string, server *postgres.Server) addressLooks {
+	l := addressLooks{address: address}
+	count := looksInARow
+	if k.successor.strayed {
+		count = looksAtStrayed
+	}
+	for i := range count {
+		there, err := member.Identify(ctx, server)
+		if err != nil || !k.lease.Origin.promotedSince(there) || i > 0 && !there.SameServer(l.to) {
+			l.strayed = i > 0
+			l.to = postgres.Identity{}
+			return l
+		}
+		l.to = there
+		member.Sleep(ctx, looksInterval)
+	}
+	return l
+}
