@@ -27,14 +27,14 @@ type Process struct {
 	process *process.Process
 }
 
-// FindProcess finds the Patroni that runs here as our own user, by its command line: a Python that runs a script
-// called patroni (or -m patroni), or a program of that name. One without a handler for SIGHUP does not count: it is just
-// starting, or something else, and the signal would end it. With config, Patroni's configuration file, it must be among the arguments.
+// FindProcess finds the Patroni that runs here as our own user, by its command line: a Python that runs a script called patroni (or -m
+// patroni), or a program of that name. One without a handler for SIGHUP does not count: it is just starting, or something else, and the
+// signal would end it. With config, Patroni's configuration file, it must be among the arguments.
 //
-// As process 1 Patroni starts itself once more and passes signals on (source: __main__.py, 4.0.7 and 4.1.5): a fork, or with
-// Python 3.14 a child of a forkserver, which nothing on its command line gives away. It is process 1 that is returned, once the other has its handler: before
-// that, what is passed on ends it, and with it process 1 (seen with 4.1.5). A fork's command line is its parent's for the moment until it runs
-// something else, so of several below one another the uppermost is the one that surely stays.
+// As process 1 Patroni starts itself once more and passes signals on (source: __main__.py, 4.0.7 and 4.1.5): a fork, or with Python 3.14
+// a child of a forkserver, which nothing on its command line gives away. It is process 1 that is returned, once the other has its
+// handler: before that, what is passed on ends it, and with it process 1 (seen with 4.1.5). A fork's command line is its parent's for the
+// moment until it runs something else, so of several below one another the uppermost is the one that surely stays.
 //
 // The errors are [ErrNoProcess] and [ErrManyProcesses], with the process ids and what to do. It does not block.
 func FindProcess(config string) (*Process, error) {
@@ -77,7 +77,8 @@ func FindProcess(config string) (*Process, error) {
 		if config != "" {
 			help = "all were started with " + config
 		}
-		return nil, fmt.Errorf("patroni: %w (%s), none was signalled; %s, or send SIGHUP to the right one by hand", ErrManyProcesses, strings.Join(ids, ", "), help)
+		return nil, fmt.Errorf("patroni: %w (%s), none was signalled; %s, or send SIGHUP to the right one by hand",
+			ErrManyProcesses, strings.Join(ids, ", "), help)
 	case len(passed) > 0:
 		if len(passed) > 5 {
 			passed = append(passed[:5], "…")
@@ -102,8 +103,8 @@ func (p *Process) Reload() error {
 // Close lets go of the process.
 func (p *Process) Close() { p.process.Close() }
 
-// IsAncestor reports whether a Patroni, of whatever user, is above this process, through shells or not. Where the REST API does not answer, this tells a
-// stop by Patroni from a person who tries the guard by hand. What cannot be seen is no Patroni. It does not block.
+// IsAncestor reports whether a Patroni, of whatever user, is above this process, through shells or not. Where the REST API does not
+// answer, this tells a stop by Patroni from a person who tries the guard by hand. What cannot be seen is no Patroni. It does not block.
 func IsAncestor() bool {
 	for _, pid := range process.Ancestors(os.Getpid()) {
 		p, err := process.Open(pid)
@@ -193,8 +194,8 @@ func hasPython(all []int, c *candidate) bool {
 	return false
 }
 
-// arguments returns what follows Patroni's name in its command line; ok is false for any other program, also for one that only has the name among its
-// arguments ("sudo -u patroni bash", "tail -f /var/log/patroni").
+// arguments returns what follows Patroni's name in its command line; ok is false for any other program, also for one that only has the
+// name among its arguments ("sudo -u patroni bash", "tail -f /var/log/patroni").
 func arguments(args []string) (rest []string, ok bool) {
 	if len(args) == 0 {
 		return nil, false

@@ -11,8 +11,9 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// The limits, in bytes. What counts of the log-in and of an answer is what keeping it takes in memory: its length, and for each message, column and parameter what
-// Go and pgx add to it, which for many short ones is most of it. A PgBouncer with 15,000 server connections stays below them, and a server with 40,000 sessions.
+// The limits, in bytes. What counts of the log-in and of an answer is what keeping it takes in memory: its length, and for each message,
+// column and parameter what Go and pgx add to it, which for many short ones is most of it. A PgBouncer with 15,000 server connections
+// stays below them, and a server with 40,000 sessions.
 const (
 	MaxMessage = 1 << 20
 	MaxLogin   = 1 << 20
@@ -58,7 +59,8 @@ type reader struct {
 	err   error
 }
 
-// MaxIterations is how often a password is hashed to log in: PostgreSQL's default is 4096 (scram_iterations), and a million take half a second.
+// MaxIterations is how often a password is hashed to log in: PostgreSQL's default is 4096 (scram_iterations), and a million take half a
+// second.
 const MaxIterations = 1_000_000
 
 const (
@@ -179,8 +181,8 @@ func (r *reader) end() error {
 	return checkIterations(auth)
 }
 
-// checkIterations looks at AuthenticationSASLContinue (11), which says how often the password is to be hashed (RFC 5802: "r=…,s=…,i=…"). pgx (5.12) does that ten
-// million times, which takes seconds, whatever the context says.
+// checkIterations looks at AuthenticationSASLContinue (11), which says how often the password is to be hashed (RFC 5802: "r=…,s=…,i=…").
+// pgx (5.12) does that ten million times, which takes seconds, whatever the context says.
 func checkIterations(auth []byte) error {
 	if len(auth) < 4 || binary.BigEndian.Uint32(auth) != 11 {
 		return nil

@@ -10,9 +10,9 @@ import (
 // MaxText is how much is kept of a text, in bytes.
 const MaxText = 500
 
-// Text makes one line of what a peer says, for logs, errors and terminals: at most [MaxText] bytes, "?" for what does not print (control characters, bytes that are no
-// UTF-8, marks that turn the direction of writing), and "***" for the secrets and for what looks like a password: some servers repeat a connection string, and whoever was
-// given a password can send it back.
+// Text makes one line of what a peer says, for logs, errors and terminals: at most [MaxText] bytes, "?" for what does not print (control
+// characters, bytes that are no UTF-8, marks that turn the direction of writing), and "***" for the secrets and for what looks like a
+// password: some servers repeat a connection string, and whoever was given a password can send it back.
 func Text(s string, secrets ...string) string {
 	const looked = 16 << 10 // a secret that goes across the end is cut off with it
 	if len(s) > looked {
@@ -40,8 +40,9 @@ func Text(s string, secrets ...string) string {
 const hidden = "***"
 
 var (
-	keyAndValue = regexp.MustCompile(`(?i)((?:pass(?:word|wd|phrase)?|pwd|secret|token)["']?\s*[=:]\s*)(?:'(?:[^'\\]|\\.|'')*'?|"(?:[^"\\]|\\.)*"?|[^\s'"][^\s]*)`)
-	inURL       = regexp.MustCompile(`(://[^\s/@:]*:)\S*@`)
+	keyAndValue = regexp.MustCompile(`(?i)((?:pass(?:word|wd|phrase)?|pwd|secret|token)["']?\s*[=:]\s*)` +
+		`(?:'(?:[^'\\]|\\.|'')*'?|"(?:[^"\\]|\\.)*"?|[^\s'"][^\s]*)`)
+	inURL = regexp.MustCompile(`(://[^\s/@:]*:)\S*@`)
 )
 
 // clip cuts a text at a whole character.
@@ -57,7 +58,8 @@ func clip(s string, most int) string {
 	return s[:end] + more
 }
 
-// Error is an error whose text is [Text] of another's. [errors.Is] and [errors.As] see the other one, which has the text as the peer sent it. nil stays nil.
+// Error is an error whose text is [Text] of another's. [errors.Is] and [errors.As] see the other one, which has the text as the peer sent
+// it. nil stays nil.
 func Error(err error, secrets ...string) error {
 	if err == nil {
 		return nil

@@ -18,7 +18,8 @@ var (
 	// ErrNoConsole says that a pooler has no admin console configured: it takes signals only.
 	ErrNoConsole = errors.New("no admin console configured")
 	// ErrAuthMethod says that a console asks for the password in a way that require_auth does not allow.
-	ErrAuthMethod = errors.New("the console asks for the password by another method than require_auth allows (scram-sha-256 where the dsn does not say)")
+	ErrAuthMethod = errors.New("the console asks for the password by another method than require_auth allows " +
+		"(scram-sha-256 where the dsn does not say)")
 	// ErrNotPgBouncer says that the process behind a pidfile is something else. It was not signalled.
 	ErrNotPgBouncer = errors.New("not a pgbouncer process")
 	// ErrForeignPidfile says that a pidfile is of another user than the process that it names. It was not signalled.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
@@ -96,9 +97,9 @@ func FuzzReadFile(f *testing.F) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		file, err := pgbini.ReadFile("/pgbouncer.ini", dir)
+		ini, err := pgbini.ReadFile("/pgbouncer.ini", dir)
 		if err != nil {
-			var e *pgbini.FileError
+			var e *file.Problem
 			if !errors.As(err, &e) || e.Problem == "" || e.Line < 0 || e.Line > 1+strings.Count(string(content), "\n") || len(err.Error()) > 2000+len(content) {
 				t.Errorf("%#v", err)
 			}
@@ -111,8 +112,8 @@ func FuzzReadFile(f *testing.F) {
 			{Key: "pool_mode", Value: value, Default: "session", Changeable: true}, {Key: "default_pool_size", Value: value, Default: "20", Changeable: true},
 			{Key: "query_timeout", Value: value, Default: "0", Changeable: true}, {Key: "listen_port", Value: value}, {Key: "auth_file", Value: value, Changeable: true},
 		}
-		_ = file.Check(settings)
-		for _, d := range file.Diff(settings, []pgbini.Database{{Name: "app", Host: value}, {Name: value}}) {
+		_ = ini.Check(settings)
+		for _, d := range ini.Diff(settings, []pgbini.Database{{Name: "app", Host: value}, {Name: value}}) {
 			if d.Key == "" || d.File == "" || d.Line < 0 || len(d.Want) > 1100 || strings.ContainsAny(d.Want+d.Running, "\n\x00") {
 				t.Errorf("%+v", d)
 			}

@@ -15,7 +15,8 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// FuzzConsole: whatever bytes come instead of answers, all that a pooler is asked ends, and what is said of them is short, prints and has no password in it.
+// FuzzConsole: whatever bytes come instead of answers, all that a pooler is asked ends, and what is said of them is short, prints and has
+// no password in it.
 func FuzzConsole(f *testing.F) {
 	message := func(messages ...pgproto3.BackendMessage) []byte {
 		var all []byte

@@ -15,7 +15,8 @@ import (
 // What a console that means harm can do: see package hostile.
 func TestHostileConsole(t *testing.T) { hostile.Try(t) }
 
-// asHostileClient is what this test binary does as a client of a hostile console: all that a pooler is asked. What is returned is what people see of it.
+// asHostileClient is what this test binary does as a client of a hostile console: all that a pooler is asked. What is returned is what
+// people see of it.
 func asHostileClient() bool {
 	do := func(what func(ctx context.Context, p *pgb.Pooler) (string, error)) func(string, int, time.Duration) string {
 		return func(host string, port int, limit time.Duration) string {

@@ -84,8 +84,8 @@ func (p *Pooler) pauseAnswers(ctx context.Context, outcome *PauseOutcome) (prove
 	return proven, nil
 }
 
-// notDrained tells how many connections are in the way; the caller's time is over, so it takes a little of its own, and what was seen last where
-// that does not do.
+// notDrained tells how many connections are in the way; the caller's time is over, so it takes a little of its own, and what was seen
+// last where that does not do.
 func (p *Pooler) notDrained(ctx context.Context, last int) error {
 	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), 200*time.Millisecond)
 	defer cancel()

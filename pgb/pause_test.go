@@ -321,8 +321,8 @@ func (r *rig) queued(t *testing.T) int {
 	return count
 }
 
-// listed has a client of a database of a "*" line, and returns when the pooler lists it. An entry that is looked for while its first client still logs
-// in may be taken for idle, and is then not listed although it is in use, until the next login.
+// listed has a client of a database of a "*" line, and returns when the pooler lists it. An entry that is looked for while its first
+// client still logs in may be taken for idle, and is then not listed although it is in use, until the next login.
 func (r *rig) listed(t *testing.T, name string) *client {
 	t.Helper()
 	var c *client

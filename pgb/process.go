@@ -115,10 +115,10 @@ func configArgument(args []string) (string, bool) {
 	return rest[0], true
 }
 
-// Opens reports whether the process can open a file, as far as we can tell: for reading, or for appending to it, or making it where it is not.
-// It opens it itself, in the process's own root, which is proof where the process has our uid; where it has not, it is enough that the
-// file, or the folder to make it in, is there. Nothing is made or changed. What cannot be judged is no error: a path that is not absolute,
-// one that leads to what somebody has open (/dev/stdout, /proc/1/fd/1), and a pipe that nobody reads.
+// Opens reports whether the process can open a file, as far as we can tell: for reading, or for appending to it, or making it where it is
+// not. It opens it itself, in the process's own root, which is proof where the process has our uid; where it has not, it is enough that
+// the file, or the folder to make it in, is there. Nothing is made or changed. What cannot be judged is no error: a path that is not
+// absolute, one that leads to what somebody has open (/dev/stdout, /proc/1/fd/1), and a pipe that nobody reads.
 func (p *Process) Opens(file string, appending bool) error {
 	if !path.IsAbs(file) {
 		return nil
@@ -165,10 +165,10 @@ func leadsToSelf(root int, path string) bool {
 	})
 }
 
-// PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it
-// lets in whoever has its own uid, without a password (1.18, 1.24, 1.26). Folder and port are where it listens, in the process's own root: those
-// of SHOW CONFIG, or else of its file ([pgbini.File.SocketDir], [pgbini.File.Port]), which may have changed since it was started. Nothing is connected yet;
-// connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
+// PeerConsole is a pooler for the admin console of this very process on its Unix socket, as the user pgbouncer: there it lets in whoever
+// has its own uid, without a password (1.18, 1.24, 1.26). Folder and port are where it listens, in the process's own root: those of SHOW
+// CONFIG, or else of its file ([pgbini.File.SocketDir], [pgbini.File.Port]), which may have changed since it was started. Nothing is
+// connected yet; connecting fails when another process answers. Close the pooler as any other; it does not hold the Process.
 func (p *Process) PeerConsole(dir string, port uint16) (*Pooler, error) {
 	if dir == "" {
 		return nil, fmt.Errorf("process %d has no Unix socket (unix_socket_dir is empty)", p.PID)

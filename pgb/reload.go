@@ -8,10 +8,10 @@ import (
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
-// Reload sends RELOAD and blocks until PgBouncer has read its files or the context ends. Since 1.25 a file that it
-// refuses is a [*ServerError] with the code [CodeBadFile] and "RELOAD failed, see logs for additional details"; before, it answers
-// RELOAD all the same. In neither case does it say what is wrong: see [pgbini.ReadFile] and [pgbini.File.Diff]. Another [*ServerError] says nothing of the file:
-// a user of stats_users is told "admin access needed".
+// Reload sends RELOAD and blocks until PgBouncer has read its files or the context ends. Since 1.25 a file that it refuses is a
+// [*ServerError] with the code [CodeBadFile] and "RELOAD failed, see logs for additional details"; before, it answers RELOAD all the
+// same. In neither case does it say what is wrong: see [pgbini.ReadFile] and [pgbini.File.Diff]. Another [*ServerError] says nothing of
+// the file: a user of stats_users is told "admin access needed".
 func (p *Pooler) Reload(ctx context.Context) error {
 	_, err := p.exec(ctx, "RELOAD")
 	return err

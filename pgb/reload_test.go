@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
@@ -252,8 +253,8 @@ func TestBadValuesAreNamed(t *testing.T) {
 			r.write(t, config)
 			line := lines(r.base) + 1
 
-			var e *pgbini.FileError
-			if err := r.read(t).Check(before); !errors.As(err, &e) || e.Key != key || e.Line != line || e.File != r.ConfigPath || e.Problem == "" {
+			var e *file.Problem
+			if err := r.read(t).Check(before); !errors.As(err, &e) || e.Name != key || e.Line != line || e.File != r.ConfigPath || e.Problem == "" {
 				t.Errorf("%s: %v", bad, err)
 			}
 			if r.reload(t) {
@@ -449,7 +450,7 @@ var samples = []sample{
 func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 	eachSuite(t, anyDatabase, func(t *testing.T, r0 *rig) {
 		r := newReloader(t, r0)
-		file := func(name, content string, mode os.FileMode) {
+		place := func(name, content string, mode os.FileMode) {
 			if err := os.WriteFile(filepath.Join(r.Dir, name), []byte(content), mode); err != nil {
 				t.Fatal(err)
 			}
@@ -459,13 +460,13 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 			if i == 10 {
 				next = "default_pool_size = 7\n"
 			}
-			file(fmt.Sprintf("depth%d", i), next, 0o644)
+			place(fmt.Sprintf("depth%d", i), next, 0o644)
 		}
 		known := r.settings(t)
 		refused := 0
 		for _, s := range samples {
 			fill := strings.NewReplacer("{inc}", filepath.Join(r.Dir, "inc"), "{dir}", r.Dir).Replace
-			file("inc", fill(s.include), 0o644)
+			place("inc", fill(s.include), 0o644)
 			r.put(t, r.base)
 			r.write(t, fill(s.head)+r.base+fill(s.tail))
 			took := r.reload(t)
@@ -483,7 +484,7 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 			if took != (err == nil) {
 				t.Errorf("%s: PgBouncer takes it: %v; ours: %v", s.name, took, err)
 			}
-			var e *pgbini.FileError
+			var e *file.Problem
 			if err != nil {
 				refused++
 				if !errors.As(err, &e) || e.Problem == "" || e.Line == 0 {

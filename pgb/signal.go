@@ -23,11 +23,11 @@ type Process struct {
 // maxPidfile is more than a process id with its line feed has.
 const maxPidfile = 32
 
-// OpenPidfile opens the process that a pidfile names. [ErrNotPgBouncer] says that it is something else, an
-// error for which errors.Is(err, os.ErrNotExist) holds that there is no such file or process.
+// OpenPidfile opens the process that a pidfile names. [ErrNotPgBouncer] says that it is something else, an error for which errors.Is(err,
+// os.ErrNotExist) holds that there is no such file or process.
 //
-// PgBouncer writes its pidfile as the user that it runs as (1.18 to 1.26). So a file, or a symbolic link on the way to it, that belongs to
-// somebody else could name any process that is called pgbouncer, and is an [ErrForeignPidfile]; root's and our own are believed.
+// PgBouncer writes its pidfile as the user that it runs as (1.18 to 1.26). So a file, or a symbolic link on the way to it, that belongs
+// to somebody else could name any process that is called pgbouncer, and is an [ErrForeignPidfile]; root's and our own are believed.
 func OpenPidfile(path string) (*Process, error) {
 	f, err := file.Open(path)
 	if err != nil {

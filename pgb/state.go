@@ -32,8 +32,8 @@ func (s State) LooksPaused() bool {
 	return s.Waiting > 0 && s.Servers == 0 && s.MaxWait > 0
 }
 
-// PauseStands reports whether a pause is in force on the pooler, of everything or of single databases, as far as it can be told: where this version cannot say,
-// by [State.LooksPaused].
+// PauseStands reports whether a pause is in force on the pooler, of everything or of single databases, as far as it can be told: where
+// this version cannot say, by [State.LooksPaused].
 func (s State) PauseStands() bool { return s.LooksPaused() || len(s.PausedDBs) > 0 }
 
 // NotPaused reports whether the pooler, or our databases of it, are known not to be paused.

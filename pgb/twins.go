@@ -17,14 +17,15 @@ import (
 // twinTimeout bounds how long [OnePerProcess] asks. Whoever has not answered by then is left as it is.
 const twinTimeout = 300 * time.Millisecond
 
-// OnePerProcess makes one pooler of the addresses of one process, where a name has both IPv4 and IPv6 addresses, as localhost has on most machines: left as they
-// are, the process would be paused twice, and an address at which it does not listen would be a pooler that is down. It returns the poolers that are left,
-// in their order, with the consoles open that it has asked.
+// OnePerProcess makes one pooler of the addresses of one process, where a name has both IPv4 and IPv6 addresses, as localhost has on most
+// machines: left as they are, the process would be paused twice, and an address at which it does not listen would be a pooler that is
+// down. It returns the poolers that are left, in their order, with the consoles open that it has asked.
 //
-// Two addresses of a name are the same process when one console lists a connection that was made to the other (SHOW CLIENTS). An address that refuses is none
-// when a pooler of the same name that has no second address answers in the other family and says that it does not listen in this one (listen_addr), and when
-// there are at least as many of those: else it is a pooler of its own that is down, and stays. Of loopback addresses the answer is enough, since a second
-// pooler on the same port of this machine would be one that nobody else can have put behind that name.
+// Two addresses of a name are the same process when one console lists a connection that was made to the other (SHOW CLIENTS). An address
+// that refuses is none when a pooler of the same name that has no second address answers in the other family and says that it does not
+// listen in this one (listen_addr), and when there are at least as many of those: else it is a pooler of its own that is down, and stays.
+// Of loopback addresses the answer is enough, since a second pooler on the same port of this machine would be one that nobody else can
+// have put behind that name.
 //
 // It blocks for 0.3 s at most, and not at all where no name has addresses of both kinds.
 func OnePerProcess(ctx context.Context, poolers []*Pooler) []*Pooler {
@@ -154,8 +155,8 @@ func without(list []*Pooler, p *Pooler) []*Pooler {
 	return left
 }
 
-// sameProcess asks the console of y for a connection that is made to x for the purpose. It is found by a name that nobody else knows, whatever forwards
-// connections in between.
+// sameProcess asks the console of y for a connection that is made to x for the purpose. It is found by a name that nobody else knows,
+// whatever forwards connections in between.
 func sameProcess(ctx context.Context, x, y *Pooler) bool {
 	tag := "pgbaton-" + strings.ToLower(rand.Text())
 	c, err := connectAs(ctx, x.Name, x.config, tag)
@@ -167,12 +168,14 @@ func sameProcess(ctx context.Context, x, y *Pooler) bool {
 	return err == nil && n > 0
 }
 
-// manyConnections is how often [Pooler.OneProcess] connects: of two processes that share a port, one gets all of them once in 30,000 times.
+// manyConnections is how often [Pooler.OneProcess] connects: of two processes that share a port, one gets all of them once in 30,000
+// times.
 const manyConnections = 16
 
-// OneProcess reports whether one process answers at the console's address: with so_reuseport several may, and each of them has settings and pauses of its
-// own. On this machine the kernel tells how many listen (see [process.Listeners]); of another one, connections that are made for the purpose must all be of the process that the
-// console is of (SHOW CLIENTS). It blocks until the console has answered or the context ends.
+// OneProcess reports whether one process answers at the console's address: with so_reuseport several may, and each of them has settings
+// and pauses of its own. On this machine the kernel tells how many listen (see [process.Listeners]); of another one, connections that are
+// made for the purpose must all be of the process that the console is of (SHOW CLIENTS). It blocks until the console has answered or the
+// context ends.
 func (p *Pooler) OneProcess(ctx context.Context) (bool, error) {
 	if p.config == nil || strings.HasPrefix(p.config.Host, "/") || strings.HasPrefix(p.config.Host, "@") {
 		return true, nil // a socket's path is one process's

@@ -21,8 +21,9 @@ type Address struct {
 	Database string // empty: the configured one
 }
 
-// requireSCRAM is the default of require_auth for an address that somebody else has named. By another method whoever listens there would be
-// shown the password, or what it can be guessed from. "none" is a server that asks for none (trust, a certificate): it is shown nothing.
+// requireSCRAM is the default of require_auth for an address that somebody else has named. By another method whoever listens there would
+// be shown the password, or what it can be guessed from. "none" is a server that asks for none (trust, a certificate): it is shown
+// nothing.
 const requireSCRAM = "scram-sha-256,none"
 
 // The host that a connection string is parsed with to learn its TLS settings and its own password: for a socket pgconn throws away what

@@ -232,8 +232,8 @@ func greedy(t *testing.T) (port uint16, told func() []string) {
 	}
 }
 
-// At an address that somebody else has named no password is shown: not one that the password file limits to another server, and none at all by
-// another method than SCRAM.
+// At an address that somebody else has named no password is shown: not one that the password file limits to another server, and none at
+// all by another method than SCRAM.
 func TestAtShowsNoPassword(t *testing.T) {
 	port, told := greedy(t)
 	file := filepath.Join(t.TempDir(), "pgpass")

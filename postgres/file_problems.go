@@ -83,8 +83,8 @@ func (c *Conn) mayRead(ctx context.Context, views ...view) error {
 
 // FileErrors lists what the server does not take of its files as they are on disk now: postgresql.conf and what it includes, pg_hba.conf,
 // and from 15 on pg_ident.conf. A setting that only waits for a restart is none; see [Conn.PendingRestart]. Nor is a line of pg_hba.conf
-// that is loaded and cannot match, such as hostssl with ssl = off. What this user may not read is told by a [*GrantError] beside what could
-// be read. It blocks for up to 6 round trips. PostgreSQL reads the files for it in this session; nothing is loaded.
+// that is loaded and cannot match, such as hostssl with ssl = off. What this user may not read is told by a [*GrantError] beside what
+// could be read. It blocks for up to 6 round trips. PostgreSQL reads the files for it in this session; nothing is loaded.
 func (c *Conn) FileErrors(ctx context.Context) ([]file.Problem, error) {
 	r, err := c.value(ctx, "select current_setting('server_version_num')")
 	if err != nil {
@@ -127,11 +127,10 @@ func (c *Conn) FileErrors(ctx context.Context) ([]file.Problem, error) {
 	return out, err
 }
 
-// settingErrors leaves out what only waits for a restart. pg_file_settings has the same words for it as for a
-// value that is wrong; but reading it marks the setting as pending in this session's pg_settings if its value needs a
-// restart and could be read. So the order of the two counts. The mark stays when the value becomes a wrong one later, with which the server
-// would not start again: a value that cannot be right is an error all the same. Values are read for that only, and
-// not shown.
+// settingErrors leaves out what only waits for a restart. pg_file_settings has the same words for it as for a value that is wrong; but
+// reading it marks the setting as pending in this session's pg_settings if its value needs a restart and could be read. So the order of
+// the two counts. The mark stays when the value becomes a wrong one later, with which the server would not start again: a value that
+// cannot be right is an error all the same. Values are read for that only, and not shown.
 func (c *Conn) settingErrors(ctx context.Context) ([]file.Problem, error) {
 	results, err := c.query(ctx, `select coalesce(sourcefile, ''), sourceline, coalesce(name, ''), error,
  case when lower(name) in (select lower(name) from pg_settings where context = 'postmaster') then setting end

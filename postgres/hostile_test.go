@@ -23,7 +23,8 @@ import (
 // What can stand at the address of a server, or on the route, and mean harm: see package hostile.
 func TestHostileServer(t *testing.T) { hostile.Try(t) }
 
-// asHostileClient is what this test binary does as a client of a hostile server: all that a server is asked. What is returned is what people see of it.
+// asHostileClient is what this test binary does as a client of a hostile server: all that a server is asked. What is returned is what
+// people see of it.
 func asHostileClient() bool {
 	do := func(what func(ctx context.Context, c *postgres.Conn) (string, error)) func(string, int, time.Duration) string {
 		return func(host string, port int, limit time.Duration) string {
@@ -73,8 +74,8 @@ func asHostileClient() bool {
 	)
 }
 
-// A server that is not the one whose process it names: by TCP anybody may answer at the address of a server that is down, and have another one
-// of the same user stopped in its place.
+// A server that is not the one whose process it names: by TCP anybody may answer at the address of a server that is down, and have
+// another one of the same user stopped in its place.
 func TestPostmasterOfALiar(t *testing.T) {
 	pg := start(t, single.SuiteTrixie, single.PostgresOptions{})
 	s, err := postgres.Open(pg.SocketDSN("postgres", "postgres"))

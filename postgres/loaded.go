@@ -10,12 +10,12 @@ import (
 // LoadTime is when this session took over the configuration files (pg_conf_load_time()). It needs no privilege.
 //
 // Every process of the server reads the files for itself. A new session has the postmaster's time. One that is idle takes the signal
-// before its next statement, one that is busy only after it. So who polls for a reload either connects anew for each look, or
-// looks with a statement of its own each time, never within a transaction that is one long statement. The time has moved
-// 3 to 10 ms after the SIGHUP to the postmaster (17, 18).
+// before its next statement, one that is busy only after it. So who polls for a reload either connects anew for each look, or looks with
+// a statement of its own each time, never within a transaction that is one long statement. The time has moved 3 to 10 ms after the SIGHUP
+// to the postmaster (17, 18).
 //
-// It moves too where a part was refused: one bad value, a pg_hba.conf with an error (which is then left as it was), a setting that needs a
-// restart. It does not move, and nothing is taken over, where postgresql.conf has a syntax error, an unknown name without a dot or an
+// It moves too where a part was refused: one bad value, a pg_hba.conf with an error (which is then left as it was), a setting that needs
+// a restart. It does not move, and nothing is taken over, where postgresql.conf has a syntax error, an unknown name without a dot or an
 // include that cannot be read. [Conn.FileErrors] tells these apart.
 func (c *Conn) LoadTime(ctx context.Context) (time.Time, error) {
 	r, err := c.value(ctx, "select (extract(epoch from pg_conf_load_time()) * 1000000)::bigint")

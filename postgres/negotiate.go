@@ -16,8 +16,8 @@ func toOne(ip string) pgconn.LookupFunc {
 }
 
 // inOneConnection makes a configuration with sslmode=prefer do as libpq and PgBouncer do: ask for TLS, and go on without it in the same
-// connection when the server has none. pgconn closes the connection and opens a second one. Behind a proxy that hands connections out in turn
-// that second one meets another server, and behind one with two servers all of them meet the same.
+// connection when the server has none. pgconn closes the connection and opens a second one. Behind a proxy that hands connections out in
+// turn that second one meets another server, and behind one with two servers all of them meet the same.
 //
 // Where a server with TLS refuses the log-in, libpq tries once more without; that is a connection of its own, and again says whether it
 // may be made. It reports whether it is sslmode=prefer. Other settings of sslmode, and sslcertmode=require, are left to pgconn.
@@ -101,7 +101,8 @@ func (n *negotiator) Dial(ctx context.Context, network, address string) (net.Con
 // sslRequest is the message that asks for TLS: its length and 80877103.
 var sslRequest = [8]byte{0, 0, 0, 8, 4, 210, 22, 47}
 
-// negotiate returns the connection with TLS, or as it is where the server has none. It blocks until the server has answered or ctx is done.
+// negotiate returns the connection with TLS, or as it is where the server has none. It blocks until the server has answered or ctx is
+// done.
 func negotiate(ctx context.Context, raw net.Conn, config *tls.Config) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(longAgo) })
 	defer stop()

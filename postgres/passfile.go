@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// passfile is the password file that a connection string which pgconn has parsed leads to, as pgconn finds it: the string's own, PGPASSFILE,
-// ~/.pgpass. (One that only a service file names is not found.)
+// passfile is the password file that a connection string which pgconn has parsed leads to, as pgconn finds it: the string's own,
+// PGPASSFILE, ~/.pgpass. (One that only a service file names is not found.)
 func passfile(conninfo string) string {
 	if path, ok := setting(conninfo, "passfile"); ok {
 		return path
@@ -65,7 +65,8 @@ func setting(conninfo, key string) (value string, ok bool) {
 	return value, ok
 }
 
-// keywordValue cuts off the value that a text begins with: in single quotes or up to a space, with backslashes before what is meant as it stands.
+// keywordValue cuts off the value that a text begins with: in single quotes or up to a space, with backslashes before what is meant as it
+// stands.
 func keywordValue(s string) (value, rest string) {
 	var v strings.Builder
 	quoted := strings.HasPrefix(s, "'")

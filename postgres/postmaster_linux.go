@@ -33,17 +33,18 @@ func (e *ZombieError) Error() string {
 	return fmt.Sprintf("postgres: postmaster %d has exited but nobody reaps it; is there an init (tini, dumb-init) above it?", e.PID)
 }
 
-// Postmaster returns the process that this connection leads to. It must run in our pid namespace, and the
-// connection must be over a Unix socket or to an address of this host. It blocks for two round trips.
+// Postmaster returns the process that this connection leads to. It must run in our pid namespace, and the connection must be over a Unix
+// socket or to an address of this host. It blocks for two round trips.
 //
-// How it is known (PostgreSQL 17 and 18, Linux 6): the session's process has the postmaster for its
-// parent. The pidfd is opened first, then the parent is looked at, and then the session answers once more, so it was
-// not a reused pid that was looked at. Besides, on a Unix socket SO_PEERCRED names the process that listens,
-// which is the postmaster; it is 0 when that is in a pid namespace which we cannot see.
+// How it is known (PostgreSQL 17 and 18, Linux 6): the session's process has the postmaster for its parent. The pidfd is opened first,
+// then the parent is looked at, and then the session answers once more, so it was not a reused pid that was looked at. Besides, on a Unix
+// socket SO_PEERCRED names the process that listens, which is the postmaster; it is 0 when that is in a pid namespace which we cannot
+// see.
 //
-// By TCP nothing of what the other end says is believed, since anybody may answer at the address of a server that is down, and name another
-// server of ours: the kernel must say that the session's process has the other end of this connection, and the postmaster must work in the data
-// directory whose postmaster.pid names it and this port, and which is its own user's. It needs pg_read_all_settings, and the server's user, or root.
+// By TCP nothing of what the other end says is believed, since anybody may answer at the address of a server that is down, and name
+// another server of ours: the kernel must say that the session's process has the other end of this connection, and the postmaster must
+// work in the data directory whose postmaster.pid names it and this port, and which is its own user's. It needs pg_read_all_settings, and
+// the server's user, or root.
 func (c *Conn) Postmaster(ctx context.Context) (_ *Postmaster, err error) {
 	backend, err := c.backendPID(ctx)
 	if err != nil {
@@ -79,7 +80,8 @@ func (c *Conn) Postmaster(ctx context.Context) (_ *Postmaster, err error) {
 		return nil, fmt.Errorf("postgres: session's process: %w", err)
 	}
 	if parent != said {
-		return nil, fmt.Errorf("postgres: process %d is not the parent of this session's process %d; is the server in another pid namespace?", said, backend)
+		return nil, fmt.Errorf("postgres: process %d is not the parent of this session's process %d; is the server in another pid namespace?",
+			said, backend)
 	}
 	if dataDir != "" {
 		if err := c.proveTCP(p, child, dataDir); err != nil {
@@ -99,14 +101,16 @@ func (c *Conn) proveTCP(postmaster, session *process.Process, dataDir string) er
 		return fmt.Errorf("postgres: who is at %s: %w", c.RemoteAddr(), err)
 	}
 	if !holds {
-		return fmt.Errorf("postgres: process %d, which answers at %s by its own words, does not have that connection; is something in between?", session.PID, c.RemoteAddr())
+		return fmt.Errorf("postgres: process %d, which answers at %s by its own words, does not have that connection; is something in between?",
+			session.PID, c.RemoteAddr())
 	}
 	works, err := postmaster.WorksIn(dataDir)
 	if err != nil {
 		return fmt.Errorf("postgres: working directory of the postmaster: %w", err)
 	}
 	if !works {
-		return fmt.Errorf("postgres: process %d does not work in %s, which is the server's data directory by its own words", postmaster.PID, peer.Text(dataDir))
+		return fmt.Errorf("postgres: process %d does not work in %s, which is the server's data directory by its own words",
+			postmaster.PID, peer.Text(dataDir))
 	}
 	return nil
 }
@@ -166,8 +170,8 @@ func (c *Conn) listener(ctx context.Context) (pid int, dataDir string, err error
 // maxPidFile is more than a postmaster.pid has: eight lines, two of them paths.
 const maxPidFile = 8 << 10
 
-// fromPidFile is the process that a data directory's postmaster.pid names, which must say that it listens at the port. The file's owner must be the process's user: another
-// one's could name any process.
+// fromPidFile is the process that a data directory's postmaster.pid names, which must say that it listens at the port. The file's owner
+// must be the process's user: another one's could name any process.
 func fromPidFile(dataDir string, port int) (int, error) {
 	path := filepath.Join(dataDir, "postmaster.pid")
 	f, err := file.Open(path)

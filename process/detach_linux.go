@@ -32,9 +32,10 @@ const (
 )
 
 // StartDetached starts one: self is the path of this program and the flags that come first, args is what follows. It writes the greeting
-// to the process's standard input and blocks until the process has said on its standard output that it is ready ([SayReady]), about 20 ms,
-// 1 s at most. The process has no other file of ours, nor of whoever started us: a lock or a pipe that a caller left open would stay with
-// it. Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal tells.
+// to the process's standard input and blocks until the process has said on its standard output that it is ready ([SayReady]), about 20
+// ms, 1 s at most. The process has no other file of ours, nor of whoever started us: a lock or a pipe that a caller left open would stay
+// with it. Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal
+// tells.
 func StartDetached(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
 	if len(self) == 0 {
 		return nil, errors.New("own program not known")
@@ -94,8 +95,8 @@ func readReady(from io.Reader) (pid int, err error) {
 	return pid, err
 }
 
-// Detach is the program in between: called as PROGRAM _detach ARGS… it starts PROGRAM ARGS… with its own standard files in a session of its
-// own, and returns the exit code. It reports false when it was not called so.
+// Detach is the program in between: called as PROGRAM _detach ARGS… it starts PROGRAM ARGS… with its own standard files in a session of
+// its own, and returns the exit code. It reports false when it was not called so.
 func Detach(argv []string) (code int, ok bool) {
 	if len(argv) < 2 || argv[1] != detachCommand {
 		return 0, false

@@ -37,8 +37,8 @@ func All() ([]int, error) {
 	return pids, nil
 }
 
-// Ancestors are the ids of the processes above one, its parent first, as far as they can be seen from here; at most 64. They are numbers: by the time
-// that one is used it may be another process's, see [Open].
+// Ancestors are the ids of the processes above one, its parent first, as far as they can be seen from here; at most 64. They are numbers:
+// by the time that one is used it may be another process's, see [Open].
 func Ancestors(pid int) []int {
 	var above []int
 	for range maxParents {
@@ -198,8 +198,8 @@ func (p *Process) Path(name string) string {
 	return fmt.Sprintf("/proc/%d/cwd/%s", p.PID, name)
 }
 
-// WorksIn reports whether the working directory of the process is a directory as we see it, by device and inode, so that another mount or a link to it is the
-// same. It needs the right to look into the process (the same user, or root).
+// WorksIn reports whether the working directory of the process is a directory as we see it, by device and inode, so that another mount or
+// a link to it is the same. It needs the right to look into the process (the same user, or root).
 func (p *Process) WorksIn(dir string) (bool, error) {
 	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/cwd/.", p.PID))
 	if err != nil || p.Ended() {

@@ -100,8 +100,8 @@ func (p *Process) send(s unix.Signal) error {
 	return err
 }
 
-// Wait blocks until the process has exited, and returns nil also where it is a zombie; when ctx ends before that, the context's error. A process that has
-// exited already is told also when ctx is over.
+// Wait blocks until the process has exited, and returns nil also where it is a zombie; when ctx ends before that, the context's error. A
+// process that has exited already is told also when ctx is over.
 func (p *Process) Wait(ctx context.Context) error {
 	if err := p.exited(ctx); err != nil {
 		return fmt.Errorf("process %d still runs: %w", p.PID, err)

@@ -19,9 +19,10 @@ import (
 // maxSocketTable bounds what is read of one of the kernel's tables of TCP connections: 150 bytes a connection, 400,000 of them.
 const maxSocketTable = 64 << 20
 
-// HoldsOtherEnd reports whether the process has the other end of a TCP connection of ours open. It tells which process of this host we talk to, whatever that
-// says of itself: the kernel's tables name the socket at the other end, and the process has it among its descriptors. It needs the right to
-// look into the process (the same user, or root), and both ends in our network namespace. It does not block.
+// HoldsOtherEnd reports whether the process has the other end of a TCP connection of ours open. It tells which process of this host we
+// talk to, whatever that says of itself: the kernel's tables name the socket at the other end, and the process has it among its
+// descriptors. It needs the right to look into the process (the same user, or root), and both ends in our network namespace. It does not
+// block.
 func (p *Process) HoldsOtherEnd(c net.Conn) (bool, error) {
 	ours, ok1 := addressOf(c.LocalAddr())
 	theirs, ok2 := addressOf(c.RemoteAddr())
@@ -35,8 +36,9 @@ func (p *Process) HoldsOtherEnd(c net.Conn) (bool, error) {
 	return p.hasOpen("socket:[" + inode + "]")
 }
 
-// Listeners counts the sockets of this network namespace that listen for connections to an address: those of that very address, which take them all where there
-// are any, else those of every address. With SO_REUSEPORT there is one for each process; otherwise there is one, or none. It does not block.
+// Listeners counts the sockets of this network namespace that listen for connections to an address: those of that very address, which
+// take them all where there are any, else those of every address. With SO_REUSEPORT there is one for each process; otherwise there is
+// one, or none. It does not block.
 func Listeners(to netip.AddrPort) (int, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
 	exact, every := 0, map[bool]int{} // by whether they are IPv6

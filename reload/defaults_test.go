@@ -11,8 +11,8 @@ import (
 	"github.com/pgbaton/pgbaton/member/membertest"
 )
 
-// A certificate for servers that is not there, with server_tls_sslmode as it is by default: PgBouncer answers RELOAD as to a good file, and then
-// every new server connection with TLS fails (1.24, 1.26). In 1.18 the default is another one.
+// A certificate for servers that is not there, with server_tls_sslmode as it is by default: PgBouncer answers RELOAD as to a good file,
+// and then every new server connection with TLS fails (1.24, 1.26). In 1.18 the default is another one.
 func TestDefaultsCountAsWritten(t *testing.T) {
 	t.Parallel()
 	for _, suite := range membertest.Suites {
@@ -51,7 +51,8 @@ func TestDefaultsCountAsWritten(t *testing.T) {
 	}
 }
 
-// so_reuseport in the file, as some installers write it always, and one process: what it says is what is in force. Two processes on one port cannot be told apart.
+// so_reuseport in the file, as some installers write it always, and one process: what it says is what is in force. Two processes on one
+// port cannot be told apart.
 func TestReusePortCountsProcesses(t *testing.T) {
 	t.Parallel()
 	for _, suite := range membertest.Suites {

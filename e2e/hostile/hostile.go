@@ -1,6 +1,6 @@
-// Package hostile has servers that speak PostgreSQL's protocol to do harm: they lie, they send too much, too slowly or nothing, and types that do not fit. They
-// are fakes because no real server does that. The clients of PgBouncer's console and of PostgreSQL are tried on all of them, each in a process of its own, whose
-// memory is measured.
+// Package hostile has servers that speak PostgreSQL's protocol to do harm: they lie, they send too much, too slowly or nothing, and types
+// that do not fit. They are fakes because no real server does that. The clients of PgBouncer's console and of PostgreSQL are tried on all
+// of them, each in a process of its own, whose memory is measured.
 package hostile
 
 import (
@@ -80,7 +80,8 @@ func (s *session) row(values ...string) {
 }
 
 // known are columns of all statements that are asked, so that some of them find theirs.
-var known = []string{"key", "value", "default", "changeable", "name", "host", "port", "database", "paused", "disabled", "pool_size", "cl_waiting", "sv_active", "maxwait", "maxwait_us", "state", "remote_pid"}
+var known = []string{"key", "value", "default", "changeable", "name", "host", "port", "database", "paused", "disabled", "pool_size",
+	"cl_waiting", "sv_active", "maxwait", "maxwait_us", "state", "remote_pid"}
 
 func (s *session) odd(value string) {
 	s.columns(known...)
@@ -98,8 +99,10 @@ func (s *session) odd(value string) {
 
 // told is an error that tells a password, turns the terminal's colours and is as long as a message may be.
 func told(n int) *pgproto3.ErrorResponse {
-	text := "\x1b[31m\x1b]0;owned\x07\r\n\u202eno\u009b31m password=" + Password + " postgres://u:" + Password + "@h/ " + Password + "\xff\xfe "
-	return &pgproto3.ErrorResponse{Severity: "ERROR", Code: text, Message: text + strings.Repeat("x", n), Detail: text, Hint: text, Routine: text}
+	text := "\x1b[31m\x1b]0;owned\x07\r\n\u202eno\u009b31m password=" + Password + " postgres://u:" +
+		Password + "@h/ " + Password + "\xff\xfe "
+	return &pgproto3.ErrorResponse{Severity: "ERROR", Code: text, Message: text + strings.Repeat("x", n),
+		Detail: text, Hint: text, Routine: text}
 }
 
 // Cases are all of them.
@@ -362,8 +365,8 @@ func memory() int {
 	return kib
 }
 
-// Try runs the test binary as a client of every case and checks what all have in common: the time that each operation takes, the memory of the process, and that
-// what people see is short, prints and has no password in it.
+// Try runs the test binary as a client of every case and checks what all have in common: the time that each operation takes, the memory
+// of the process, and that what people see is short, prints and has no password in it.
 func Try(t *testing.T) {
 	for _, c := range Cases() {
 		t.Run(c.Name, func(t *testing.T) {

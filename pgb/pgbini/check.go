@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // running is SHOW CONFIG.
@@ -33,18 +35,18 @@ func (f *File) CheckAny() error {
 	return f.Check(settings)
 }
 
-// Check says what the version whose settings these are (see [Pooler.Settings]) refuses at RELOAD in a file that has no
-// error of syntax: the first unknown key or section, or value that does not fit, as a [*FileError]. There PgBouncer stops reading; what
-// stands before it is in force then, and what stands after it is not (1.18 to 1.26). So a file is worth a check before it
-// is reloaded. Settings that RELOAD does not touch are not looked at: PgBouncer would not start with them, and [File.Diff] says so.
-// Of a version that is newer than 1.26, keys that are not known here are taken to be right.
+// Check says what the version whose settings these are (see [Pooler.Settings]) refuses at RELOAD in a file that has no error of syntax:
+// the first unknown key or section, or value that does not fit, as a [*file.Problem]. There PgBouncer stops reading; what stands before
+// it is in force then, and what stands after it is not (1.18 to 1.26). So a file is worth a check before it is reloaded. Settings that
+// RELOAD does not touch are not looked at: PgBouncer would not start with them, and [File.Diff] says so. Of a version that is newer than
+// 1.26, keys that are not known here are taken to be right.
 func (f *File) Check(settings []Setting) error {
 	r := newRunning(settings)
-	var first *FileError
+	var first *file.Problem
 	found := func(at place, key, problem string) {
 		// Sections stand apart from their entries, and a file may be included twice; the first that is found in its list is.
 		if first == nil || at.file == first.File && at.line < first.Line {
-			first = &FileError{File: at.file, Line: at.line, Key: key, Problem: problem}
+			first = &file.Problem{File: at.file, Line: at.line, Name: key, Problem: problem}
 		}
 	}
 	for i := range f.entries {

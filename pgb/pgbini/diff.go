@@ -64,9 +64,9 @@ func same(key, file, running string) bool {
 	return false
 }
 
-// Diff compares the file with what is in force ([Pooler.Settings], [Pooler.ShowDatabases]), in the file's order. What SHOW CONFIG and SHOW
-// DATABASES do not show is not compared: passwords and a few more parameters of databases, [users], [peers], and a "*" line
-// of which no database is in use. A pause of pgbaton shows as a difference of server_login_retry (see [Mark]).
+// Diff compares the file with what is in force ([Pooler.Settings], [Pooler.ShowDatabases]), in the file's order. What SHOW CONFIG and
+// SHOW DATABASES do not show is not compared: passwords and a few more parameters of databases, [users], [peers], and a "*" line of which
+// no database is in use. A pause of pgbaton shows as a difference of server_login_retry (see [Mark]).
 func (f *File) Diff(settings []Setting, databases []Database) []Difference {
 	r := newRunning(settings)
 	d := &differ{file: f, running: r}
@@ -127,7 +127,8 @@ func (d *differ) settings() {
 			equal = same(s.Key, e.value, s.Value)
 		}
 		if !equal {
-			d.add(Difference{File: e.file, Line: e.line, Key: s.Key, Want: e.value, Running: s.Value, NeedsRestart: !s.Changeable, Problem: valueProblem(s.Key, e.value)})
+			d.add(Difference{File: e.file, Line: e.line, Key: s.Key, Want: e.value, Running: s.Value,
+				NeedsRestart: !s.Changeable, Problem: valueProblem(s.Key, e.value)})
 		}
 	}
 	for i := range d.file.entries {
@@ -139,7 +140,8 @@ func (d *differ) settings() {
 			d.add(Difference{File: e.file, Line: e.line, Key: e.label(), Want: e.value, Problem: d.running.problem(e)})
 		} else if inFile[e.name] != e && d.running.problem(e) != "" && d.running.byKey[e.name].Changeable {
 			// A later line says it again, but PgBouncer stops at this one.
-			d.add(Difference{File: e.file, Line: e.line, Key: e.label(), Want: e.value, Running: d.running.value(e.name), Problem: d.running.problem(e)})
+			d.add(Difference{File: e.file, Line: e.line, Key: e.label(), Want: e.value,
+				Running: d.running.value(e.name), Problem: d.running.problem(e)})
 		}
 	}
 }
@@ -190,7 +192,8 @@ func (d *differ) databases(databases []Database) {
 func (d *differ) database(e *entry, db Database) {
 	compare := func(param, want, running string, needsRestart bool) {
 		if want != running {
-			d.add(Difference{File: e.file, Line: e.line, Key: "database " + printable(db.Name) + ": " + param, Want: want, Running: running, NeedsRestart: needsRestart})
+			d.add(Difference{File: e.file, Line: e.line, Key: "database " + printable(db.Name) + ": " + param,
+				Want: want, Running: running, NeedsRestart: needsRestart})
 		}
 	}
 	text := func(param, otherwise string) string {
@@ -222,7 +225,8 @@ func (d *differ) database(e *entry, db Database) {
 	compare("reserve_pool", number([]string{"reserve_pool", "reserve_pool_size"}, "reserve_pool_size"), strconv.Itoa(db.ReservePool), false)
 	compare("max_db_connections", number([]string{"max_db_connections"}, "max_db_connections"), strconv.Itoa(db.MaxConns), false)
 	if db.MaxClients >= 0 {
-		compare("max_db_client_connections", number([]string{"max_db_client_connections"}, "max_db_client_connections"), strconv.Itoa(db.MaxClients), false)
+		compare("max_db_client_connections", number([]string{"max_db_client_connections"}, "max_db_client_connections"),
+			strconv.Itoa(db.MaxClients), false)
 	}
 	if db.ServerLifetime >= 0 {
 		lifetime, running := int64(atoi(text("server_lifetime", "0"))), strconv.Itoa(db.ServerLifetime)

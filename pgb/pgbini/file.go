@@ -1,35 +1,8 @@
 package pgbini
 
 import (
-	"fmt"
 	"strings"
 )
-
-// FileError says why PgBouncer refuses a configuration file. It never repeats a value.
-type FileError struct {
-	File    string // as PgBouncer calls it: without the root that it was read through
-	Line    int    // from 1; 0: the file as a whole
-	Key     string // may be empty
-	Problem string
-	Err     error // of the system, where there is one
-}
-
-func (e *FileError) Error() string {
-	s := e.File
-	if e.Line > 0 {
-		s += fmt.Sprintf(":%d", e.Line)
-	}
-	if e.Key != "" {
-		s += ": " + e.Key
-	}
-	s += ": " + e.Problem
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
-	}
-	return s
-}
-
-func (e *FileError) Unwrap() error { return e.Err }
 
 // File is a pgbouncer.ini with what it includes, read as PgBouncer reads it (libusual's cfparser; measured on 1.18, 1.24
 // and 1.26, which agree on the syntax). Values that may be secrets are not kept.
@@ -108,8 +81,8 @@ func (f *File) Setting(key string) (value, file string, line int, ok bool) {
 // defaults are PgBouncer's own (1.24, 1.26) for settings that decide whether others count.
 var defaults = map[string]string{"auth_type": "md5", "client_tls_sslmode": "disable", "server_tls_sslmode": "prefer"}
 
-// InForce is what a setting of [pgbouncer] would be with this file: what the file says, or else the default of the version whose settings these are; without settings,
-// that of 1.26.
+// InForce is what a setting of [pgbouncer] would be with this file: what the file says, or else the default of the version whose settings
+// these are; without settings, that of 1.26.
 func (f *File) InForce(key string, running []Setting) string {
 	if value, _, _, ok := f.Setting(key); ok {
 		return value

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"golang.org/x/sys/unix"
 )
@@ -49,7 +50,7 @@ func readIn(t testing.TB, path, root string) (*pgbini.File, error) {
 
 func TestReadFileIsBounded(t *testing.T) {
 	dir := t.TempDir()
-	file := func(name, content string) string {
+	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -61,16 +62,16 @@ func TestReadFileIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	const good = "[pgbouncer]\n"
-	huge := file("huge", good+strings.Repeat("# comment\n", 1<<20))
+	huge := write("huge", good+strings.Repeat("# comment\n", 1<<20))
 	self := filepath.Join(dir, "self")
-	file("self", good+strings.Repeat("%include "+self+"\n", 100))
-	bomb := file("bomb", good+strings.Repeat("%include "+file("x", "; x\n")+"\n", 3000))
+	write("self", good+strings.Repeat("%include "+self+"\n", 100))
+	bomb := write("bomb", good+strings.Repeat("%include "+write("x", "; x\n")+"\n", 3000))
 	for name, path := range map[string]string{
-		"pipe": pipe, "pipe included": file("p", good+"%include "+pipe+"\n"), "endless device": "/dev/zero", "terminal": "/dev/tty",
-		"huge": huge, "huge included": file("h", good+"%include "+huge+"\n"), "itself": self, "thousands": bomb, "folder": dir, "none": filepath.Join(dir, "none"), "no name": "",
+		"pipe": pipe, "pipe included": write("p", good+"%include "+pipe+"\n"), "endless device": "/dev/zero", "terminal": "/dev/tty",
+		"huge": huge, "huge included": write("h", good+"%include "+huge+"\n"), "itself": self, "thousands": bomb, "folder": dir, "none": filepath.Join(dir, "none"), "no name": "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			var e *pgbini.FileError
+			var e *file.Problem
 			if _, err := readIn(t, path, ""); !errors.As(err, &e) || e.Problem == "" || len(err.Error()) > 1000 {
 				t.Errorf("%v", err)
 			}

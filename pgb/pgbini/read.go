@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/process"
 )
 
@@ -27,22 +28,26 @@ const (
 // links are followed inside of it. A relative %include starts, as in PgBouncer, at the working directory of the process, which is
 // known when root names one; otherwise it is looked for in "/", where daemons and containers work, and beside the file.
 //
-// The error is a [*FileError] for what every version refuses: the syntax, a section or file that is missing. What depends
+// The error is a [*file.Problem] for what every version refuses: the syntax, a section or file that is missing. What depends
 // on the version, unknown keys and values that do not fit, [File.Check] tells. It blocks on nothing but the disk; files
 // that are no regular ones are not opened for reading.
 func ReadFile(path, root string) (*File, error) {
 	r := &fileReader{file: &File{Path: path, comments: map[string]string{}}, root: root}
 	defer r.close()
 	if err := r.open(); err != nil {
-		return nil, &FileError{File: path, Problem: "cannot be read", Err: err}
+		return nil, unreadable(place{file: path}, "", "cannot be read", err)
 	}
 	if err := r.read(path, 0, nil); err != nil {
 		return nil, err
 	}
 	if len(r.file.main) == 0 {
-		return nil, &FileError{File: path, Problem: "has no section [pgbouncer]"}
+		return nil, &file.Problem{File: path, Problem: "has no section [pgbouncer]"}
 	}
 	return r.file, nil
+}
+
+func unreadable(at place, name, problem string, err error) error {
+	return &file.Problem{File: at.file, Line: at.line, Name: name, Problem: problem + ": " + err.Error(), Err: err}
 }
 
 type fileReader struct {
@@ -135,11 +140,10 @@ func isblank(c byte) bool { return c == ' ' || c == '\t' }
 // read reads one file; from is the %include.
 func (r *fileReader) read(name string, depth int, from *place) error {
 	fail := func(err error) error {
-		e := &FileError{File: name, Problem: "cannot be read", Err: err}
 		if from != nil {
-			e = &FileError{File: from.file, Line: from.line, Key: "%include", Problem: untilValue(name) + " cannot be read", Err: err}
+			return unreadable(*from, "%include", untilValue(name)+" cannot be read", err)
 		}
-		return e
+		return unreadable(place{file: name}, "", "cannot be read", err)
 	}
 	if len(r.file.paths) >= maxFiles {
 		return fail(fmt.Errorf("more than %d files", maxFiles))
@@ -186,7 +190,7 @@ func (r *fileReader) parse(name, text string, depth int) error {
 		return strings.TrimRightFunc(text[start:pos], func(c rune) bool { return c < 0x80 && isspace(byte(c)) })
 	}
 	bad := func(key, problem string) error {
-		return &FileError{File: name, Line: line, Key: key, Problem: problem}
+		return &file.Problem{File: name, Line: line, Name: key, Problem: problem}
 	}
 	for {
 		skip(isspace)
@@ -248,7 +252,7 @@ func (r *fileReader) begin(at place) {
 func (r *fileReader) entry(at place, value string) error {
 	e := entry{place: at, section: r.section}
 	bad := func(problem string) error {
-		return &FileError{File: at.file, Line: at.line, Key: e.label(), Problem: problem}
+		return &file.Problem{File: at.file, Line: at.line, Name: e.label(), Problem: problem}
 	}
 	var err error
 	switch e.section {
