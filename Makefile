@@ -2,12 +2,13 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run e2e/runbook scripts | xargs grep -lE '^\#!.*sh' 2>/dev/null | sort -u)
-# Without root, by sudo.
-APT = $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run e2e/runbook scripts | xargs grep -lE '^\#(!.*sh| shellcheck shell=)' 2>/dev/null | sort -u)
+TIMES = $(CURDIR)/bin/times.json
+GOTEST_BINARY = $(CURDIR)/bin/gotest
+GOTEST = $(GOTEST_BINARY) -times $(TIMES)
 UNIT = $(shell go list ./... | grep -v /e2e)
 
-.PHONY: all build vet lint shellcheck unit roots manifests client fuzz e2e e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit race roots manifests client fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean
 
 all: build
 
@@ -26,48 +27,76 @@ lint: vet shellcheck
 	cd e2e/demo && $(STATICCHECK) ./...
 
 # SC1091: what a script sources is on the machine it runs on.
-shellcheck:
-	@command -v shellcheck >/dev/null || { $(APT) update -q && $(APT) install -qy --no-install-recommends shellcheck; }
+shellcheck: tools
 	shellcheck -e SC1091 $(SHELL_SCRIPTS)
 
-# Real servers answer these, so no result is taken from Go's cache, and some are about milliseconds, so one package is run at a time. Debian 12's PgBouncer 1.18 is one of them.
-unit: roots
-	@test -x /usr/sbin/pgbouncer || { $(APT) update -q && $(APT) install -qy --no-install-recommends pgbouncer; }
-	@command -v curl >/dev/null || { $(APT) update -q && $(APT) install -qy --no-install-recommends curl; }
-	go test -race -count=1 -p 1 $(UNIT)
+# What is not Go's.
+tools:
+	@scripts/tools.sh
 
-# The file systems that real servers run in: made on first use, needs root.
-roots:
-	scripts/lab-root.sh trixie
-	scripts/lab-root.sh sid
+# It keeps the times of all tests, for the table at the end.
+$(GOTEST_BINARY): $(wildcard scripts/gotest/*.go)
+	go build -o $@ ./scripts/gotest
+
+# Real servers answer these, so no result is taken from Go's cache, and some are about milliseconds, so one package is run at a time.
+unit: roots $(GOTEST_BINARY)
+	$(GOTEST) -race -count=1 -p 1 $(UNIT)
+
+# What unit takes long to compile, without running it.
+race: $(GOTEST_BINARY)
+	go build -race ./...
+	go vet ./e2e/...
+
+# The file systems that real servers run in: made on first use, side by side; needs root.
+roots: tools
+	@scripts/lab-root.sh trixie & scripts/lab-root.sh sid; sid=$$?; wait $$! && exit $$sid
 
 # A module of its own, so that the Kubernetes types are not the product's.
-manifests:
-	cd manifests/check && go vet ./... && go test -count=1 ./...
+manifests: $(GOTEST_BINARY)
+	cd manifests/check && go vet ./... && $(GOTEST) -count=1 ./...
 
 # Another one: a client that is generated from the document that a running serve hands out.
-client: roots
-	cd e2e/client && go run ./generate && go vet ./... && go test -count=1 ./...
+client: roots $(GOTEST_BINARY)
+	cd e2e/client && go run ./generate && go vet ./... && $(GOTEST) -count=1 ./...
 
 # What reads what others write, fed with what nobody would write: a minute for requests, less for files.
 FUZZTIME ?= 60s
 fuzz:
-	scripts/fuzz.sh ./httpapi FuzzRequests $(FUZZTIME)
-	scripts/fuzz.sh ./pgb FuzzReadFile 10s
-	scripts/fuzz.sh ./pgb FuzzConsole 10s
-	scripts/fuzz.sh ./configversion FuzzLine 10s
-	scripts/fuzz.sh ./httpapi FuzzParseTokens 10s
+	nice -n 19 scripts/fuzz.sh ./httpapi FuzzRequests $(FUZZTIME)
+	nice -n 19 scripts/fuzz.sh ./pgb FuzzReadFile 10s
+	nice -n 19 scripts/fuzz.sh ./pgb FuzzConsole 10s
+	nice -n 19 scripts/fuzz.sh ./configversion FuzzLine 10s
+	nice -n 19 scripts/fuzz.sh ./httpapi FuzzParseTokens 10s
 
-# One package at a time: what is measured shares two cores with nothing else. -v shows the figures.
-e2e: roots
-	go test -count=1 -p 1 -timeout 20m $$(go list ./e2e/... | grep -v '/e2e$$')
-	cd e2e/demo && go test -count=1 -timeout 20m ./...
-	go test -count=1 -timeout 90m -v ./e2e
+e2e: e2e-lab e2e-alone e2e-together
 
-e2e-full: roots
-	go test -count=1 -timeout 240m -v ./e2e -full
+# What is measured shares two cores with nothing else. Cases of one suite follow one another, so that they can share a cluster. -v shows the figures.
+e2e-alone: roots $(GOTEST_BINARY)
+	cd e2e/demo && $(GOTEST) -count=1 -timeout 20m ./...
+	$(GOTEST) -v -count=1 -timeout 40m ./e2e -cases alone -suites trixie $(E2E)
+	$(GOTEST) -v -count=1 -timeout 40m ./e2e -cases alone -suites sid $(E2E)
 
-test: lint build unit manifests client fuzz e2e
+# What waits, for a lease or for a lock to end, does so side by side.
+e2e-together: roots $(GOTEST_BINARY)
+	$(GOTEST) -v -count=1 -timeout 40m -parallel 4 ./e2e -cases together $(E2E)
+
+# The lab itself.
+e2e-lab: roots $(GOTEST_BINARY)
+	$(GOTEST) -count=1 -p 1 -timeout 20m $$(go list ./e2e/... | grep -v '/e2e$$')
+
+e2e-full: roots $(GOTEST_BINARY)
+	$(GOTEST) -v -count=1 -timeout 240m -parallel 4 ./e2e -full
+
+# First what measures nothing: packages are fetched and unpacked while Go compiles. Last what waits more than it works, and the fuzzer takes
+# what that leaves.
+test:
+	rm -f $(TIMES)
+	$(MAKE) tools $(GOTEST_BINARY)
+	$(MAKE) -j3 --output-sync=target roots lint build manifests race
+	$(MAKE) unit client
+	$(MAKE) e2e-alone
+	$(MAKE) -j3 e2e-together e2e-lab fuzz
+	@$(GOTEST_BINARY) -times $(TIMES) -slowest 20
 
 demo:
 	go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE))

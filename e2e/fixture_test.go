@@ -22,6 +22,7 @@ import (
 var (
 	full     = flag.Bool("full", false, "as many rounds as the table in the documentation claims; without, fewer")
 	suites   = flag.String("suites", "trixie,sid", "comma-separated suites of programs")
+	cases    = flag.String("cases", "all", "all, alone (those that measure) or together (those that wait)")
 	keepLogs = flag.String("logs", "", "folder to keep the logs of every case in; without, those of failed ones are in the temporary folder")
 )
 
@@ -51,21 +52,14 @@ var binary = sync.OnceValues(func() (string, error) {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
+	if err := shared.close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
 	if path, err := binary(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
-}
-
-// eachSuite runs a case on every suite, one after the other: what is measured shares two cores with nothing.
-func eachSuite(t *testing.T, run func(t *testing.T, suite string)) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: namespaces and chroot")
-	}
-	for _, suite := range strings.Split(*suites, ",") {
-		t.Run(suite, func(t *testing.T) { run(t, suite) })
-	}
 }
 
 // cluster is a lab with pgbaton mounted as in the README.
@@ -73,9 +67,10 @@ type cluster struct {
 	*lab.Lab
 	t      *testing.T
 	ctx    context.Context
-	dir    string // /callbacks
-	before map[string]map[string]string
-	heard  *heard // of pgbaton serve
+	dir    string                       // /callbacks
+	before map[string]map[string]string // SHOW CONFIG of each pooler, as the lab was made
+	way    way                          // whose hooks Patroni runs
+	heard  *heard                       // of pgbaton serve
 }
 
 // way is which hooks a cluster has.
@@ -86,41 +81,6 @@ var (
 	runbookWay = way{"runbook", "/callbacks/runbook/before_stop", "/callbacks/runbook/on_role_change"}
 	noHooks    = way{"no hooks", "", ""}
 )
-
-// settings are lines of pgbaton.yaml beyond the addresses, such as "pause: {stop_server: off}".
-func start(t *testing.T, opts lab.Options, settings ...string) *cluster {
-	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), heard: &heard{}}
-	var cancel context.CancelFunc
-	c.ctx, cancel = context.WithTimeout(context.Background(), 15*time.Minute)
-	t.Cleanup(cancel)
-	opts.Callbacks = c.dir
-	if opts.BeforeStop == "" {
-		opts.BeforeStop, opts.Callback = pgbatonWay.beforeStop, pgbatonWay.callback
-	}
-	opts.Prepare = func(l *lab.Lab) error {
-		c.Lab = l
-		if err := c.install(); err != nil {
-			return err
-		}
-		return c.configure(settings...)
-	}
-	l, err := lab.Start(c.ctx, opts)
-	if err != nil {
-		t.Fatalf("lab: %v", err)
-	}
-	c.Lab = l
-	t.Cleanup(func() {
-		if t.Failed() || *keepLogs != "" {
-			c.saveLogs()
-		}
-		if err := l.Close(); err != nil {
-			t.Errorf("lab: %v", err)
-		}
-	})
-	c.before = c.configs()
-	return c
-}
 
 // install does what the init container does, and puts the runbook's scripts beside it.
 func (c *cluster) install() error {
@@ -154,23 +114,6 @@ func (c *cluster) write(name, content string) error {
 	return os.WriteFile(filepath.Join(c.dir, name), []byte(content), 0o644)
 }
 
-// configure writes pgbaton.yaml.
-func (c *cluster) configure(settings ...string) error {
-	config := fmt.Sprintf(`patroni: {url: "http://${HOSTNAME}:8008"}
-postgres: host=/var/run/postgresql user=postgres dbname=postgres passfile=/callbacks/pgpass
-poolers:
-  - dsn: postgres://pgbouncer_admin@pgbouncer:6432/pgbouncer?sslmode=disable
-    password_file: /callbacks/pooler-password
-state_dir: /run/pgbaton
-%s
-`, strings.Join(settings, "\n"))
-	return firstError(
-		c.write("pgbaton.yaml", config),
-		c.write("pooler-password", c.AdminPassword+"\n"),
-		c.write("pgpass", "*:*:*:postgres:"+c.SuperuserPassword+"\n"),
-	)
-}
-
 func firstError(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -189,6 +132,7 @@ func (c *cluster) must(err error) {
 
 func (c *cluster) use(w way) {
 	c.t.Helper()
+	c.way = w
 	c.must(c.SetHooks(c.ctx, w.beforeStop, w.callback))
 }
 
@@ -211,7 +155,11 @@ func (c *cluster) load() *load {
 	c.t.Helper()
 	l := &load{c: c}
 	var err error
-	l.probe, err = c.StartProbe(c.ctx, 8, 10*time.Millisecond)
+	interval := 10 * time.Millisecond
+	if c.Options().PgbenchRate > 0 {
+		interval = 50 * time.Millisecond
+	}
+	l.probe, err = c.StartProbe(c.ctx, 8, interval)
 	c.must(err)
 	for _, p := range c.Poolers() {
 		b, err := c.StartPgbench(c.ctx, p, 4, 4)
@@ -376,7 +324,11 @@ func (c *cluster) switchover() lab.Handover {
 	return h
 }
 
+// saveLogs keeps the logs of a failed case, and with -logs of each.
 func (c *cluster) saveLogs() {
+	if !c.t.Failed() && *keepLogs == "" {
+		return
+	}
 	dir := *keepLogs
 	if dir == "" {
 		dir = os.TempDir()

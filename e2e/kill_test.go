@@ -31,12 +31,12 @@ func ours(m *lab.Member, word string) (lab.Process, bool) {
 
 // TestKill kills, with SIGKILL, whoever is at it. Whatever is killed, no pooler stays paused longer than the lease, and none for good.
 func TestKill(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
+	together(t, func(t *testing.T, suite string) {
 		lease := 12 * time.Second
 		if *full {
 			lease = 30 * time.Second
 		}
-		c := start(t, lab.Options{Suite: suite}.Quick(), fmt.Sprintf("pause: {lease: %s}", lease))
+		c := startQuiet(t, lab.Options{Suite: suite}.Quick(), fmt.Sprintf("pause: {lease: %s}", lease))
 
 		// kill waits for a pgbaton process of a member to be there while the pooler is paused, and kills it. Its name or one of
 		// its arguments is the word.

@@ -19,12 +19,6 @@ import (
 	"github.com/pgbaton/pgbaton/e2e/lab"
 )
 
-// poolersYAML is the section of one pooler, or of a name of several.
-func poolersYAML(host string, port int, passwordFile string, more ...string) string {
-	entry := append([]string{fmt.Sprintf("dsn: postgres://pgbouncer_admin@%s:%d/pgbouncer?sslmode=disable", host, port), "password_file: /callbacks/" + passwordFile}, more...)
-	return "poolers:\n  - " + strings.Join(entry, "\n    ")
-}
-
 // pooler finds the report of the only pooler, or of the one at an address.
 func (c *cluster) pooler(r reloaded, address string) api.PoolerReload {
 	c.t.Helper()
@@ -62,8 +56,8 @@ func (c *cluster) setting(p *lab.Pooler, key string) string {
 
 // TestReloadPgBouncer: done means that SHOW CONFIG is what the file says, also where PgBouncer answers RELOAD for any file.
 func TestReloadPgBouncer(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite, Members: 1, Poolers: 2}.Quick())
+	together(t, func(t *testing.T, suite string) {
+		c := startQuiet(t, lab.Options{Suite: suite, Members: 1, Poolers: 2}.Quick())
 		m, p1, p2 := c.leader(), c.Poolers()[0], c.Poolers()[1]
 		databases := c.Options().PgBouncerDatabases
 		const copied = "pgbouncer.ini"
@@ -86,8 +80,8 @@ func TestReloadPgBouncer(t *testing.T) {
 			c.must(err)
 			c.asBefore()
 		}
-		one := poolersYAML("p1", 6432, "pooler-password", "config: /callbacks/"+copied)
-		blind := poolersYAML("p1", 6432, "pooler-password")
+		one := poolersYAML("p1", 6432, "pgbouncer-admin-password", "config: /callbacks/"+copied)
+		blind := poolersYAML("p1", 6432, "pgbouncer-admin-password")
 		byLine := "versions: {pgbouncer: {line: /callbacks/" + copied + "}}"
 		c.must(c.write("wrong-password", wrongPassword+"\n"))
 
@@ -244,7 +238,7 @@ func TestReloadPgBouncer(t *testing.T) {
 				c.healthy()
 				original(c)
 			}()
-			r := c.reload(m, c.yaml(poolersYAML("pgbouncer", 6432, "pooler-password", "config: /callbacks/"+copied)), "pgbouncer")
+			r := c.reload(m, c.yaml(poolersYAML("pgbouncers", 6432, "pgbouncer-admin-password", "config: /callbacks/"+copied)), "pgbouncer")
 			c.ends(r, 1, api.ProblemUnreachable)
 			c.isReloaded(r, p1.Address, "RELOAD")
 			if p := c.pooler(r, p2.Address); p.Done != api.ReloadNot || p.Error == "" || len(r.Poolers) != 2 {
@@ -353,7 +347,7 @@ default_pool_size = %s
 	}
 	c.in("same container", func(c *cluster) {
 		write(c, "21")
-		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pooler-password")), "pgbouncer")
+		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pgbouncer-admin-password")), "pgbouncer")
 		c.ends(r, 0, "")
 		if p := c.isReloaded(r, "", "RELOAD"); p.File != "/callbacks/own.ini" || poolSize(c) != "21" {
 			c.t.Errorf("its file is the one it was started with: %s", r)
@@ -379,7 +373,7 @@ default_pool_size = %s
 		c.must(err)
 		c.must(c.write("own.ini", strings.Replace(text.Stdout, "/tmp/own/log", "/proc/own.log", 1)))
 		defer write(c, "23")
-		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pooler-password", "config: /callbacks/own.ini")), "pgbouncer")
+		r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "pgbouncer-admin-password", "config: /callbacks/own.ini")), "pgbouncer")
 		c.ends(r, 1, api.ProblemInvalidFile, "logfile", "PgBouncer would end")
 		if size := poolSize(c); size != "23" {
 			c.t.Errorf("default_pool_size is %s", size)
@@ -465,8 +459,8 @@ func (c *cluster) reloadsDuringPauses(p *lab.Pooler) (pauses, reloads int) {
 
 // TestReloadDuringHandover: RELOAD would take away what a pause has set. It waits, and costs no client anything.
 func TestReloadDuringHandover(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite, Members: 2}.Quick())
+	together(t, func(t *testing.T, suite string) {
+		c := startQuiet(t, lab.Options{Suite: suite, Members: 2}.Quick())
 		p := c.Pooler()
 		databases := c.Options().PgBouncerDatabases
 		// the copy of its file that the members see
@@ -475,7 +469,7 @@ func TestReloadDuringHandover(t *testing.T) {
 			c.must(c.write("pgbouncer.ini", p.ConfigText(databases, settings)))
 		}
 		write(nil)
-		config := c.yaml(poolersYAML("pgbouncer", 6432, "pooler-password", "config: /callbacks/pgbouncer.ini"))
+		config := c.yaml(poolersYAML("pgbouncers", 6432, "pgbouncer-admin-password", "config: /callbacks/pgbouncer.ini"))
 		before := c.setting(p, "server_login_retry")
 		replicas, err := c.Replicas(c.ctx)
 		c.must(err)

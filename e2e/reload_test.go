@@ -25,24 +25,6 @@ func (c *cluster) in(name string, run func(c *cluster)) {
 	})
 }
 
-// yaml writes a configuration of its own for one case and returns its path in a member. settings are whole sections over those of configure.
-func (c *cluster) yaml(settings ...string) string {
-	c.t.Helper()
-	sections := []string{
-		`patroni: {url: "http://${HOSTNAME}:8008"}`,
-		`postgres: host=/var/run/postgresql user=postgres dbname=postgres passfile=/callbacks/pgpass`,
-		`state_dir: /run/pgbaton`,
-	}
-	name := func(section string) string { key, _, _ := strings.Cut(section, ":"); return key }
-	for _, s := range settings {
-		sections = slices.DeleteFunc(sections, func(other string) bool { return name(other) == name(s) })
-		sections = append(sections, s)
-	}
-	file := strings.NewReplacer("/", "-", " ", "-").Replace(c.t.Name()) + ".yaml"
-	c.must(c.write(file, strings.Join(sections, "\n")+"\n"))
-	return "/callbacks/" + file
-}
-
 // reloaded is what a run of `pgbaton reload --output json` has left.
 type reloaded struct {
 	Exec     lab.ExecResult `json:"-"`

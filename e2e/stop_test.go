@@ -41,15 +41,14 @@ func (c *cluster) holdTransaction(length time.Duration) (end func() error) {
 
 // TestLongTransaction: one client's 20 s are not everybody's.
 func TestLongTransaction(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite, LoopWait: patroniLoopWait()})
+	oneSuite(t, "sid", func(t *testing.T, suite string) {
+		c := start(t, patroniTimes(lab.Options{Suite: suite}))
 		stalls, result := c.handovers(rounds(1, 3), func() {
 			end := c.holdTransaction(20 * time.Second)
 			c.switchover()
 			t.Logf("the long transaction: %v", end())
 		})
 		c.noErrors(result)
-		c.asBefore()
 		t.Logf("a 20 s transaction is open: stalls of the others %v", stalls)
 		if worst := stalls[len(stalls)-1]; worst > 3*time.Second {
 			t.Errorf("stall of %s, under 3 s is claimed", worst)
@@ -76,7 +75,6 @@ func TestContainerStopped(t *testing.T) {
 				})
 				report := watch.Stop()
 				c.noErrors(result)
-				c.asBefore()
 				t.Logf("container stopped: stalls %v; %s", stalls, report)
 				if report.Overlap > 0 {
 					t.Errorf("two writable primaries: %s", report)
@@ -121,7 +119,11 @@ func TestSlowStop(t *testing.T) {
 			c.must(err)
 			return replicas[0].Name, func() { _, _ = leader.Exec(c.ctx, nil, "rm", "-f", "/tmp/archive-is-stuck") }
 		}
-		for name, slow := range map[string]func() (string, func()){"standby far behind": standby, "archiving stuck": archive} {
+		for _, why := range []struct {
+			name string
+			slow func() (string, func())
+		}{{"standby far behind", standby}, {"archiving stuck", archive}} {
+			name, slow := why.name, why.slow
 			c.use(noHooks)
 			candidate, quick := slow()
 			h, err := c.Switchover(c.ctx, candidate)
@@ -137,7 +139,6 @@ func TestSlowStop(t *testing.T) {
 				c.must(err)
 			})
 			c.noErrors(result)
-			c.asBefore()
 			t.Logf("%s: stall %v, Patroni alone is done after %s", name, stalls, alone)
 			if stalls[0] > alone+2500*time.Millisecond {
 				t.Errorf("%s: stall of %s, Patroni alone takes %s", name, stalls[0], alone)

@@ -19,8 +19,11 @@
 //	127.77.N.1      etcd
 //	127.77.N.5      the route to the primary ("cluster")
 //	127.77.N.11…    members m1, m2, m3: PostgreSQL 5432, Patroni 8008
-//	127.77.N.21…    poolers p1, p2, …: 6432 ("pgbouncer" is all of them)
+//	127.77.N.21…    poolers p1, p2, …: 6432 ("pgbouncer" and "pgbouncers" are all of them)
 //	127.77.N.111…   the proxies through which m1, m2, m3 reach etcd
+//
+// Connections of the lab's own say sslmode=disable, which nobody is told to write: a look must be one connection, and pgx (5.12) opens a
+// second one, to perhaps another server, where the first was for TLS and the server has none.
 //
 // # Nothing stays behind
 //

@@ -55,6 +55,7 @@ type Options struct {
 	Env        map[string]string // more environment for Patroni, and so for the hooks
 
 	PgbenchScale int // pgbench -i -s; default 4
+	PgbenchRate  int // pgbench -R, transactions per second of each pgbench; 0: as many as the machine can
 
 	// Prepare is called when addresses and passwords are known and nothing has started yet: the moment to
 	// write configuration into Callbacks.
@@ -367,7 +368,7 @@ func (l *Lab) hosts() string {
 		fmt.Fprintf(&b, "%s %s\n", m.Address, m.Name)
 	}
 	for _, p := range l.poolers {
-		fmt.Fprintf(&b, "%s %s\n%s pgbouncer\n", p.Address, p.Name, p.Address)
+		fmt.Fprintf(&b, "%s %s\n%s pgbouncer pgbouncers\n", p.Address, p.Name, p.Address)
 	}
 	return b.String()
 }

@@ -73,8 +73,12 @@ func (l *Lab) StartPgbench(ctx context.Context, p *Pooler, clients, threads int)
 	if err != nil {
 		return nil, err
 	}
-	s.argv = asPostgres("pgbench", "-n", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(threads), "-T", "86400",
-		"-P", "1", "--progress-timestamp", "-h", p.Address, "-p", "6432", "-U", "postgres", "postgres")
+	argv := []string{"pgbench", "-n", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(threads), "-T", "86400",
+		"-P", "1", "--progress-timestamp", "-h", p.Address, "-p", "6432", "-U", "postgres"}
+	if l.opts.PgbenchRate > 0 {
+		argv = append(argv, "-R", strconv.Itoa(l.opts.PgbenchRate))
+	}
+	s.argv = asPostgres(append(argv, "postgres")...)
 	b := &Pgbench{output: s.output, begin: time.Now()}
 	if b.c, err = s.start(); err != nil {
 		return nil, err
@@ -120,7 +124,7 @@ func (b *Pgbench) Stop(ctx context.Context) (PgbenchResult, error) {
 
 var (
 	pgbenchProgress = regexp.MustCompile(`^progress: ([0-9.]+) s, ([0-9.]+) tps, lat ([0-9.]+|NaN) ms stddev ([0-9.]+|NaN)(?:, ([0-9]+) failed)?`)
-	pgbenchSummary  = regexp.MustCompile(`^(pgbench \(|transaction type:|scaling factor:|query mode:|number of |maximum number of|duration:|latency |initial connection time|tps = )`)
+	pgbenchSummary  = regexp.MustCompile(`^(pgbench \(|rate limit schedule lag|transaction type:|scaling factor:|query mode:|number of |maximum number of|duration:|latency |initial connection time|tps = )`)
 )
 
 func parsePgbench(output string) PgbenchResult {

@@ -185,9 +185,31 @@ func (l *Lab) wake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = leader.REST(ctx, http.MethodPatch, "/config", map[string]any{"lab_wake": time.Now().UnixNano()})
+	_, _, err = leader.REST(ctx, http.MethodPatch, "/config", map[string]any{wakeKey: time.Now().UnixNano()})
 	return err
 }
+
+// DynamicConfig is Patroni's dynamic configuration as JSON, without what wake writes there.
+func (l *Lab) DynamicConfig(ctx context.Context) (string, error) {
+	leader, err := l.Leader(ctx)
+	if err != nil {
+		return "", err
+	}
+	status, body, err := leader.REST(ctx, http.MethodGet, "/config", nil)
+	if err != nil || status != http.StatusOK {
+		return "", fmt.Errorf("%s: GET /config: %d %s: %v", leader.Name, status, body, err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal([]byte(body), &config); err != nil {
+		return "", fmt.Errorf("%s: GET /config: %w", leader.Name, err)
+	}
+	delete(config, wakeKey)
+	content, err := json.MarshalIndent(config, "", "  ")
+	return string(content), err
+}
+
+// wakeKey is a key of the dynamic configuration that nobody reads.
+const wakeKey = "lab_wake"
 
 // SetHooks changes postgresql.before_stop and the callbacks of every running member, and waits until
 // Patroni goes by them. Empty means none.

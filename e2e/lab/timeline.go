@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -117,4 +118,14 @@ func (l *Lab) SaveLogs(dir string) error {
 		b.WriteString(e.String() + "\n")
 	}
 	return os.WriteFile(filepath.Join(dir, "timeline.log"), []byte(b.String()), 0o644)
+}
+
+// TruncateLogs empties every log, while their servers write on: each appends. So what is found in one afterwards is new.
+func (l *Lab) TruncateLogs() error {
+	return filepath.WalkDir(l.logDir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		return os.Truncate(path, 0)
+	})
 }

@@ -1,0 +1,74 @@
+package e2e_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestREADMETable: the README says of each case where it runs, as the code has it.
+func TestREADMETable(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\|.*\\| `(Test[A-Za-z0-9]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(string(readme), -1) {
+		said[m[1]] = m[2]
+	}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || !strings.HasPrefix(f.Name.Name, "Test") || f.Recv != nil {
+				continue
+			}
+			if want := runsOn(f); want != said[f.Name.Name] {
+				t.Errorf("%s runs on %q, README.md says %q", f.Name.Name, want, said[f.Name.Name])
+			}
+			delete(said, f.Name.Name)
+		}
+	}
+	for name := range said {
+		t.Errorf("README.md has %s, and there is no such test", name)
+	}
+}
+
+// runsOn reads from a test's code which suites it runs on, and beside what; "" where it needs none.
+func runsOn(test *ast.FuncDecl) (where string) {
+	ast.Inspect(test.Body, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		function, ok := call.Fun.(*ast.Ident)
+		if !ok {
+			return true
+		}
+		suite := func() string { return strings.Trim(call.Args[1].(*ast.BasicLit).Value, `"`) }
+		switch function.Name {
+		case "eachSuite":
+			where = "both, alone"
+		case "oneSuite":
+			where = suite() + ", alone"
+		case "together":
+			where = "both, together"
+		case "togetherOn":
+			where = suite() + ", together"
+		}
+		return true
+	})
+	return where
+}
