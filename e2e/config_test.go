@@ -27,7 +27,6 @@ func readmeConfig() ([]string, error) {
 		return nil, errors.New("README.md has another address of Patroni than this machine's")
 	}
 	text = strings.Replace(text, "http://127.0.0.1:8008", "http://${HOSTNAME}:8008", 1)
-	text = strings.Replace(text, ":6432/pgbouncer ", ":6432/pgbouncer?sslmode=disable ", 1)
 	var sections []string
 	for line := range strings.Lines(text) {
 		if line[0] == ' ' && len(sections) > 0 {
@@ -84,6 +83,6 @@ func (c *cluster) yaml(settings ...string) string {
 
 // poolersYAML is the section of one pooler, or of a name of several.
 func poolersYAML(host string, port int, passwordFile string, more ...string) string {
-	entry := append([]string{fmt.Sprintf("dsn: postgres://pgbouncer_admin@%s:%d/pgbouncer?sslmode=disable", host, port), "password_file: " + passwordFile}, more...)
+	entry := append([]string{fmt.Sprintf("dsn: postgres://pgbouncer_admin@%s:%d/pgbouncer", host, port), "password_file: " + passwordFile}, more...)
 	return "poolers:\n  - " + strings.Join(entry, "\n    ")
 }
