@@ -24,7 +24,7 @@ func (r *Runner) Pause(d Demand, o pause.Options) (Operation, error) {
 func (r *Runner) pause(ctx context.Context, k *kept, o pause.Options) ending {
 	o.ID = k.ID
 	// Ended before the outcome is written down, which has to be the last step; and in any case.
-	defer r.journal.watch(func(e state.Entry) {
+	defer r.journal.Watch(func(e state.Entry) {
 		if e.Handover == k.ID && e.Hook == "pause" && e.Event != state.EventAllDrained {
 			r.store.progress(k, api.Step{Time: e.Time, Pooler: e.Pooler, Text: stepText(e)})
 		}

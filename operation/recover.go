@@ -58,7 +58,7 @@ func (r *Runner) follow(ctx context.Context, k *kept) {
 	wait := followFirst
 	last := ""
 	for {
-		r.journal.poll()
+		r.journal.Poll()
 		entries, err := state.ReadJournal(r.member.Config.StateDir, 1000)
 		if err != nil {
 			entries = nil

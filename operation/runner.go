@@ -65,7 +65,7 @@ type Runner struct {
 	changed func()
 	ended   func(Operation)
 	store   *store
-	journal *follower
+	journal *state.Follower
 	lock    *os.File
 
 	work       context.Context // of operations; ends with the grace time
@@ -117,7 +117,7 @@ func Open(o Options) (*Runner, error) {
 	state.Sweep(dir)
 	r.store = openStore(dir, judges(), r.log)
 	r.store.member = o.Member.Name()
-	r.journal = openFollower(dir, r.log, entry)
+	r.journal = state.Dir{Path: dir, Log: r.log}.OpenFollower(entry)
 	return r, nil
 }
 
@@ -140,7 +140,7 @@ func lockDir(dir string) (*os.File, error) {
 // Start begins to look after the operations of before, and to follow the journal. It blocks only for the disk.
 func (r *Runner) Start() {
 	r.others.Go(func() { r.store.saveOften(r.background) })
-	r.others.Go(func() { r.journal.run(r.background) })
+	r.others.Go(func() { r.journal.Run(r.background) })
 	r.recover(r.background)
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 
 	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // What is kept.
@@ -31,7 +31,6 @@ const (
 	operationsFile    = "operations.json"
 	maxKeys           = 10000
 	maxSteps          = 100
-	maxStepText       = 300
 	maxOperationsFile = 16 << 20
 	stepsInterval     = 500 * time.Millisecond
 	// restartGap is left between the steps that are on the disk and those of the next process: a reader may have seen some that are not.
@@ -62,6 +61,7 @@ type store struct {
 	member string // this one's name
 	log    *slog.Logger
 	now    func() time.Time
+	limit  int // bytes of the file
 
 	mu         sync.Mutex
 	operations []*kept // oldest first
@@ -80,9 +80,9 @@ type savedState struct {
 // openStore reads what an earlier process left. A file that cannot be read is put aside: operations that are forgotten are better than a
 // process that does not start.
 func openStore(dir string, kinds map[string]judge, log *slog.Logger) *store {
-	s := &store{path: filepath.Join(dir, operationsFile), log: log, now: time.Now}
+	s := &store{limit: maxOperationsFile, path: filepath.Join(dir, operationsFile), log: log, now: time.Now}
 	var saved savedState
-	text, err := readFile(s.path, maxOperationsFile)
+	text, err := file.Read(s.path, maxOperationsFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return s
 	}
@@ -115,19 +115,6 @@ func openStore(dir string, kinds map[string]judge, log *slog.Logger) *store {
 	return s
 }
 
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("is larger than %d KiB", limit>>10)
-	}
-	return text, err
-}
-
 // forget drops what need not be kept any more. What has not ended is kept.
 func (s *store) forget() {
 	oldest := s.now().Add(-KeepFor)
@@ -145,24 +132,60 @@ func (s *store) forget() {
 	}
 }
 
-// save writes the file and blocks until it is on the disk.
+// save writes the file and blocks until it is on the disk. What would not be read back is not written: the oldest that have ended are forgotten
+// before.
 func (s *store) save() error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	s.mu.Lock()
-	saved := savedState{Operations: make([]Operation, 0, len(s.operations)), Keys: slices.Clone(s.keys)}
-	for _, k := range s.operations {
-		saved.Operations = append(saved.Operations, k.copy())
-	}
-	s.dirty = false
-	s.mu.Unlock()
-	err := state.Write(s.path, saved)
+	err := s.write()
 	if err != nil {
 		s.mu.Lock()
 		s.dirty = true
 		s.mu.Unlock()
 	}
 	return err
+}
+
+func (s *store) write() error {
+	for {
+		s.mu.Lock()
+		saved := savedState{Operations: make([]Operation, 0, len(s.operations)), Keys: slices.Clone(s.keys)}
+		for _, k := range s.operations {
+			saved.Operations = append(saved.Operations, k.copy())
+		}
+		s.dirty = false
+		s.mu.Unlock()
+		content, err := json.Marshal(saved)
+		if err != nil {
+			return err
+		}
+		if len(content) < s.limit {
+			return state.Write(s.path, json.RawMessage(content))
+		}
+		if !s.dropOldest() {
+			return fmt.Errorf("%d bytes are more than would be read back", len(content))
+		}
+	}
+}
+
+// dropOldest forgets the oldest tenth of the operations that have ended, and reports whether there was one.
+func (s *store) dropOldest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.operations)/10 + 1
+	before := len(s.operations)
+	s.operations = slices.DeleteFunc(s.operations, func(k *kept) bool {
+		if n > 0 && k.Over() {
+			n--
+			return true
+		}
+		return false
+	})
+	dropped := before - len(s.operations)
+	if dropped > 0 {
+		s.log.Warn("the operations are larger than what is read back: the oldest are forgotten", "file", s.path, "forgotten", dropped)
+	}
+	return dropped > 0
 }
 
 // saveOften writes steps to the file, twice a second at most, until the context ends.
@@ -307,7 +330,7 @@ func (s *store) step(k *kept, step api.Step) {
 		step.Time = s.now()
 	}
 	step.Time = step.Time.UTC()
-	step.Text = clip(step.Text, maxStepText)
+	step.Text, step.Pooler, step.Target = state.Clip(step.Text, maxStepText), state.Clip(step.Pooler, maxStepText), state.Clip(step.Target, maxStepText)
 	if step.State != "" {
 		k.State = step.State
 	}
@@ -343,9 +366,11 @@ func (s *store) start(k *kept, cancel context.CancelCauseFunc) error {
 func (s *store) settle(k *kept, e ending) {
 	s.mu.Lock()
 	if e.outcome != nil {
-		k.Result = e.outcome
+		k.Result = bounded(e.outcome)
 	}
-	k.Failure = e.failure
+	if k.Failure = e.failure; k.Failure != nil {
+		k.Failure.Detail, k.Failure.Pooler = state.Clip(k.Failure.Detail, maxDetail), state.Clip(k.Failure.Pooler, maxStepText)
+	}
 	if e.final {
 		k.Ended = s.now().UTC()
 	}
@@ -360,16 +385,4 @@ func (s *store) settle(k *kept, e ending) {
 	if err := s.save(); err != nil {
 		s.log.Error("cannot write the operations; a restart of serve would not know the outcome", "file", s.path, "error", err)
 	}
-}
-
-// clip shortens a text, and leaves no half of a letter.
-func clip(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	end := limit
-	for end > 0 && s[end]&0xC0 == 0x80 {
-		end--
-	}
-	return s[:end] + "..."
 }

@@ -40,7 +40,7 @@ func TestBrokenState(t *testing.T) {
 		`{"operations":[` + strings.Replace(good, `"kind":"pgbouncer/pause"`, `"kind":"cluster/explode"`, 1) + `]}`: 0,
 	} {
 		dir := t.TempDir()
-		appendText(t, filepath.Join(dir, operationsFile), text)
+		writeText(t, filepath.Join(dir, operationsFile), text)
 		s := openStore(dir, judges(), testLog(t))
 		if got := len(s.list()); got != want {
 			t.Errorf("%s: %d operations, want %d", text, got, want)
@@ -65,6 +65,13 @@ func open(t *testing.T, dir string, do func(context.Context, reload.Options) rel
 	}
 	t.Cleanup(r.Close)
 	return r
+}
+
+func writeText(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func reloaded(context.Context, reload.Options) reload.Report { return reload.Report{} }
@@ -154,5 +161,46 @@ func TestRefusals(t *testing.T) {
 	r.Stop(0)
 	if _, err := r.Resume(Demand{}); !errors.Is(err, ErrEnding) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestTooLarge: what would not be read back is not written: the oldest are forgotten before. Of letters that JSON makes six bytes of a few are enough.
+func TestTooLarge(t *testing.T) {
+	dir := t.TempDir()
+	const limit, many = 4 << 20, 20
+	long := strings.Repeat("<", 1<<20)
+	r := open(t, dir, func(_ context.Context, o reload.Options) reload.Report {
+		for range maxSteps {
+			o.Progress(reload.Progress{Text: long[:1000], Pooler: long[:1000], Target: long[:1000]})
+		}
+		return reload.Report{Result: member.Result{Code: member.Failed, Decision: long}, ReloadReport: api.ReloadReport{Poolers: []api.PoolerReload{{Pooler: long, Error: long}}}}
+	})
+	r.store.limit = limit
+	last := ""
+	for i := range many {
+		o, err := r.Reload(Demand{Caller: "somebody", Key: fmt.Sprint(i)}, reload.Options{Target: api.TargetPgBouncer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Wait(t.Context(), o.ID)
+		last = o.ID
+	}
+	r.Close()
+	info, err := os.Stat(filepath.Join(dir, operationsFile))
+	if err != nil || info.Size() > limit {
+		t.Fatalf("%v %d", err, info.Size())
+	}
+	r = open(t, dir, reloaded)
+	if o, _, ok := r.Get(last); !ok || o.State != api.Failed || len(o.Steps) != maxSteps || len(o.Failure.Detail) > maxDetail+3 || o.Result == nil {
+		t.Errorf("%v %s", ok, o.State)
+	}
+	if n := len(r.List()); n < 2 || n == many {
+		t.Errorf("%d of %d are kept", n, many)
+	}
+	if o, err := r.Reload(Demand{Caller: "somebody", Key: fmt.Sprint(many - 1)}, reload.Options{Target: api.TargetPgBouncer}); err != nil || o.ID != last {
+		t.Errorf("its key: %v %+v", err, o.ID)
+	}
+	if _, err := r.Reload(Demand{Caller: "somebody", Key: "0"}, reload.Options{Target: api.TargetPgBouncer}); !errors.Is(err, ErrForgotten) {
+		t.Errorf("the key of one that is forgotten: %v", err)
 	}
 }

@@ -64,6 +64,11 @@ const (
 const (
 	journalName = "journal.jsonl"
 	journalMax  = 1 << 20 // bytes; the file before is kept beside it
+
+	// Bytes of a line that is read, and of what others say in one that is written: whatever JSON makes of it is read back.
+	maxJournalLine = 64 << 10
+	maxEntryText   = 2000
+	maxEntryName   = 300
 )
 
 // Journal appends entries. Writing is best effort: a handover does not fail because a disk is full.
@@ -92,6 +97,7 @@ func (j *Journal) Add(e Entry) {
 		e.Time = time.Now()
 	}
 	e.Hook, e.Handover, e.Member = j.hook, j.Handover, j.member
+	e.Text, e.Pooler, e.Target, e.Version = Clip(e.Text, maxEntryText), Clip(e.Pooler, maxEntryName), Clip(e.Target, maxEntryName), Clip(e.Version, maxEntryName)
 	line, err := json.Marshal(e)
 	if err != nil {
 		return
@@ -179,15 +185,32 @@ func readJournalFile(path string) ([]Entry, error) {
 	}
 	defer f.Close()
 	var entries []Entry
-	lines := bufio.NewScanner(io.LimitReader(f, 2*journalMax))
-	lines.Buffer(nil, 1<<16)
-	for lines.Scan() {
-		var e Entry
-		if json.Unmarshal(lines.Bytes(), &e) == nil {
-			entries = append(entries, e)
+	eachEntry(io.LimitReader(f, 2*journalMax), func(e Entry) { entries = append(entries, e) })
+	return entries, nil
+}
+
+// eachEntry calls do for every line that is an entry, and returns how many bytes the lines have that are whole. What is no entry, or too long for
+// one, is left out.
+func eachEntry(r io.Reader, do func(Entry)) (read int64) {
+	lines := bufio.NewReaderSize(r, maxJournalLine)
+	skip := false
+	for {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			read += int64(len(line))
+			skip = true
+			continue
 		}
+		if err != nil {
+			return read // the end, or a line that is just being written
+		}
+		read += int64(len(line))
+		var e Entry
+		if !skip && json.Unmarshal(line, &e) == nil {
+			do(e)
+		}
+		skip = false
 	}
-	return entries, lines.Err()
 }
 
 // NewID is for a handover, or for what else the journal tells of.

@@ -1,10 +1,7 @@
-package operation
+package state
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,30 +11,26 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/pgbaton/pgbaton/state"
 )
 
 const (
-	journalFile     = "journal.jsonl" // hooks writes it, and renames it to .1 when it is full
 	positionFile    = "serve.json"
 	journalInterval = time.Second
 	journalQuick    = 100 * time.Millisecond // while an operation runs
-	maxJournalLine  = 64 << 10
 	maxJournalRead  = 4 << 20
 )
 
-// follower reads the journal that the short-lived hooks write, each entry once: over the rotation of the file, and over a restart of serve, which
+// Follower reads the journal that the short-lived hooks write, each entry once: over the rotation of the file, and over a restart of serve, which
 // goes on where the one before had been. The first serve of a state directory begins with what is written from then on.
-type follower struct {
+type Follower struct {
 	dir   string
 	log   *slog.Logger
-	count func(state.Entry)
+	count func(Entry)
 
 	mu       sync.Mutex
 	at       position
 	done     position // the file before, which was read to its end
-	watchers map[int]func(state.Entry)
+	watchers map[int]func(Entry)
 	next     int
 }
 
@@ -69,17 +62,14 @@ func (p position) is(file position) bool {
 	return p.Inode == file.Inode && strings.HasPrefix(file.Head, p.Head)
 }
 
-func openFollower(dir string, log *slog.Logger, count func(state.Entry)) *follower {
-	f := &follower{dir: dir, log: log, count: count, watchers: map[int]func(state.Entry){}}
-	text, err := readFile(filepath.Join(dir, positionFile), 4<<10)
-	if err == nil {
-		err = json.Unmarshal(text, &f.at)
-	}
-	if err == nil && f.at.Offset >= 0 {
+// OpenFollower begins where the process before it had been. count is told of each entry, one at a time.
+func (d Dir) OpenFollower(count func(Entry)) *Follower {
+	f := &Follower{dir: d.Path, log: d.Log, count: count, watchers: map[int]func(Entry){}}
+	if Read(filepath.Join(d.Path, positionFile), &f.at) == nil && f.at.Offset >= 0 {
 		return f
 	}
 	f.at = position{}
-	if file, err := os.Open(filepath.Join(dir, journalFile)); err == nil {
+	if file, err := os.Open(filepath.Join(d.Path, journalName)); err == nil {
 		defer file.Close()
 		if end, err := file.Seek(0, io.SeekEnd); err == nil {
 			f.at, _ = positionOf(file, end) // else from the beginning: too many are better than none
@@ -96,14 +86,14 @@ func inode(info os.FileInfo) uint64 {
 	return 0
 }
 
-func (f *follower) keep() {
-	if err := state.Write(filepath.Join(f.dir, positionFile), f.at); err != nil {
+func (f *Follower) keep() {
+	if err := Write(filepath.Join(f.dir, positionFile), f.at); err != nil {
 		f.log.Debug("cannot keep how far the journal was read", "error", err)
 	}
 }
 
-// run reads until the context ends.
-func (f *follower) run(ctx context.Context) {
+// Run reads once a second, more often while somebody watches, until the context ends.
+func (f *Follower) Run(ctx context.Context) {
 	timer := time.NewTimer(journalInterval)
 	defer timer.Stop()
 	for {
@@ -116,31 +106,31 @@ func (f *follower) run(ctx context.Context) {
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
-			f.poll()
+			f.Poll()
 			return
 		case <-timer.C:
-			f.poll()
+			f.Poll()
 		}
 	}
 }
 
-// watch has entries told until the function that it returns is called, which tells of the last ones.
-func (f *follower) watch(tell func(state.Entry)) (stop func()) {
+// Watch has entries told until the function that it returns is called, which tells of the last ones.
+func (f *Follower) Watch(tell func(Entry)) (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id := f.next
 	f.next++
 	f.watchers[id] = tell
 	return func() {
-		f.poll()
+		f.Poll()
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.watchers, id)
 	}
 }
 
-// poll reads what is new.
-func (f *follower) poll() {
+// Poll reads what is new.
+func (f *Follower) Poll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := f.at
@@ -150,8 +140,8 @@ func (f *follower) poll() {
 	}
 }
 
-func (f *follower) read() {
-	path := filepath.Join(f.dir, journalFile)
+func (f *Follower) read() {
+	path := filepath.Join(f.dir, journalName)
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		f.rotated(path + ".1")
@@ -176,7 +166,7 @@ func (f *follower) read() {
 }
 
 // rotated reads the rest of the file that we were at, where it is now; or all of another one that has come and gone since.
-func (f *follower) rotated(path string) {
+func (f *Follower) rotated(path string) {
 	if f.at.Inode == 0 {
 		return // nothing has been read ever, and what is old stays so
 	}
@@ -201,30 +191,14 @@ func (f *follower) rotated(path string) {
 	f.readFrom(file)
 }
 
-func (f *follower) readFrom(file *os.File) {
+func (f *Follower) readFrom(file *os.File) {
 	if _, err := file.Seek(f.at.Offset, io.SeekStart); err != nil {
 		return
 	}
-	lines := bufio.NewReaderSize(io.LimitReader(file, maxJournalRead), maxJournalLine)
-	skip := false
-	for {
-		line, err := lines.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) { // no line of ours
-			f.at.Offset += int64(len(line))
-			skip = true
-			continue
+	f.at.Offset += eachEntry(io.LimitReader(file, maxJournalRead), func(e Entry) {
+		f.count(e)
+		for _, tell := range f.watchers {
+			tell(e)
 		}
-		if err != nil {
-			return // the end, or a line that is just being written
-		}
-		f.at.Offset += int64(len(line))
-		var e state.Entry
-		if !skip && json.Unmarshal(bytes.TrimSpace(line), &e) == nil {
-			f.count(e)
-			for _, tell := range f.watchers {
-				tell(e)
-			}
-		}
-		skip = false
-	}
+	})
 }

@@ -1,24 +1,23 @@
-package operation
+package state
 
 import (
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/pgbaton/pgbaton/state"
 )
 
 // writeEntry appends to a journal, as a hook does.
-func writeEntry(t *testing.T, dir string, e state.Entry) {
+func writeEntry(t *testing.T, dir string, e Entry) {
 	t.Helper()
 	line, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	appendText(t, filepath.Join(dir, journalFile), string(line)+"\n")
+	appendText(t, filepath.Join(dir, journalName), string(line)+"\n")
 }
 
 func appendText(t *testing.T, path, text string) {
@@ -36,10 +35,10 @@ func appendText(t *testing.T, path, text string) {
 // TestFollower: each entry once, over rotation and restart.
 func TestFollower(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, journalFile)
+	path := filepath.Join(dir, journalName)
 	var got []string
-	open := func() *follower {
-		return openFollower(dir, testLog(t), func(e state.Entry) { got = append(got, e.Event) })
+	open := func() *Follower {
+		return Dir{Path: dir, Log: slog.New(slog.DiscardHandler)}.OpenFollower(func(e Entry) { got = append(got, e.Event) })
 	}
 	expect := func(what, want string) {
 		t.Helper()
@@ -48,7 +47,7 @@ func TestFollower(t *testing.T) {
 		}
 		got = nil
 	}
-	add := func(event string) { writeEntry(t, dir, state.Entry{Time: time.Now(), Event: event}) }
+	add := func(event string) { writeEntry(t, dir, Entry{Time: time.Now(), Event: event}) }
 	rotate := func() {
 		t.Helper()
 		if err := os.Rename(path, path+".1"); err != nil {
@@ -57,53 +56,53 @@ func TestFollower(t *testing.T) {
 	}
 	add("old")
 	f := open()
-	f.poll()
+	f.Poll()
 	expect("what was there before the first serve", "")
 	add("a")
 	add("b")
 	appendText(t, path, `{"event":"c`)
-	f.poll()
-	f.poll()
+	f.Poll()
+	f.Poll()
 	expect("a line that is being written", "a b")
 	appendText(t, path, "\"}\nnonsense\n"+strings.Repeat("x", 2*maxJournalLine)+"\n")
 	add("d")
-	f.poll()
+	f.Poll()
 	expect("its end, and what is no entry", "c d")
 	add("e")
 	rotate()
-	f.poll()
+	f.Poll()
 	expect("renamed, nothing new yet", "e")
 	add("f")
-	f.poll()
+	f.Poll()
 	expect("the new file", "f")
 	add("g")
 	rotate()
 	add("h")
-	f.poll()
+	f.Poll()
 	expect("both", "g h")
 	add("i")
 	f = open()
-	f.poll()
+	f.Poll()
 	expect("another serve goes on", "i")
 	rotate()
 	add("j")
 	rotate()
 	add("k")
-	f.poll()
+	f.Poll()
 	expect("rotated twice", "j k")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	add("l")
-	f.poll()
+	f.Poll()
 	expect("cut", "l")
 
 	// Nothing there at all, and then something.
 	dir = t.TempDir()
-	path = filepath.Join(dir, journalFile)
+	path = filepath.Join(dir, journalName)
 	f = open()
-	f.poll()
+	f.Poll()
 	add("m")
-	f.poll()
+	f.Poll()
 	expect("the first entry ever", "m")
 }
