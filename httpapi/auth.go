@@ -11,7 +11,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 const (
@@ -150,9 +151,9 @@ func newGuard(c config.Serve, log *slog.Logger) (*guard, error) {
 	}
 	g.now.Store(&credentials{})
 	g.look()
-	for _, file := range []struct{ key, path string }{{"serve.tokens_file", c.TokensFile}, {"serve.cert_file", c.CertFile}, {"serve.key_file", c.KeyFile}, {"serve.client_ca_file", c.ClientCAFile}} {
-		if problem := g.problems[file.path]; file.path != "" && problem != "" {
-			return nil, &config.Error{Name: file.key, Problem: problem}
+	for _, x := range []struct{ key, path string }{{"serve.tokens_file", c.TokensFile}, {"serve.cert_file", c.CertFile}, {"serve.key_file", c.KeyFile}, {"serve.client_ca_file", c.ClientCAFile}} {
+		if problem := g.problems[x.path]; x.path != "" && problem != "" {
+			return nil, &config.Error{Name: x.key, Problem: problem}
 		}
 	}
 	return g, nil
@@ -226,7 +227,8 @@ func (g *guard) read(path string, limit int64) (text []byte, news bool) {
 	if path == "" {
 		return nil, false
 	}
-	text, err := readFile(path, limit)
+	// A named pipe is an error at once, as a file that is not there: what waits for a writer would keep tokens valid that were removed.
+	text, err := file.Read(path, limit)
 	before, known := g.texts[path]
 	if err != nil {
 		text = nil
@@ -263,19 +265,6 @@ func (g *guard) wrong() string {
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("is larger than %d KiB", limit>>10)
-	}
-	return text, err
 }
 
 // warnMode: the group may read it, as a Kubernetes secret under fsGroup.
@@ -378,7 +367,7 @@ func (g *guard) checkCertificate(now *credentials, chain []*x509.Certificate) (c
 	}
 	name := "cert:" + hex.EncodeToString(sum[:6])
 	if leaf.Subject.CommonName != "" {
-		name += ":" + clip(leaf.Subject.CommonName, 64)
+		name += ":" + state.Clip(leaf.Subject.CommonName, 64)
 	}
 	return caller{name: name, operate: g.c.ClientScope == config.ScopeOperate}, nil
 }

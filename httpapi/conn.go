@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // maxConns is how many connections may be open. One more takes the place of the one on which nothing has happened for longest.
@@ -216,7 +217,7 @@ func rewrite(b []byte) []byte {
 	default:
 		p = malformedRequest.problem("it is not HTTP as RFC 9112 has it")
 		if _, why, ok := bytes.Cut(line, []byte(": ")); ok {
-			p.Detail = clip(string(why), 100)
+			p.Detail = state.Clip(string(why), 100)
 		}
 		p.Status = status
 	}

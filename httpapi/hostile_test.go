@@ -2,15 +2,25 @@ package httpapi
 
 import (
 	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // blind opens connections that ask again and again and read nothing, and returns when nothing more comes on any of them: the server waits for each.
@@ -96,7 +106,7 @@ func TestNotReading(t *testing.T) {
 func TestIdleConnections(t *testing.T) {
 	a := start(t, &fake{pause: held(nil)}, nil)
 	a.server.headerTimeout, a.server.idleTimeout = time.Minute, time.Minute
-	const health = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+	const healthz = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 	// The oldest has a request of a known caller that is being answered.
 	stream := dial(t, a.server)
 	path := a.do("POST", "/v1/pgbouncer/pause", "").operation(t).Path() + "/events"
@@ -111,19 +121,19 @@ func TestIdleConnections(t *testing.T) {
 		all = append(all, dial(t, a.server))
 	}
 	eventually(t, "all are open", func() bool { return a.server.listener.count() == maxConns })
-	if got := ask(t, all[0], bufio.NewReader(all[0]), health); got.status != 200 {
+	if got := ask(t, all[0], bufio.NewReader(all[0]), healthz); got.status != 200 {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 	for range 3 {
 		c := dial(t, a.server)
-		if got := ask(t, c, bufio.NewReader(c), health); got.status != 200 {
+		if got := ask(t, c, bufio.NewReader(c), healthz); got.status != 200 {
 			t.Errorf("a new one: %d %s", got.status, got.body)
 		}
 	}
 	for _, c := range all[1:4] {
 		closes(t, "the longest idle", c, time.Now(), 0)
 	}
-	if got := ask(t, all[0], bufio.NewReader(all[0]), health); got.status != 200 {
+	if got := ask(t, all[0], bufio.NewReader(all[0]), healthz); got.status != 200 {
 		t.Errorf("one that was used: %d %s", got.status, got.body)
 	}
 	a.soon("POST", "/v1/pgbouncer/resume")
@@ -149,4 +159,79 @@ func TestIdleConnections(t *testing.T) {
 	}
 	a.client.CloseIdleConnections()
 	eventually(t, "none is counted", func() bool { return a.server.listener.count() <= 4 })
+}
+
+// TestForeignNames: what a pooler or the journal calls something makes neither an endless number of series nor lines of its own, and ends nobody.
+func TestForeignNames(t *testing.T) {
+	evil := "p\xff\x1b[2J\n# TYPE x counter\nx 1" + strings.Repeat("y", 1<<20)
+	a := start(t, &fake{status: func() health.Status {
+		s := fullStatus()
+		s.Poolers = append(s.Poolers, api.PoolerStatus{Pooler: evil, Paused: "no"})
+		for i := range 2 * maxPoolers {
+			s.Poolers = append(s.Poolers, api.PoolerStatus{Pooler: fmt.Sprintf("p%d:6432", i), Paused: "no"})
+		}
+		return s
+	}}, nil)
+	for i := range 50 {
+		writeEntry(t, a.config.StateDir, state.Entry{Hook: "reload", Event: state.EventReloaded, Target: fmt.Sprintf("made up %d", i)})
+	}
+	text := ""
+	eventually(t, "the journal is counted", func() bool {
+		text = string(a.expect(a.do("GET", "/metrics", ""), 200, "").body)
+		return value(text, `pgbaton_reloads_total{result="succeeded",target="other"}`) == "50"
+	})
+	if n := strings.Count(text, "\npgbaton_pooler_up{"); n != maxPoolers {
+		t.Errorf("%d poolers have series", n)
+	}
+	if !strings.Contains(text, `pgbaton_pooler_up{pooler="p  [2J # TYPE x counter x 1yyyy`) {
+		t.Error("the pooler with the odd name is not there")
+	}
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "x ") || strings.ContainsAny(line, "\x1b\xff") || len(line) > 1000 {
+			t.Errorf("%.200q", line)
+		}
+	}
+}
+
+// TestTokensPipe: a named pipe in the place of the token file keeps no removed token valid, and one at the start is an error.
+func TestTokensPipe(t *testing.T) {
+	a := start(t, &fake{}, nil)
+	a.soon("GET", "/v1/operations")
+	if err := os.Remove(a.config.Serve.TokensFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(a.config.Serve.TokensFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the token is not valid any more", func() bool { return a.do("GET", "/v1/operations", "").status == 401 })
+	a.expect(a.do("GET", "/readyz", ""), 503, "not-ready")
+	if !strings.Contains(a.out.String(), "is a named pipe, not a regular file") {
+		t.Error("nothing in the log")
+	}
+	if err := os.Remove(a.config.Serve.TokensFile); err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, a.config.Serve.TokensFile, "operator operate "+operateToken+"\n")
+	eventually(t, "it is valid again", func() bool { return a.do("GET", "/v1/operations", "").status == 200 })
+
+	// With a certificate, the one before stays in use.
+	dir := t.TempDir()
+	newAuthority(t, dir, "ca").issue("server")
+	pipe := func(name string) {
+		if err := errors.Join(os.Remove(dir+"/"+name), syscall.Mkfifo(dir+"/"+name, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secured := start(t, &fake{}, func(c *config.Config, _ *Options) { c.Serve.CertFile, c.Serve.KeyFile = dir+"/server.crt", dir+"/server.key" })
+	pipe("server.key")
+	eventually(t, "it is told", func() bool { return strings.Contains(secured.out.String(), "is a named pipe, not a regular file") })
+	c, err := tls.Dial("tcp", secured.server.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	began := time.Now()
+	if _, err := New(Options{Member: &member.Member{Config: &config.Config{StateDir: t.TempDir(), Serve: secured.config.Serve}, Log: testLog(t)}}); !config.IsInvalid(err) || time.Since(began) > 2*time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/member"
@@ -131,10 +133,34 @@ func (m *metrics) journal(e state.Entry) {
 	case state.EventResumed:
 		m.endPauses(e)
 	case state.EventReloaded:
-		m.reloads.WithLabelValues(clip(e.Target, 20), "succeeded").Inc()
+		m.reloads.WithLabelValues(targetLabel(e.Target), "succeeded").Inc()
 	case state.EventNotReloaded, state.EventNotBegun:
-		m.reloads.WithLabelValues(clip(e.Target, 20), "failed").Inc()
+		m.reloads.WithLabelValues(targetLabel(e.Target), "failed").Inc()
 	}
+}
+
+// targetLabel is one of those that there are.
+func targetLabel(target string) string {
+	if target == api.TargetPostgres || target == api.TargetPgBouncer {
+		return target
+	}
+	return "other"
+}
+
+const (
+	maxLabel   = 300  // bytes of a label's value: a host name has at most 255
+	maxPoolers = 1000 // that have series of their own
+)
+
+// label makes a name that comes from elsewhere fit for a label: bounded, valid UTF-8 (client_golang panics for what is not), in one line, without
+// control characters.
+func label(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, state.Clip(name, maxLabel))
 }
 
 // endPauses: who resumes a pooler ends every pause of it.
@@ -208,24 +234,25 @@ func (c *statusCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	seen := map[string]bool{}
 	for _, p := range s.Poolers {
-		if seen[p.Pooler] {
-			continue // the same one twice in the configuration
+		name := label(p.Pooler)
+		if seen[name] || len(seen) == maxPoolers {
+			continue // the same one twice in the configuration, or more than anybody looks at
 		}
-		seen[p.Pooler] = true
-		gauge(upDesc, b2f(p.Error == ""), p.Pooler)
+		seen[name] = true
+		gauge(upDesc, b2f(p.Error == ""), name)
 		if p.Error != "" {
 			continue
 		}
-		gauge(waitingDesc, float64(p.Waiting), p.Pooler)
+		gauge(waitingDesc, float64(p.Waiting), name)
 		switch {
 		case p.Paused == "yes" || len(p.Databases) > 0:
-			gauge(pausedDesc, 1, p.Pooler)
+			gauge(pausedDesc, 1, name)
 		case p.Paused == "no":
-			gauge(pausedDesc, 0, p.Pooler)
+			gauge(pausedDesc, 0, name)
 		}
 	}
 	for _, l := range s.Leases {
-		gauge(leaseDesc, float64(l.Until.UnixMilli())/1000, l.Owner)
+		gauge(leaseDesc, float64(l.Until.UnixMilli())/1000, label(l.Owner))
 	}
 	versionGauges(s, func(target, stage string, version float64) { gauge(versionDesc, version, target, stage) })
 }

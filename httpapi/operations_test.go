@@ -338,3 +338,28 @@ func TestGraceOver(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestHugeError: what a pooler says is cut before it is kept, so that the next server knows the operation and its key.
+func TestHugeError(t *testing.T) {
+	const size = 20 << 20
+	huge := strings.Repeat("x", size)
+	report := pause.Report{Result: member.Result{Code: member.Failed, Decision: huge}, Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "failed", Error: huge}}}
+	a := start(t, &fake{pause: func(context.Context, pause.Options) pause.Report { return report }}, nil)
+	o := a.do("POST", "/v1/pgbouncer/pause", "", "Idempotency-Key: once").operation(t)
+	eventually(t, "it has failed", func() bool { return a.do("GET", "/v1/operations/"+o.ID, "").operation(t).State == api.Failed })
+	if err := a.end(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(a.config.StateDir, "operations.json"))
+	if err != nil || info.Size() > 1<<20 {
+		t.Errorf("%v: %d bytes", err, info.Size())
+	}
+	b := startWith(t, a.config, &fake{}, nil)
+	got := b.expect(b.do("GET", "/v1/operations/"+o.ID, ""), 200, "").operation(t)
+	if got.Result == nil || len(got.Result.Poolers) != 1 || !strings.HasPrefix(got.Result.Poolers[0].Error, "xxx") || got.Problem == nil || len(got.Problem.Detail) > 3000 {
+		t.Errorf("%+v", got)
+	}
+	if again := b.do("POST", "/v1/pgbouncer/pause", "", "Idempotency-Key: once").operation(t); again.ID != o.ID {
+		t.Errorf("the key is forgotten: %+v", again)
+	}
+}

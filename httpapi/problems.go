@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/operation"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 // kind is one type of problem.
@@ -154,7 +155,7 @@ func fromHuma(e *huma.ErrorModel) *refusal {
 		if k == unsupportedMedia {
 			message = "send it with Content-Type: application/json"
 		}
-		p.Errors = append(p.Errors, api.FieldError{Message: clip(message, 200), Location: clip(detail.Location, 200)})
+		p.Errors = append(p.Errors, api.FieldError{Message: state.Clip(message, 200), Location: state.Clip(detail.Location, 200)})
 		if len(p.Errors) == 20 {
 			break
 		}
@@ -163,16 +164,4 @@ func fromHuma(e *huma.ErrorModel) *refusal {
 		p.Detail, p.Errors = "the log has more", nil
 	}
 	return p
-}
-
-// clip shortens a text for an answer or the log, and leaves no half of a letter.
-func clip(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	end := limit
-	for end > 0 && s[end]&0xC0 == 0x80 {
-		end--
-	}
-	return s[:end] + "..."
 }
