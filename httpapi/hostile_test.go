@@ -222,7 +222,9 @@ func TestTokensPipe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	secured := start(t, &fake{}, func(c *config.Config, _ *Options) { c.Serve.CertFile, c.Serve.KeyFile = dir+"/server.crt", dir+"/server.key" })
+	secured := start(t, &fake{}, func(c *config.Config, _ *Options) {
+		c.Serve.CertFile, c.Serve.KeyFile = dir+"/server.crt", dir+"/server.key"
+	})
 	pipe("server.key")
 	eventually(t, "it is told", func() bool { return strings.Contains(secured.out.String(), "is a named pipe, not a regular file") })
 	c, err := tls.Dial("tcp", secured.server.Addr().String(), &tls.Config{InsecureSkipVerify: true})

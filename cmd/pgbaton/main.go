@@ -90,6 +90,8 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	// The first signal asks a command to end; from then on signals do what they do to any process, so the second one ends it, whatever it waits for.
+	defer context.AfterFunc(ctx, stop)()
 	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	defer p.flush()
 	if err := args.Run(p); err != nil {
