@@ -1,27 +1,22 @@
-package e2e_test
+package docs_test
 
 import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// TestREADMETable: the README says of each case where it runs, as the code has it.
-func TestREADMETable(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestPlaces: the README's table says of each case in e2e on which suites it runs and beside what, as the code has it.
+func TestPlaces(t *testing.T) {
 	said := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\|.*\\| `(Test[A-Za-z0-9]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\|.*\\| `(Test[A-Za-z0-9]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(read(t, "README.md"), -1) {
 		said[m[1]] = m[2]
 	}
-	files, err := filepath.Glob("*_test.go")
+	files, err := filepath.Glob(filepath.Join(root, "e2e", "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
