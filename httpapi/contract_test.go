@@ -185,7 +185,7 @@ func usedKeys() savedState {
 	}
 	ended := func(id, state, name string) operation.Operation {
 		return operation.Operation{ID: id, Kind: api.KindResume, State: state, Caller: "operator", Created: now, Started: now, Ended: now,
-			Failure: &operation.Failure{Name: name, Detail: "a server of before"}, Steps: []api.Step{}}
+			Failure: &operation.Failure{Name: name, Class: api.Transient, Detail: "a server of before"}, Steps: []api.Step{}}
 	}
 	s := savedState{Operations: []operation.Operation{
 		ended("0000000000000001", api.Failed, operation.Interrupted),
@@ -445,7 +445,7 @@ func TestReloadProblems(t *testing.T) {
 		{"of-a-later-version", member.Failed, one, seen, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
 	} {
 		f.reload = func(context.Context, reload.Options) reload.Report {
-			return reload.Report{Result: member.Result{Code: test.code, Decision: "why"}, ReloadReport: api.ReloadReport{Problem: test.problem, Poolers: test.poolers, Versions: test.versions}}
+			return reload.Report{Result: member.Result{Code: test.code, Class: test.want.Class, Decision: "why"}, ReloadReport: api.ReloadReport{Problem: test.problem, Poolers: test.poolers, Versions: test.versions}}
 		}
 		o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, api.Failed)
 		got, want := *o.Problem, test.want

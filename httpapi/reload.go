@@ -3,15 +3,14 @@ package httpapi
 import (
 	"time"
 
-	"github.com/pgbaton/pgbaton/health"
-	"github.com/pgbaton/pgbaton/reload"
-
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/configversion"
+	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/operation"
+	"github.com/pgbaton/pgbaton/reload"
 )
 
-// What stops a reload has its name from package hooks, and is a type of problem under the same name.
+// What stops a reload has its name from package api, and is a type of problem under the same name.
 var reloadProblems = map[string]kind{
 	api.ProblemVersionTimeout: {api.ProblemVersionTimeout, 504, api.Transient, "The configuration version did not arrive in time"},
 	api.ProblemVersionInvalid: {api.ProblemVersionInvalid, 409, api.Validation, "What should be a configuration version is none"},
@@ -22,7 +21,7 @@ var reloadProblems = map[string]kind{
 	api.ProblemInvalidFile:    {api.ProblemInvalidFile, 409, api.Validation, "A configuration file has errors"},
 }
 
-// reloadFailed is for what hooks gives no name.
+// reloadFailed is for what has no name there.
 var reloadFailed = kind{operation.ReloadFailed, 503, api.Transient, "Not reloaded"}
 
 func reloadKinds() []kind {
@@ -52,7 +51,7 @@ func reloadRequest(target string, body api.ReloadBody) (reload.Options, api.Oper
 	return o, api.OperationRequest{Timeout: body.Timeout, ConfigVersion: body.ConfigVersion}, nil
 }
 
-// gauges are the versions of a status, for the metrics.
+// versionGauges are the versions of a status, for the metrics.
 func versionGauges(s health.Status, set func(target, stage string, version float64)) {
 	for _, v := range s.Versions {
 		for stage, at := range map[string]*configversion.Version{"wanted": v.Seen, "disk": v.OnDisk, "applied": v.Applied} {

@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Member  *member.Member  // its Config.Serve says where and for whom to listen
 	Version string          // of pgbaton, for the document and the metrics
-	Calls   operation.Calls // for tests; the zero value is package hooks
+	Calls   operation.Calls // for tests; the zero value is what the command line calls
 
 	// Reconciler, when set, has a round every 5 s for as long as the server runs.
 	Reconciler Reconciler

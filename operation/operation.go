@@ -30,13 +30,14 @@ type Operation struct {
 
 // Failure is why an operation failed, or is unknown.
 type Failure struct {
-	Name            string `json:"name"` // stable, for programs: one of the constants below, or api.Problem…
+	Name            string `json:"name"`  // stable, for programs: one of the constants below, or api.Problem…
+	Class           string `json:"class"` // what to do about it: a class of package api
 	Detail          string `json:"detail"`
 	Pooler          string `json:"pooler,omitempty"`          // the one that failed, when it is one
 	ObservedVersion string `json:"observedVersion,omitempty"` // of the configuration, the last that a reload has seen
 }
 
-// Names of failures, besides those that package hooks gives to what stops a reload.
+// Names of failures, besides those that package api has for what stops a reload.
 const (
 	Interrupted          = "interrupted"           // ended before its end
 	UnknownOutcome       = "unknown-outcome"       // it cannot be told what it came to, or not yet

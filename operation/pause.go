@@ -54,7 +54,7 @@ func (r *Runner) conclude(ctx context.Context, report pause.Report) ending {
 	if report.Code == member.Done {
 		return ending{state: api.Succeeded, final: true, outcome: outcome, text: report.Decision}
 	}
-	f := &Failure{Name: PoolerFailed, Detail: report.Decision, Pooler: poolerOf(report)}
+	f := &Failure{Name: PoolerFailed, Class: report.ErrorClass(), Detail: report.Decision, Pooler: poolerOf(report)}
 	switch report.Code {
 	case member.Invalid:
 		f.Name = InvalidConfiguration
@@ -64,7 +64,7 @@ func (r *Runner) conclude(ctx context.Context, report pause.Report) ending {
 		f.Name = Refused
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		f.Name, f.Detail = Interrupted, cause.Error()+"; "+report.Decision
+		f.Name, f.Class, f.Detail = Interrupted, api.Transient, cause.Error()+"; "+report.Decision
 	}
 	return ending{state: api.Failed, final: true, outcome: outcome, failure: f, text: report.Decision}
 }

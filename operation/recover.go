@@ -41,12 +41,12 @@ func (r *Runner) recover(ctx context.Context) {
 			continue
 		}
 		if k.State == api.Pending {
-			r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: Interrupted, Detail: "the server ended before it began; nothing was done"},
+			r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: Interrupted, Class: api.Transient, Detail: "the server ended before it began; nothing was done"},
 				text: "never begun: the server had ended"})
 			continue
 		}
 		if k.State == api.Running {
-			r.store.settle(k, ending{state: api.Unknown, failure: &Failure{Name: UnknownOutcome, Detail: "the server was killed at it; it is being found out"},
+			r.store.settle(k, ending{state: api.Unknown, failure: &Failure{Name: UnknownOutcome, Class: api.Transient, Detail: "the server was killed at it; it is being found out"},
 				text: "the server was killed at it; looking what it has come to"})
 		}
 		r.others.Go(func() { r.follow(ctx, k) })
@@ -71,9 +71,9 @@ func (r *Runner) follow(ctx context.Context, k *kept) {
 		if f.final {
 			switch f.state {
 			case api.Failed:
-				f.failure = &Failure{Name: Interrupted, Detail: f.text}
+				f.failure = &Failure{Name: Interrupted, Class: api.Transient, Detail: f.text}
 			case api.Unknown:
-				f.failure = &Failure{Name: UnknownOutcome, Detail: f.text}
+				f.failure = &Failure{Name: UnknownOutcome, Class: api.Transient, Detail: f.text}
 			}
 			r.log.Info("an operation of before is settled", "operation", k.ID, "kind", k.Kind, "state", f.state, "text", f.text)
 			r.store.settle(k, f)

@@ -43,10 +43,10 @@ func (r *Runner) reload(ctx context.Context, k *kept, o reload.Options) ending {
 	if report.Code == member.Done {
 		return ending{state: api.Succeeded, final: true, outcome: outcome, text: report.Decision}
 	}
-	f := &Failure{Detail: report.Decision, ObservedVersion: observedVersion(report.ReloadReport)}
+	f := &Failure{Class: report.ErrorClass(), Detail: report.Decision, ObservedVersion: observedVersion(report.ReloadReport)}
 	if cause := context.Cause(ctx); cause != nil {
 		// What was asked for by then may still be done, so this is not known to have failed.
-		f.Name, f.Detail = UnknownOutcome, cause.Error()+"; "+report.Decision
+		f.Name, f.Class, f.Detail = UnknownOutcome, api.Transient, cause.Error()+"; "+report.Decision
 		return ending{state: api.Unknown, outcome: outcome, failure: f, text: "interrupted: " + cause.Error()}
 	}
 	switch {

@@ -34,7 +34,7 @@ const cancelTimeout = 10 * time.Second
 type Options struct {
 	Member *member.Member
 	Log    *slog.Logger
-	Calls  Calls // for tests; the zero value is package hooks
+	Calls  Calls // for tests; the zero value is what the command line calls
 
 	Entry   func(state.Entry) // told of what hooks of this member write to the journal, each entry once; may be nil
 	Changed func()            // told when an operation has done what it does, before it ends; may be nil
@@ -243,13 +243,13 @@ func (r *Runner) run(k *kept, anytime bool, do func(context.Context, *kept) endi
 	defer func() {
 		if fault := recover(); fault != nil {
 			log.Error("an operation panicked", "panic", fmt.Sprint(fault))
-			r.store.settle(k, ending{state: api.Unknown, final: true, failure: &Failure{Name: Fault, Detail: "the log has more"},
+			r.store.settle(k, ending{state: api.Unknown, final: true, failure: &Failure{Name: Fault, Class: api.Permanent, Detail: "the log has more"},
 				text: "a fault of pgbaton: see pgbaton status"})
 		}
 	}()
 	if err := r.store.start(k, cancel); err != nil && !anytime {
 		log.Error("an operation could not be written down, so it was not begun", "error", err)
-		r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: NotKept, Detail: "it was not begun"},
+		r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: NotKept, Class: api.Transient, Detail: "it was not begun"},
 			text: "not begun: the state directory cannot be written"})
 		return
 	}
