@@ -97,7 +97,13 @@ type keeperProcess struct {
 // runKeeper starts one and blocks until it is ready.
 func runKeeper(t *testing.T, m *member.Member, owner pgb.Owner, nonce int) *keeperProcess {
 	t.Helper()
-	k := &keeperProcess{t: t, lease: lease{ID: state.NewID(), Owner: owner, Nonce: nonce, Book: member.AddressBook{}, Since: time.Now()}, ended: make(chan struct{})}
+	return runKeeperOf(t, m, lease{Owner: owner, Nonce: nonce, Book: member.AddressBook{}})
+}
+
+func runKeeperOf(t *testing.T, m *member.Member, l lease) *keeperProcess {
+	t.Helper()
+	l.ID, l.Since = state.NewID(), time.Now()
+	k := &keeperProcess{t: t, lease: l, ended: make(chan struct{})}
 	k.cmd = exec.Command(m.Self[0], append(append([]string{}, m.Self[1:]...), "_keep")...)
 	k.cmd.Stderr = t.Output()
 	var err error
