@@ -36,6 +36,9 @@ func openStateDir(dir string) error {
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return fmt.Errorf("others may write in it (mode %04o): chmod 700", mode)
 	}
+	if err := ownedAbove(dir); err != nil {
+		return err
+	}
 	// A read-only file system, as in a hardened pod, looks fine until the first write.
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return fmt.Errorf("cannot be written: %w", err)

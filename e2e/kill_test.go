@@ -29,6 +29,30 @@ func ours(m *lab.Member, word string) (lab.Process, bool) {
 	return lab.Process{}, false
 }
 
+// killPaused waits for a pgbaton process of a member to be there while the pooler is paused, and kills it with SIGKILL. Its name or one of
+// its arguments is the word.
+func (c *cluster) killPaused(members []*lab.Member, word string) bool {
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		for _, m := range members {
+			p, ok := ours(m, word)
+			if !ok {
+				continue
+			}
+			if paused, err := c.Paused(c.ctx); err == nil && len(paused) > 0 && p.Kill(syscall.SIGKILL) == nil {
+				c.t.Logf("killed %d on %s: %s", p.PID, m.Name, p.Cmdline())
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// others are all members but one.
+func (c *cluster) others(not *lab.Member) []*lab.Member {
+	return slices.DeleteFunc(slices.Clone(c.Members()), func(m *lab.Member) bool { return m == not })
+}
+
 // TestKill kills, with SIGKILL, whoever is at it. Whatever is killed, no pooler stays paused longer than the lease, and none for good.
 func TestKill(t *testing.T) {
 	together(t, func(t *testing.T, suite string) {
@@ -38,32 +62,6 @@ func TestKill(t *testing.T) {
 		}
 		c := startQuiet(t, lab.Options{Suite: suite}.Quick(), fmt.Sprintf("pause: {lease: %s}", lease))
 
-		// kill waits for a pgbaton process of a member to be there while the pooler is paused, and kills it. Its name or one of
-		// its arguments is the word.
-		kill := func(members []*lab.Member, word string) bool {
-			deadline := time.Now().Add(20 * time.Second)
-			for time.Now().Before(deadline) {
-				for _, m := range members {
-					p, ok := ours(m, word)
-					if !ok {
-						continue
-					}
-					if paused, err := c.Paused(c.ctx); err == nil && len(paused) > 0 && p.Kill(syscall.SIGKILL) == nil {
-						t.Logf("killed %d on %s: %s", p.PID, m.Name, p.Cmdline())
-						return true
-					}
-				}
-			}
-			return false
-		}
-		others := func(not *lab.Member) (members []*lab.Member) {
-			for _, m := range c.Members() {
-				if m != not {
-					members = append(members, m)
-				}
-			}
-			return members
-		}
 		victims := []struct {
 			name string
 			do   func(old *lab.Member) bool
@@ -72,20 +70,20 @@ func TestKill(t *testing.T) {
 				end := c.holdTransaction(6 * time.Second)
 				defer func() { _ = end() }()
 				go func() { _, _ = c.Switchover(c.ctx, "") }()
-				return kill([]*lab.Member{old}, "before_stop")
+				return c.killPaused([]*lab.Member{old}, "before_stop")
 			}},
 			{"worker mid-wait", func(old *lab.Member) bool {
 				c.Route().SetDelay(3 * time.Second)
 				defer c.Route().SetDelay(0)
 				go func() { _, _ = c.Switchover(c.ctx, "") }()
-				return kill(others(old), "_work")
+				return c.killPaused(c.others(old), "_work")
 			}},
 			{"keeper", func(old *lab.Member) bool {
 				// Paused for as long as it takes to look at all processes.
 				c.Route().SetDelay(3 * time.Second)
 				defer c.Route().SetDelay(0)
 				go func() { _, _ = c.Switchover(c.ctx, "") }()
-				return kill([]*lab.Member{old}, "_keep")
+				return c.killPaused([]*lab.Member{old}, "_keep")
 			}},
 			{"Patroni after PAUSE", func(old *lab.Member) bool {
 				end := c.holdTransaction(6 * time.Second)
