@@ -13,7 +13,7 @@ import (
 // TestWorkerKilled: the worker of the new primary is killed while it waits for the route. The keeper of the old member resumes once the
 // route has led to the new primary for some seconds.
 func TestWorkerKilled(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
+	oneSuite(t, "trixie", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite}.Quick())
 		for range rounds(2, 5) {
 			const late = 2 * time.Second
@@ -43,8 +43,8 @@ func TestWorkerKilled(t *testing.T) {
 
 // TestLeaseTakenUp: the keeper of a pause by hand is killed with its container. A callback of that member, or serve, takes the lease up.
 func TestLeaseTakenUp(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite, Members: 1}.Quick(), serveSection)
+	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+		c := startQuiet(t, lab.Options{Suite: suite, Members: 1}.Quick(), serveSection)
 		c.must(c.write("tokens", tokenFile))
 		m := c.leader()
 		run := func(args ...string) lab.ExecResult {
