@@ -91,8 +91,7 @@ func TestBlindClients(t *testing.T) {
 
 // TestNotReading: an answer that is open to all is given a time to be written, and that it was not is counted and logged.
 func TestNotReading(t *testing.T) {
-	a := start(t, &fake{status: fullStatus}, nil)
-	a.server.openTimeout = 300 * time.Millisecond
+	a := start(t, &fake{status: fullStatus, limit: func(s *Server) { s.openTimeout = 300 * time.Millisecond }}, nil)
 	blind(t, a.server.Addr().String(), "/openapi.json", 3)
 	eventually(t, "they are dropped", func() bool {
 		return value(string(a.do("GET", "/metrics", "").body), `pgbaton_http_connections_dropped_total{reason="not_reading"}`) == "3" && a.server.listener.count() < 3
@@ -104,8 +103,7 @@ func TestNotReading(t *testing.T) {
 
 // TestIdleConnections: one too many takes the place of the one on which nothing has happened for longest, and that is counted and logged.
 func TestIdleConnections(t *testing.T) {
-	a := start(t, &fake{pause: held(nil)}, nil)
-	a.server.headerTimeout, a.server.idleTimeout = time.Minute, time.Minute
+	a := start(t, &fake{pause: held(nil), limit: func(s *Server) { s.headerTimeout, s.idleTimeout = time.Minute, time.Minute }}, nil)
 	const healthz = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 	// The oldest has a request of a known caller that is being answered.
 	stream := dial(t, a.server)

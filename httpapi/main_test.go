@@ -73,7 +73,8 @@ type fake struct {
 	resume func(context.Context) pause.Report
 	reload func(context.Context, reload.Options) reload.Report
 	status func() health.Status
-	asked  int // for the status
+	asked  int           // for the status
+	limit  func(*Server) // before it serves
 }
 
 func (f *fake) calls() operation.Calls {
@@ -155,6 +156,9 @@ func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Conf
 	server, err := New(o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if f != nil && f.limit != nil {
+		f.limit(server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)

@@ -167,7 +167,7 @@ func TestRefusals(t *testing.T) {
 // TestTooLarge: what would not be read back is not written: the oldest are forgotten before. Of letters that JSON makes six bytes of a few are enough.
 func TestTooLarge(t *testing.T) {
 	dir := t.TempDir()
-	const limit, many = 4 << 20, 20
+	const limit, many = 2 << 20, 8
 	long := strings.Repeat("<", 1<<20)
 	r := open(t, dir, func(_ context.Context, o reload.Options) reload.Report {
 		for range maxSteps {
