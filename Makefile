@@ -5,7 +5,7 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run e2e/runbook scripts | xargs grep -lE '^\#(!.*sh| shellcheck shell=)' 2>/dev/null | sort -u)
 TIMES = $(CURDIR)/bin/times.json
 GOTEST_BINARY = $(CURDIR)/bin/gotest
-GOTEST = $(GOTEST_BINARY) -times $(TIMES)
+GOTEST = $(GOTEST_BINARY) -times $(TIMES) --
 UNIT = $(shell go list ./... | grep -v /e2e)
 
 .PHONY: all build vet lint shellcheck tools unit race roots manifests client fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean

@@ -94,8 +94,8 @@ func TestContainerStopped(t *testing.T) {
 // TestSlowStop: the server takes long to stop, because of a standby that is far behind or WAL that cannot be archived. Then it takes what it
 // takes Patroni alone, and a little.
 func TestSlowStop(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite, Parameters: map[string]string{
+	together(t, func(t *testing.T, suite string) {
+		c := startQuiet(t, lab.Options{Suite: suite, Parameters: map[string]string{
 			"archive_mode":    "on",
 			"archive_command": "test ! -e /tmp/archive-is-stuck",
 		}}.Quick())

@@ -138,7 +138,7 @@ func TestRestartWithoutCallback(t *testing.T) {
 func TestRounds(t *testing.T) {
 	eachSuite(t, func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite}.Quick())
-		stalls, result := c.handovers(3, func() {
+		stalls, result := c.handovers(rounds(2, 5), func() {
 			replicas, err := c.Replicas(c.ctx)
 			c.must(err)
 			c.must(replicas[0].RestartPostgres(c.ctx))

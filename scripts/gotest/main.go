@@ -1,7 +1,7 @@
 // Gotest runs "go test" and keeps how long each test took, so that the slowest of several runs can be listed together.
 //
-//	gotest -times FILE [arguments of go test]    prints what go test would and adds to FILE
-//	gotest -times FILE -slowest 20               lists the slowest tests in FILE, of all packages
+//	gotest -times FILE -- [arguments of go test]    prints what go test would and adds to FILE
+//	gotest -times FILE -slowest 20                  lists the slowest tests in FILE, of all packages
 //
 // It ends as go test does: with its exit code.
 package main
@@ -40,13 +40,12 @@ func (e event) ends() bool {
 func main() {
 	times := flag.String("times", "", "`file` that keeps how long each test took")
 	top := flag.Int("slowest", 0, "list so many of the slowest in that file, and run nothing")
-	verbose := flag.Bool("v", false, "print what every test says, not only what failed ones do")
 	flag.Parse()
 	code, err := 0, error(nil)
 	if *top > 0 {
 		err = list(*times, *top, os.Stdout)
 	} else {
-		code, err = test(*times, *verbose, flag.Args())
+		code, err = test(*times, flag.Args())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
@@ -55,8 +54,8 @@ func main() {
 	os.Exit(code)
 }
 
-// test runs go test to its end and returns its exit code.
-func test(times string, verbose bool, args []string) (code int, err error) {
+// test runs go test to its end and returns its exit code. With -v it prints what every test says, without only what failed ones do.
+func test(times string, args []string) (code int, err error) {
 	file, err := os.OpenFile(times, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return 1, err
@@ -73,7 +72,7 @@ func test(times string, verbose bool, args []string) (code int, err error) {
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
-	err = relay(out, os.Stdout, json.NewEncoder(file), verbose)
+	err = relay(out, os.Stdout, json.NewEncoder(file), slices.Contains(args, "-v"))
 	err = errors.Join(err, cmd.Wait())
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode(), nil

@@ -78,7 +78,7 @@ func TestExitCode(t *testing.T) {
 		"package m\n\nfunc broken() { x }\n":                                           1,
 	} {
 		write("m_test.go", content)
-		if code, err := test(filepath.Join(dir, "times"), false, []string{"-count=1", "."}); err != nil || code != want {
+		if code, err := test(filepath.Join(dir, "times"), []string{"-race", "-count=1", "."}); err != nil || code != want {
 			t.Errorf("exit code %d, %v, want %d:\n%s", code, err, want, content)
 		}
 	}
