@@ -80,7 +80,7 @@ func TestHAProxyRoute(t *testing.T) {
 		rounds      int
 	}{
 		{"inter 1s", "inter 1s fall 1 rise 1 on-marked-down shutdown-sessions", rounds(3, 5)},
-		{"inter 3s", "inter 3s fall 3 rise 2 on-marked-down shutdown-sessions", rounds(1, 3)},
+		{"inter 3s", "inter 3s fall 3 rise 2 on-marked-down shutdown-sessions", rounds(2, 10)},
 	} {
 		t.Run(checks.name, func(t *testing.T) {
 			eachSuite(t, func(t *testing.T, suite string) {
@@ -122,4 +122,28 @@ func TestHAProxyRoute(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAddressForReading: a database that leads to a replica, before and after, costs a handover nothing.
+func TestAddressForReading(t *testing.T) {
+	oneSuite(t, "sid", func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite,
+			PgBouncerDatabases: "aaa_ro = host=m3 port=5432 dbname=postgres\n* = host=cluster port=5432"}.Quick())
+		stalls, result := c.handovers(rounds(3, 10), func() {
+			leader, err := c.Leader(c.ctx)
+			c.must(err)
+			to := "m1"
+			if leader.Name == to {
+				to = "m2"
+			}
+			_, err = c.Switchover(c.ctx, to)
+			c.must(err)
+		})
+		c.noErrors(result)
+		c.asBefore()
+		t.Logf("stalls %v", stalls)
+		if most := stalls[len(stalls)-1]; most > 1500*time.Millisecond {
+			t.Errorf("a database that leads to m3 makes everybody wait: %s", most)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,6 +88,7 @@ type worker struct {
 	journal *state.Journal
 	local   *postgres.Server
 	stopped time.Time // start of the server that does not count as the one that is waited for
+	action  string    // of the event
 
 	mu   sync.Mutex
 	here postgres.Identity
@@ -103,7 +105,7 @@ func Work(ctx context.Context, rt *member.Member, ev Event, ready io.Writer) mem
 		return member.Result{Decision: "another worker is running"}
 	}
 	defer lock.Release()
-	w := &worker{rt: rt, stopped: ev.Stopped, journal: rt.Journal("on_role_change", state.NewID()),
+	w := &worker{rt: rt, stopped: ev.Stopped, action: ev.Action, journal: rt.Journal("on_role_change", state.NewID()),
 		log: rt.Log.With("hook", "worker", "member", member.Name(), "action", ev.Action)}
 	began := time.Now()
 	result := w.run(ctx)
@@ -127,20 +129,27 @@ func (w *worker) run(whole context.Context) member.Result {
 		w.log.Error("pooler left out: it stays paused until its lease is over", "error", err)
 	}
 	defer member.CloseAll(poolers)
-	w.rt.SelectDatabases(ctx, w.log, poolers)
+	used := w.rt.SelectDatabases(ctx, w.log, poolers)
 
 	// Three things at the same time, as clients wait for the last of them.
 	var all sync.WaitGroup
 	var writable, onRoute error
 	var byRoute string
+	var way *route
+	defer func() {
+		if way != nil {
+			way.finish()
+		}
+	}()
 	all.Go(func() { writable = w.waitWritable(ctx) })
 	all.Go(func() {
-		pgb.Each(poolers, func(p *pgb.Pooler) error { return openQuietly(ctx, p) })
-		r, err := routeOf(ctx, w.rt, w.log, local, poolers, w.identity)
+		pgb.Each(used, func(p *pgb.Pooler) error { return openQuietly(ctx, p) })
+		r, err := routeOf(w.rt, w.log, local, used, w.identity, w.action)
 		if err != nil {
 			onRoute = err
 			return
 		}
+		defer func() { way = r }()
 		byRoute, onRoute = r.wait(ctx)
 		w.journal.Add(state.Entry{Event: state.EventRoute, Text: byRoute})
 	})
@@ -160,7 +169,7 @@ func (w *worker) run(whole context.Context) member.Result {
 	} else {
 		w.log.Info(byRoute)
 	}
-	return w.resume(whole, poolers)
+	return w.resume(whole, used)
 }
 
 // openQuietly connects a console ahead of time. A pooler that does not answer is dealt with when it is to be resumed.
@@ -356,24 +365,46 @@ func (w *worker) verify(ctx context.Context, p *pgb.Pooler) {
 	}
 }
 
-// oursOnly are the pooler's databases whose address has led here.
+// oursOnly are the pooler's databases whose address has led here, to the server itself: behind another pooler, SHOW SERVERS has that one's
+// process ids.
 func (w *worker) oursOnly(ctx context.Context, p *pgb.Pooler) (map[string]bool, error) {
 	databases, err := p.ShowDatabases(ctx)
 	if err != nil {
 		return nil, err
 	}
+	destinations := member.Destinations(p, databases, false)
+	leads := make([]bool, len(destinations))
+	var all sync.WaitGroup
+	for i, to := range destinations {
+		all.Go(func() { leads[i] = w.leadsStraightHere(ctx, to) })
+	}
+	all.Wait()
 	ours := map[string]bool{}
-	here := map[string]bool{}
 	for _, d := range databases {
 		for _, to := range member.Destinations(p, []pgbini.Database{d}, false) {
-			leads, looked := here[to.String()]
-			if !looked {
-				there, err := member.Identify(ctx, to.Server(w.local))
-				leads = err == nil && there.SameServer(w.identity())
-				here[to.String()] = leads
-			}
-			ours[d.Name] = leads
+			i := slices.IndexFunc(destinations, func(other member.Destination) bool { return other.String() == to.String() })
+			ours[d.Name] = i >= 0 && leads[i]
 		}
 	}
 	return ours, nil
+}
+
+func (w *worker) leadsStraightHere(ctx context.Context, to member.Destination) bool {
+	for _, server := range to.Servers(w.local, "") {
+		conn, err := server.Connect(ctx)
+		if postgres.LoginRefused(err) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		there, err := conn.Identity(ctx)
+		if err != nil || !there.SameServer(w.identity()) {
+			return false
+		}
+		direct, err := conn.Direct(ctx)
+		return err == nil && direct
+	}
+	return false
 }

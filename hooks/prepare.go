@@ -42,12 +42,12 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 			g.log.Error("pooler left out: its clients are not held", "error", err)
 		}
 		p.poolers = poolers
-		g.m.SelectDatabases(ctx, g.log, poolers)
+		ours := g.m.SelectDatabases(ctx, g.log, poolers)
 		var both sync.WaitGroup
 		if !g.m.DryRun {
 			both.Go(func() { p.err = f.Arm(false, book, poolers) })
 		}
-		both.Go(func() { f.Attach(ctx, poolers) })
+		both.Go(func() { f.Attach(ctx, ours) })
 		both.Wait()
 	}()
 	return p

@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pgbaton/pgbaton/member"
@@ -16,213 +17,261 @@ import (
 )
 
 const (
-	routeInterval = 5 * time.Millisecond  // between the looks that belong together
-	routeRetry    = 50 * time.Millisecond // between one such round and the next
-	whereToTries  = 10
-	routeInARow   = 3 // looks that must lead here before it counts
-	// As many where one has led elsewhere before: a proxy that takes both for the primary hands connections out in turn, and with
-	// somebody else's in between, ours may all go to the same one (HAProxy 3.0 and 3.2 with inter 3s fall 3 rise 2).
-	routeAfterAll         = 12
-	routeAfterAllInterval = 15 * time.Millisecond
-	routeGrace            = 2 * time.Second // for further addresses once one leads here
+	routeAsk        = 250 * time.Millisecond // between questions to the poolers where they connect to
+	routeFirstAsks  = 10
+	routeFirstRetry = 50 * time.Millisecond
+	routeAnswer     = time.Second     // for a pooler's answer; who takes longer is asked again after routeSilent
+	routeSilent     = 5 * time.Second // a pooler that did not answer is not asked again for so long
+	cacheRounding   = time.Second     // PgBouncer shows the rest of an entry's life in whole seconds, rounded down
 )
 
-// route finds out when the addresses that the poolers use lead to this server.
+// route finds out when the addresses that the poolers use lead to this server. One goroutine uses it.
 type route struct {
-	log  *slog.Logger
-	here func() postgres.Identity // this server, as last seen
-	to   []*waypoint
+	log     *slog.Logger
+	local   *postgres.Server
+	here    func() postgres.Identity // this server, as last seen
+	lookup  pgb.Resolver
+	began   time.Time
+	in      string // the event that this server is primary after
+	poolers []*pgb.Pooler
+	fixed   bool // resume.route: nobody is asked
+
+	to        map[string]*waypoint
+	news      chan struct{}
+	following sync.WaitGroup // goroutines that look, and that close connections
+
+	silent  map[*pgb.Pooler]time.Time            // since when a pooler does not answer
+	listed  map[*pgb.Pooler][]member.Destination // what it has said last
+	expires map[string]time.Time                 // when an entry of a pooler's cache that shows 0 has surely expired
 }
 
-// waypoint is one address on the route.
-type waypoint struct {
-	name    string
-	server  *postgres.Server
-	mu      sync.Mutex
-	arrived bool // it led here several times in a row
-	wavered bool // it has led to another server of ours
-	denied  bool // it cannot be told: we may not log in
-	last    string
-	said    map[string]bool
-}
-
-// routeOf is the configured route, or what the poolers say that they connect to.
-func routeOf(ctx context.Context, rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity) (*route, error) {
-	r := &route{log: log, here: here}
+// routeOf is the configured route, or what the poolers say that they connect to. It asks nobody yet. action is Patroni's.
+func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity, action string) (*route, error) {
+	r := &route{log: log, local: local, here: here, lookup: net.DefaultResolver.LookupHost, began: time.Now(), in: action, poolers: poolers,
+		to: map[string]*waypoint{}, news: make(chan struct{}, 1), silent: map[*pgb.Pooler]time.Time{},
+		listed: map[*pgb.Pooler][]member.Destination{}, expires: map[string]time.Time{}}
 	if rt.Config.Resume.Route != "" {
 		server, err := postgres.Open(rt.Config.Resume.Route)
 		if err != nil {
 			return nil, err
 		}
-		r.to = []*waypoint{{name: "resume.route", server: server.Once(), said: map[string]bool{}}}
-		return r, nil
-	}
-	seen := map[string]bool{}
-	for _, p := range poolers {
-		if !p.HasConsole() {
-			continue
-		}
-		for _, d := range whereTo(ctx, p) {
-			for _, address := range lookup(ctx, d.Host) {
-				at := d
-				at.Host = address
-				if !seen[at.String()] {
-					seen[at.String()] = true
-					r.to = append(r.to, &waypoint{name: at.String(), server: at.Server(local), said: map[string]bool{}})
-				}
-			}
-		}
+		const name = "resume.route"
+		r.fixed, r.to[name] = true, newWaypoint(name, []*postgres.Server{server.Once()})
 	}
 	return r, nil
 }
 
-// whereTo asks a pooler for its destinations, again for a moment when it names none: an entry of a "*" line is not listed while the
-// pooler sorts out who uses it (1.18, 1.24).
-func whereTo(ctx context.Context, p *pgb.Pooler) []member.Destination {
-	for range whereToTries {
-		databases, err := p.ShowDatabases(ctx)
-		if err != nil {
-			return nil // who cannot say where it connects to cannot be resumed either; that is reported there
-		}
-		if found := member.Destinations(p, databases, false); len(found) > 0 {
-			return found
-		}
-		if state, err := p.State(ctx); err != nil || state.Waiting == 0 {
-			return nil // nobody waits, so nobody goes astray
-		}
-		member.Sleep(ctx, routeRetry)
-	}
-	return nil
-}
-
-// lookup gives every address of a name: behind one, each proxy learns on its own where the primary is. A name that does not
-// resolve now may in a moment, so it stands for itself.
-func lookup(ctx context.Context, host string) []string {
-	if net.ParseIP(host) != nil {
-		return []string{host}
-	}
-	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil || len(addresses) == 0 {
-		return []string{host}
-	}
-	return addresses
-}
-
-// wait blocks until the route leads to this server: each address several times in a row, or one of them and the grace for the others
-// is over (a database for reading may lead to replicas for good). It returns what it went by. An error says that the context ended
-// first.
+// wait blocks until the route leads to this server, as [judge] has it, and returns what it went by. The poolers are asked again and again where they
+// connect to, and a last time before it returns: somebody else may change that meanwhile. An error says that the context ended first. Connections
+// may be open for a moment longer, until [route.finish] returns.
 func (r *route) wait(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for range routeFirstAsks {
+		// An entry of a "*" line is not listed while the pooler sorts out who uses it (1.18, 1.24).
+		if r.discover(ctx); len(r.to) > 0 || !r.anybodyWaits(ctx) {
+			break
+		}
+		member.Sleep(ctx, routeFirstRetry)
+	}
 	if len(r.to) == 0 {
 		return "no address of the route is known", nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	defer looking.Wait()
-	defer cancel()
-	news := make(chan struct{}, 1)
 	for _, w := range r.to {
-		looking.Go(func() { r.follow(ctx, w, news) })
+		r.start(ctx, w)
 	}
-	var grace <-chan time.Time
+	ask := time.NewTicker(routeAsk)
+	defer ask.Stop()
+	var led time.Time // since when an address leads here
 	for {
 		select {
 		case <-ctx.Done():
 			return "", fmt.Errorf("the route does not lead here: %s", r.describe())
-		case <-grace:
-			return "the route leads here, as far as it will: " + r.describe(), nil
-		case <-news:
+		case <-r.news:
+		case <-ask.C:
+			r.discover(ctx)
 		}
-		arrived, denied := 0, 0
-		for _, w := range r.to {
-			w.mu.Lock()
-			if w.arrived {
-				arrived++
-			} else if w.denied {
-				denied++
+		sights := r.sights()
+		if led.IsZero() && slices.Contains(sights, leadsHere) {
+			led = time.Now()
+		}
+		if judge(sights, time.Since(r.began), since(led)) == "" {
+			continue
+		}
+		r.discover(ctx) // what is new counts as not seen
+		if why := judge(r.sights(), time.Since(r.began), since(led)); why != "" && ctx.Err() == nil {
+			if why != ledHere {
+				why += ": " + r.describe()
 			}
-			w.mu.Unlock()
-		}
-		switch {
-		case denied == len(r.to):
-			return "cannot log in over the route, so it was not checked: " + r.describe(), nil
-		case arrived+denied == len(r.to):
-			return "the route leads here", nil
-		case arrived > 0 && grace == nil:
-			timer := time.NewTimer(routeGrace)
-			defer timer.Stop()
-			grace = timer.C
+			return why, nil
 		}
 	}
 }
 
-// follow looks again and again where one address leads, several times at once a moment apart: clients wait for it, and a look takes 20 ms.
-func (r *route) follow(ctx context.Context, w *waypoint, news chan<- struct{}) {
-	for ctx.Err() == nil {
-		var all sync.WaitGroup
-		var astray atomic.Bool
-		looks, interval := routeInARow, routeInterval
-		w.mu.Lock()
-		if w.wavered {
-			looks, interval = routeAfterAll, routeAfterAllInterval
+// finish blocks until the last connection is closed, 0.1 s at most after [route.wait] has returned.
+func (r *route) finish() { r.following.Wait() }
+
+func since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return time.Since(t)
+}
+
+// start looks where an address leads from now on.
+func (r *route) start(ctx context.Context, w *waypoint) {
+	ctx, w.stop = context.WithCancel(ctx)
+	r.following.Go(func() { r.follow(ctx, w) })
+}
+
+// discover asks every pooler where it connects to, and starts and stops looking accordingly.
+func (r *route) discover(ctx context.Context) {
+	if r.fixed {
+		return
+	}
+	var mu sync.Mutex
+	now := map[string]*waypoint{}
+	fresh := map[string]bool{} // not from a cache alone
+	resolved := map[string][]string{}
+	pgb.Each(r.poolers, func(p *pgb.Pooler) error {
+		mu.Lock()
+		silent := time.Since(r.silent[p]) < routeSilent
+		mu.Unlock()
+		if !p.HasConsole() {
+			return nil
 		}
-		w.mu.Unlock()
-		for i := range looks {
-			all.Go(func() {
-				member.Sleep(ctx, time.Duration(i)*interval)
-				if astray.Load() || !r.look(ctx, w) {
-					astray.Store(true)
+		var destinations []member.Destination
+		var cache map[string]pgb.DNSHost
+		var err error
+		if !silent {
+			destinations, cache, err = ask(ctx, p)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			r.silent[p] = time.Now() // who cannot say where it connects to cannot be resumed either; that is reported there
+		}
+		if len(destinations) == 0 {
+			destinations = r.listed[p]
+		}
+		r.listed[p] = destinations
+		for _, d := range destinations {
+			for _, ip := range r.addresses(ctx, p, d, cache, resolved) {
+				key := d.Host + " " + ip + " " + d.String()
+				fresh[key] = fresh[key] || len(resolved[d.Host]) == 0 || slices.Contains(resolved[d.Host], ip)
+				if w := r.to[key]; w != nil {
+					now[key] = w
+				} else if now[key] == nil {
+					name := d.String()
+					if ip != "" {
+						name = member.Destination{Host: ip, Port: d.Port}.String()
+					}
+					now[key] = newWaypoint(name, d.Servers(r.local, ip))
 				}
+			}
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return
+	}
+	known := r.to
+	r.to = now
+	for key, w := range now {
+		w.setCached(!fresh[key])
+	}
+	for key, w := range known {
+		if now[key] == nil && w.stop != nil {
+			w.stop()
+		}
+	}
+	for key, w := range now {
+		if known[key] == nil && len(known) > 0 {
+			r.log.Info("route", "address", w.name, "now", "a pooler leads there from now on")
+			r.start(ctx, w)
+		}
+	}
+}
+
+// ask is one pooler's own account of where it connects to, with the host names that it has in its cache.
+func ask(ctx context.Context, p *pgb.Pooler) ([]member.Destination, map[string]pgb.DNSHost, error) {
+	ctx, cancel := context.WithTimeout(ctx, routeAnswer)
+	defer cancel()
+	databases, err := p.ShowDatabases(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	destinations := member.Destinations(p, databases, false)
+	if !slices.ContainsFunc(destinations, func(d member.Destination) bool { return net.ParseIP(d.Host) == nil }) {
+		return destinations, nil, nil
+	}
+	cache, err := p.DNSHosts(ctx)
+	return destinations, cache, err
+}
+
+// addresses are those that a pooler goes to for a host: what it has in its cache until that has expired, and every address that the name has
+// now: behind one, each proxy learns on its own where the primary is. "" stands for a name that nobody knows: it may be known in a moment.
+// resolved keeps what names have resolved to, for one round of questions.
+func (r *route) addresses(ctx context.Context, p *pgb.Pooler, d member.Destination, cache map[string]pgb.DNSHost, resolved map[string][]string) []string {
+	if net.ParseIP(d.Host) != nil {
+		return []string{""}
+	}
+	found, known := resolved[d.Host]
+	if !known {
+		resolving, cancel := context.WithTimeout(ctx, routeAnswer)
+		defer cancel()
+		found, _ = r.lookup(resolving, d.Host)
+		resolved[d.Host] = found
+	}
+	entry, cached := cache[d.Host]
+	key := p.Name + " " + d.Host
+	if entry.TTL > 0 {
+		delete(r.expires, key)
+	} else if cached && r.expires[key].IsZero() {
+		r.expires[key] = time.Now().Add(cacheRounding)
+	}
+	live := cached && (entry.TTL > 0 || time.Now().Before(r.expires[key]))
+	found = slices.Clone(found)
+	if len(found) == 0 || live {
+		found = append(found, entry.Addresses...)
+	}
+	if len(found) == 0 {
+		return []string{""}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// anybodyWaits reports whether a client of a pooler waits. Where nobody does, nobody goes astray.
+func (r *route) anybodyWaits(ctx context.Context) bool {
+	waits := make([]bool, len(r.poolers))
+	var all sync.WaitGroup
+	for i, p := range r.poolers {
+		if p.HasConsole() && r.silent[p].IsZero() {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, routeAnswer)
+				defer cancel()
+				state, err := p.State(ctx)
+				waits[i] = err == nil && state.Waiting > 0
 			})
 		}
-		all.Wait()
-		w.mu.Lock()
-		w.arrived = !astray.Load()
-		w.mu.Unlock()
-		select {
-		case news <- struct{}{}:
-		default:
-		}
-		member.Sleep(ctx, routeRetry)
 	}
+	all.Wait()
+	return slices.Contains(waits, true)
 }
 
-// look reports whether the address leads here, this once.
-func (r *route) look(ctx context.Context, w *waypoint) bool {
-	there, err := member.Identify(ctx, w.server)
-	here := r.here()
-	leads := err == nil && there.SameServer(here)
-	text := "leads here"
-	switch {
-	case err != nil:
-		text = err.Error()
-	case !leads && there.InRecovery:
-		text = "leads to a replica"
-	case !leads:
-		text = "leads to another server"
+func (r *route) sights() []sight {
+	sights := make([]sight, 0, len(r.to))
+	for _, w := range r.to {
+		sights = append(sights, w.sight())
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.denied = postgres.Denied(err)
-	w.wavered = w.wavered || err == nil && !leads && !here.PostmasterStart.IsZero()
-	if text != w.last && ctx.Err() == nil {
-		// A proxy that knows two primaries for a while answers in turn: that is said once.
-		level := slog.LevelInfo
-		if w.said[text] {
-			level = slog.LevelDebug
-		}
-		w.said[text] = true
-		r.log.Log(ctx, level, "route", "address", w.name, "now", text)
-	}
-	w.last = text
-	return leads
+	return sights
 }
 
 func (r *route) describe() string {
 	var parts []string
-	for _, w := range r.to {
-		w.mu.Lock()
-		parts = append(parts, w.name+" "+w.last)
-		w.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(r.to)) {
+		parts = append(parts, r.to[key].String())
 	}
 	return strings.Join(parts, "; ")
 }

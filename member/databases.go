@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pgbaton/pgbaton/pgb"
@@ -14,21 +15,41 @@ import (
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
-// routeTimeout is for one look where an address leads.
-const routeTimeout = time.Second
+// LookTimeout is for one look where an address leads.
+const LookTimeout = time.Second
 
 // Destination is an address that poolers connect to.
 type Destination struct {
-	Host     string
-	port     uint16
-	database string
+	Host      string // a name or an IP address
+	Port      uint16
+	Databases []string // on the server, of those entries that lead there
 }
 
-func (d Destination) String() string { return net.JoinHostPort(d.Host, strconv.Itoa(int(d.port))) }
+func (d Destination) String() string { return net.JoinHostPort(d.Host, strconv.Itoa(int(d.Port))) }
 
-// Server is how we connect there ourselves: with the local server's credentials.
-func (d Destination) Server(local *postgres.Server) *postgres.Server {
-	return local.At(postgres.Address{Host: d.Host, Port: d.port, Database: d.database})
+// Servers are the ways to log in there with the local server's user: into the local server's own database first, which exists on every
+// member, then into those that the pooler uses. ip is the address to dial where Host is a name; it may be empty.
+func (d Destination) Servers(local *postgres.Server, ip string) []*postgres.Server {
+	servers := []*postgres.Server{local.At(postgres.Address{Host: d.Host, IP: ip, Port: d.Port})}
+	for _, name := range d.Databases {
+		servers = append(servers, local.At(postgres.Address{Host: d.Host, IP: ip, Port: d.Port, Database: name}))
+	}
+	return servers
+}
+
+// Identify says who is there. What the server answers to a login is an answer about this login: another database is tried. It blocks for
+// [LookTimeout] at most.
+func (d Destination) Identify(ctx context.Context, local *postgres.Server) (postgres.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, LookTimeout)
+	defer cancel()
+	var identity postgres.Identity
+	var err error
+	for _, server := range d.Servers(local, "") {
+		if identity, err = Identify(ctx, server); !postgres.LoginRefused(err) {
+			break
+		}
+	}
+	return identity, err
 }
 
 // Destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback
@@ -39,17 +60,34 @@ func Destinations(p *pgb.Pooler, databases []pgbini.Database, all bool) []Destin
 		if !all && p.Databases != nil && !slices.Contains(p.Databases, d.Name) {
 			continue
 		}
-		for _, host := range strings.Split(d.Host, ",") {
-			to := Destination{Host: strings.TrimSpace(host), port: d.Port, database: d.Target}
-			if to.Host == "" || strings.HasPrefix(to.Host, "/") || strings.HasPrefix(to.Host, "@") || elsewhere(p, to.Host) {
+		for _, host := range hosts(d) {
+			if isSocket(host) || elsewhere(p, host) {
 				continue
 			}
-			if !slices.ContainsFunc(found, func(f Destination) bool { return f.Host == to.Host && f.port == to.port }) {
-				found = append(found, to)
+			i := slices.IndexFunc(found, func(f Destination) bool { return f.Host == host && f.Port == d.Port })
+			if i < 0 {
+				i = len(found)
+				found = append(found, Destination{Host: host, Port: d.Port})
+			}
+			if !slices.Contains(found[i].Databases, d.Target) {
+				found[i].Databases = append(found[i].Databases, d.Target)
 			}
 		}
 	}
 	return found
+}
+
+// hosts are those of an entry, each for itself.
+func hosts(d pgbini.Database) []string {
+	all := strings.Split(d.Host, ",")
+	for i := range all {
+		all[i] = strings.TrimSpace(all[i])
+	}
+	return all
+}
+
+func isSocket(host string) bool {
+	return host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
 }
 
 // elsewhere reports whether a host of a pooler's configuration is the pooler's own loopback and the pooler is not on this
@@ -66,26 +104,27 @@ func elsewhere(p *pgb.Pooler, host string) bool {
 	return ip != nil && !ip.IsLoopback()
 }
 
-// SelectDatabases fills in, for poolers with `databases: auto`, those that lead to this cluster. When that cannot be found
-// out all are paused: a stall is better than an error.
-func (m *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) {
+// SelectDatabases fills in, for poolers with `databases: auto`, those that lead to this cluster, and returns the poolers that have any; the
+// others are none of ours and must be left alone: their list is empty and not nil. When it cannot be found out all are paused: a stall is
+// better than an error.
+func (m *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) []*pgb.Pooler {
 	automatic := false
 	for _, p := range m.Config.Poolers {
 		automatic = automatic || p.Databases.Auto
 	}
 	if !automatic {
-		return
+		return poolers
 	}
-	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, LookTimeout)
 	defer cancel()
 	local, err := m.Server()
 	if err != nil {
-		return
+		return poolers
 	}
 	here, err := Identify(ctx, local)
 	if err != nil || here.SystemID == "" {
 		log.Warn("databases: auto cannot tell which lead to this cluster: all are paused", "error", err)
-		return
+		return poolers
 	}
 	// Each for itself: one that does not answer leaves the others theirs.
 	pgb.Each(poolers, func(p *pgb.Pooler) error {
@@ -96,25 +135,41 @@ func (m *Member) SelectDatabases(ctx context.Context, log *slog.Logger, poolers 
 		if err != nil {
 			return err // attach reports it
 		}
-		ours := map[string]bool{}
-		for _, to := range Destinations(p, databases, true) {
-			there, err := Identify(ctx, to.Server(local))
-			ours[to.String()] = err != nil || there.SystemID == here.SystemID
+		destinations := Destinations(p, databases, true)
+		ours := make([]bool, len(destinations))
+		var all sync.WaitGroup
+		for i, to := range destinations {
+			all.Go(func() {
+				there, err := to.Identify(ctx, local)
+				ours[i] = err != nil || there.SystemID == "" || there.SystemID == here.SystemID
+			})
 		}
-		var names []string
-		all := true
+		all.Wait()
+		names, every := []string{}, true
 		for _, d := range databases {
-			if lead, known := ours[Destination{Host: d.Host, port: d.Port}.String()]; lead || !known {
+			leads := slices.ContainsFunc(hosts(d), func(host string) bool {
+				i := slices.IndexFunc(destinations, func(to Destination) bool { return to.Host == host && to.Port == d.Port })
+				return i < 0 || ours[i]
+			})
+			if leads {
 				names = append(names, d.Name)
-			} else {
-				all = false
 			}
+			every = every && leads
 		}
-		if !all {
+		if !every {
 			p.Databases = names
 		}
 		return nil
 	})
+	var used []*pgb.Pooler
+	for _, p := range poolers {
+		if p.Databases != nil && len(p.Databases) == 0 {
+			log.Info("no database of this pooler leads to this cluster: it is left alone", "pooler", p.Name)
+			continue
+		}
+		used = append(used, p)
+	}
+	return used
 }
 
 // StateOfPause is what a pooler says about itself. Where [Member.SelectDatabases] could not find out which databases are ours, and single
@@ -128,8 +183,9 @@ func StateOfPause(ctx context.Context, p *pgb.Pooler) (pgb.State, error) {
 	return p.State(ctx)
 }
 
+// Identify asks a server who it is. It blocks for [LookTimeout] at most.
 func Identify(ctx context.Context, server *postgres.Server) (postgres.Identity, error) {
-	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, LookTimeout)
 	defer cancel()
 	conn, err := server.Connect(ctx)
 	if err != nil {

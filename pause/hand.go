@@ -51,7 +51,10 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 		return refused(member.Failed, "nothing is paused: %v", errors.Join(errs...))
 	}
 	log := m.Log.With("hook", "pause", "member", member.Name())
-	m.SelectDatabases(ctx, log, poolers)
+	ours := m.SelectDatabases(ctx, log, poolers)
+	if len(ours) == 0 {
+		return refused(member.Refused, "nothing is paused: no database of any pooler leads to this cluster")
+	}
 	f := NewFleet(m, log, m.Journal("pause", o.ID), pgb.Hand, o.Lease, nil)
 	if err := m.CheckBudget(ctx); err != nil {
 		return refused(member.Invalid, "%v", err)
@@ -59,7 +62,7 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 	trying, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	looking, stop := context.WithTimeout(trying, member.ConsoleTimeout)
-	f.Attach(looking, poolers)
+	f.Attach(looking, ours)
 	stop()
 	for _, x := range f.Poolers {
 		if x.absent != nil {
@@ -67,7 +70,7 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 		}
 	}
 	if m.DryRun {
-		return refused(member.Done, "would pause %d pooler(s) for %s at most", len(poolers), o.Lease)
+		return refused(member.Done, "would pause %d pooler(s) for %s at most", len(ours), o.Lease)
 	}
 	if err := f.Arm(true, book, poolers); err != nil {
 		return refused(member.Failed, "nothing is paused: %v", err)
@@ -83,7 +86,7 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 		}
 		return refused(member.Failed, "everybody is resumed: %v", err)
 	}
-	report := Report{Until: f.until(), Result: member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(poolers))}}
+	report := Report{Until: f.until(), Result: member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", len(ours))}}
 	for _, x := range f.Poolers {
 		done := "paused"
 		if x.absent != nil {

@@ -122,7 +122,7 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 	}
 	poolers, _, errs := c.m.Poolers(ctx, nil)
 	defer member.CloseAll(poolers)
-	c.m.SelectDatabases(ctx, c.log, poolers)
+	poolers = c.m.SelectDatabases(ctx, c.log, poolers)
 	var mu sync.Mutex
 	var done []Reconciled
 	errs = append(errs, pgb.Each(poolers, func(p *pgb.Pooler) error {

@@ -3,6 +3,7 @@ package pause
 import (
 	"context"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -170,7 +171,7 @@ func (k *keeper) route(ctx context.Context) map[string]*postgres.Server {
 	route := map[string]*postgres.Server{}
 	if dsn := k.m.Config.Resume.Route; dsn != "" {
 		if server, err := postgres.Open(dsn); err == nil {
-			route["resume.route"] = server
+			route["resume.route"] = server.Once()
 		}
 		return route
 	}
@@ -197,10 +198,8 @@ func (k *keeper) route(ctx context.Context) map[string]*postgres.Server {
 				}
 			}
 			for _, address := range addresses {
-				at := to
-				at.Host = address
 				mu.Lock()
-				route[at.String()] = at.Server(local)
+				route[net.JoinHostPort(address, strconv.Itoa(int(to.Port)))] = to.Servers(local, address)[0]
 				mu.Unlock()
 			}
 		}

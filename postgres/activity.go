@@ -133,6 +133,41 @@ select system_identifier from pg_control_system()`
 	return id, nil
 }
 
+// Replay is how a server has come to the data that it has.
+type Replay struct {
+	Up       time.Duration // since the postmaster was started, by the server's own clock
+	LastXact time.Time     // commit time, by the clock of the primary that wrote it, of the last transaction replayed since then; zero: none
+}
+
+// Replay asks how long the server runs and what it has replayed meanwhile. A promotion leaves that as it was.
+func (c *Conn) Replay(ctx context.Context) (Replay, error) {
+	results, err := c.query(ctx, `select (extract(epoch from clock_timestamp() - pg_postmaster_start_time()) * 1000000)::bigint,
+ (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint`)
+	if err != nil {
+		return Replay{}, err
+	}
+	r, err := rows(results, 0, 2)
+	if err != nil || len(r) != 1 {
+		return Replay{}, errors.Join(err, errors.New("postgres: no answer to pg_last_xact_replay_timestamp()"))
+	}
+	replay := Replay{Up: time.Duration(r[0].int()) * time.Microsecond, LastXact: r[0].time()}
+	return replay, r[0].err
+}
+
+// Direct reports whether a server process itself is at the other end, and not a pooler in front of it: a pooler gives its clients another
+// process id than the server's (PgBouncer 1.18 to 1.26: a random one).
+func (c *Conn) Direct(ctx context.Context) (bool, error) {
+	results, err := c.query(ctx, "select pg_backend_pid()")
+	if err != nil {
+		return false, err
+	}
+	r, err := rows(results, 0, 1)
+	if err != nil || len(r) != 1 {
+		return false, errors.Join(err, errors.New("postgres: no answer to pg_backend_pid()"))
+	}
+	return r[0].int() == int64(c.pg.PID()), r[0].err
+}
+
 // InRecovery asks pg_is_in_recovery().
 func (c *Conn) InRecovery(ctx context.Context) (bool, error) {
 	results, err := c.query(ctx, "select pg_is_in_recovery()")

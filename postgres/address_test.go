@@ -318,3 +318,56 @@ func TestAtPasswordFile(t *testing.T) {
 		}
 	}
 }
+
+// What a server has replayed since it was started: nothing after a fast shutdown, its own transactions after a crash, and a promotion leaves it.
+func TestReplay(t *testing.T) {
+	for _, suite := range []string{single.SuiteTrixie, single.SuiteSid} {
+		t.Run(suite, func(t *testing.T) {
+			pg := start(t, suite, single.PostgresOptions{})
+			replay := func() postgres.Replay {
+				t.Helper()
+				r, err := connect(t, pg.SocketDSN("postgres", "postgres")).Replay(testContext(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+			asStandby := func() {
+				t.Helper()
+				owner, err := os.Stat(pg.DataDir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				signal := filepath.Join(pg.DataDir, "standby.signal")
+				if err := os.WriteFile(signal, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Chown(signal, int(owner.Sys().(*syscall.Stat_t).Uid), -1); err != nil {
+					t.Fatal(err)
+				}
+				if err := pg.Start(testContext(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			session(t, pg.SocketDSN("postgres", "postgres"), "create table t (); insert into t default values")
+			pg.Stop()
+			asStandby()
+			if r := replay(); !r.LastXact.IsZero() || r.Up <= 0 || r.Up > time.Minute {
+				t.Errorf("after a fast shutdown: %+v", r)
+			}
+			session(t, pg.SocketDSN("postgres", "postgres"), "select pg_promote()")
+			session(t, pg.SocketDSN("postgres", "postgres"), "insert into t default values")
+			pg.Kill()
+			asStandby()
+			before := replay()
+			if before.LastXact.IsZero() {
+				t.Errorf("after a crash: %+v", before)
+			}
+			session(t, pg.SocketDSN("postgres", "postgres"), "select pg_promote()")
+			session(t, pg.SocketDSN("postgres", "postgres"), "insert into t default values")
+			if after := replay(); !after.LastXact.Equal(before.LastXact) {
+				t.Errorf("promoted: %+v, before %+v", after, before)
+			}
+		})
+	}
+}

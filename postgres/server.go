@@ -106,6 +106,9 @@ func (s *Server) Connect(ctx context.Context) (*Conn, error) {
 		if preferred && code(err) == "28000" {
 			s.plain.Store(true) // pg_hba.conf may let in without TLS only: the next look shows it
 		}
+		if c.raw == nil && !NotRunning(err) {
+			err = &unreachable{err}
+		}
 		return nil, c.failed(err)
 	}
 	connected.Store(true)
@@ -184,6 +187,24 @@ func NotReady(err error) bool {
 func Lost(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed)
+}
+
+// unreachable is an error of [Server.Connect] that came before anybody at the address had answered.
+type unreachable struct{ error }
+
+func (u *unreachable) Unwrap() error { return u.error }
+
+// Unreachable reports whether nobody at the address has answered at all: a name that does not resolve, no route, a packet filter. A
+// refused connection is an answer.
+func Unreachable(err error) bool {
+	var u *unreachable
+	return errors.As(err, &u)
+}
+
+// LoginRefused reports whether the server has answered and did not let this user into this database: besides [Denied], the database does
+// not exist (3D000) or takes no connections (55000).
+func LoginRefused(err error) bool {
+	return Denied(err) || code(err) == "3D000" || code(err) == "55000"
 }
 
 // Denied reports whether a password, pg_hba.conf, the way to log in (require_auth) or a missing privilege is in the way.

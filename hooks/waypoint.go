@@ -1,0 +1,253 @@
+package hooks
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+const (
+	routeRetry  = 50 * time.Millisecond // between one round of looks and the next
+	routeInARow = 3                     // looks that must lead here at the same time before it counts
+	// As many where one has led elsewhere before: a proxy that takes both for the primary hands connections out in turn, and with
+	// somebody else's in between, ours may all go to the same one (HAProxy 3.0 and 3.2 with inter 3s fall 3 rise 2).
+	routeAfterAll         = 12
+	routeAfterAllInterval = 15 * time.Millisecond
+)
+
+// sight is what the last round of looks at an address has shown. The greater counts where looks differ.
+type sight int
+
+const (
+	notSeen     sight = iota
+	leadsHere         // all of them
+	otherSystem       // to another database cluster
+	standsBy          // to a standby that was one before this server became primary: an address for reading
+	notLetIn          // a server answers and lets us in with no database
+	noAnswer          // nobody answers at all: a name that does not resolve, a packet filter
+	refuses           // no server is there, or none that is ready
+	astray            // to another server of this cluster, or to different ones
+	expires           // as the two before, and a pooler goes there only until its cache has expired
+)
+
+// waypoint is one address on the route.
+type waypoint struct {
+	name    string
+	servers []*postgres.Server // ways to log in there
+	stop    context.CancelFunc
+
+	mu       sync.Mutex
+	seen     sight
+	cached   bool // only the poolers' cache has it: the name has moved on
+	led      bool // a look has led here
+	wavered  bool // and another one has not, or has met another server of ours
+	reading  bool // it has led to a standby that was one before
+	database int  // which way to log in is used
+	unfit    int  // ways to log in, one after the other, that were refused
+	last     string
+	said     map[string]bool
+	standing map[time.Time]bool // such standbys, by the start of their postmaster
+}
+
+func newWaypoint(name string, servers []*postgres.Server) *waypoint {
+	return &waypoint{name: name, servers: servers, said: map[string]bool{}, standing: map[time.Time]bool{}}
+}
+
+func (w *waypoint) sight() sight {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cached && (w.seen == notSeen || w.seen >= refuses) {
+		return expires
+	}
+	return w.seen
+}
+
+func (w *waypoint) setCached(cached bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cached = cached
+}
+
+func (w *waypoint) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.name + " " + w.last
+}
+
+// follow looks again and again where one address leads, until the context ends.
+func (r *route) follow(ctx context.Context, w *waypoint) {
+	for ctx.Err() == nil {
+		if r.here().PostmasterStart.IsZero() {
+			member.Sleep(ctx, writableInterval) // nothing to compare with yet
+			continue
+		}
+		again := w.note(r.round(ctx, w))
+		select {
+		case r.news <- struct{}{}:
+		default:
+		}
+		if !again {
+			member.Sleep(ctx, routeRetry)
+		}
+	}
+}
+
+// round looks several times. The connections are open at the same time, until all have answered: a proxy that knows several servers shows them.
+func (r *route) round(ctx context.Context, w *waypoint) []sight {
+	w.mu.Lock()
+	looks, interval, server := routeInARow, time.Duration(0), w.servers[w.database]
+	if w.wavered {
+		looks, interval = routeAfterAll, routeAfterAllInterval
+	}
+	w.mu.Unlock()
+	conns, sights := make([]*postgres.Conn, looks), make([]sight, looks)
+	var decided atomic.Bool
+	var all sync.WaitGroup
+	for i := range looks {
+		all.Go(func() {
+			member.Sleep(ctx, time.Duration(i)*interval)
+			if decided.Load() || ctx.Err() != nil {
+				return
+			}
+			conns[i], sights[i] = r.look(ctx, w, server)
+			if sights[i] > standsBy {
+				decided.Store(true)
+			}
+		})
+	}
+	all.Wait()
+	r.following.Go(func() { // a good-bye takes a round trip
+		for _, c := range conns {
+			if c != nil {
+				c.Close()
+			}
+		}
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return sights
+}
+
+// note takes a round's looks into account and reports whether another one should follow at once: with another database.
+func (w *waypoint) note(sights []sight) (again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(sights) == 0 {
+		return false
+	}
+	worst, led := notSeen, 0
+	for _, s := range sights {
+		worst = max(worst, s)
+		w.reading = w.reading || s == standsBy
+		if s == leadsHere {
+			led++
+		}
+	}
+	if led > 0 && worst > leadsHere && worst != standsBy {
+		worst = astray
+	}
+	w.wavered = w.wavered || worst == astray || w.led && worst > standsBy
+	w.led = w.led || led > 0
+	switch {
+	case worst == notLetIn:
+		w.unfit++
+		w.database = (w.database + 1) % len(w.servers)
+		if w.unfit < len(w.servers) {
+			return true
+		}
+	case worst != notSeen:
+		w.unfit = 0
+	}
+	if w.reading && worst != leadsHere {
+		worst = standsBy
+	}
+	w.seen = worst
+	return false
+}
+
+// look makes one connection, which stays open where it leads to a server, and says where it has led.
+func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) (*postgres.Conn, sight) {
+	ctx, cancel := context.WithTimeout(ctx, member.LookTimeout)
+	defer cancel()
+	conn, err := server.Connect(ctx)
+	var there postgres.Identity
+	if err == nil {
+		there, err = conn.Identity(ctx)
+	}
+	here := r.here()
+	var seen sight
+	var text string
+	switch {
+	case postgres.LoginRefused(err):
+		seen, text = notLetIn, err.Error()
+	case postgres.Unreachable(err):
+		seen, text = noAnswer, err.Error()
+	case err != nil:
+		seen, text = refuses, err.Error()
+	case there.SameServer(here):
+		seen, text = leadsHere, "leads here"
+	case here.SystemID != "" && there.SystemID != "" && here.SystemID != there.SystemID:
+		seen, text = otherSystem, "leads to another database cluster"
+	case !there.InRecovery:
+		seen, text = astray, "leads to another server"
+	case r.stood(ctx, w, conn, there):
+		seen, text = standsBy, "leads to a replica that was one before: an address for reading"
+	default:
+		seen, text = astray, "leads to a replica"
+	}
+	w.say(ctx, r.log, text)
+	return conn, seen
+}
+
+// say logs what is new. A proxy that knows two primaries for a while answers in turn: that is said once.
+func (w *waypoint) say(ctx context.Context, log *slog.Logger, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text == w.last || ctx.Err() != nil && w.last != "" {
+		return
+	}
+	level := slog.LevelInfo
+	if w.said[text] {
+		level = slog.LevelDebug
+	}
+	w.said[text] = true
+	w.last = text
+	log.Log(ctx, level, "route", "address", w.name, "now", text)
+}
+
+// inPlace are the events after which this server is primary as it was before.
+var inPlace = []string{"on_restart", restartAction, "keeper"}
+
+// stood reports whether a standby was one already before this server became primary. What is found out about a postmaster stays true.
+func (r *route) stood(ctx context.Context, w *waypoint, conn *postgres.Conn, there postgres.Identity) bool {
+	w.mu.Lock()
+	stood := w.standing[there.PostmasterStart]
+	w.mu.Unlock()
+	if stood || there.SystemID == "" || there.SystemID != r.here().SystemID {
+		return stood
+	}
+	theirs, err := conn.Replay(ctx)
+	if err != nil {
+		return false
+	}
+	local, err := r.local.Connect(ctx)
+	if err != nil {
+		return false
+	}
+	defer local.Close()
+	ours, err := local.Replay(ctx)
+	if err != nil || !stoodBefore(theirs, ours, time.Since(r.began), slices.Contains(inPlace, r.in)) {
+		return false
+	}
+	w.mu.Lock()
+	w.standing[there.PostmasterStart] = true
+	w.mu.Unlock()
+	return true
+}
