@@ -91,10 +91,32 @@ func (g *guard) longTransactions(ctx context.Context, limit time.Duration) []pos
 	return slices.DeleteFunc(long, g.notThrough(ctx))
 }
 
-// notThrough tells transactions that did not come through a pooler, as far as the poolers can say.
+// notThrough tells transactions that did not come through a pooler, as far as the poolers can say. Where they cannot, all count.
 func (g *guard) notThrough(ctx context.Context) func(postgres.Transaction) bool {
-	pids, known := g.fleet.Backends(ctx)
+	sessions := g.sessions(ctx)
+	pids, known := g.fleet.Backends(ctx, func(pid int32) bool {
+		_, is := sessions[pid]
+		return is || sessions == nil
+	})
 	return func(t postgres.Transaction) bool { return known && !pids[t.PID] }
+}
+
+// sessions are those of clients, by process id; nil when the server does not say.
+func (g *guard) sessions(ctx context.Context) map[int32]postgres.Backend {
+	g.localMu.Lock()
+	defer g.localMu.Unlock()
+	if g.local == nil || g.blind {
+		return nil
+	}
+	// A context that ends would take the connection with it, and the policy looks at what is open when the time is up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
+	defer cancel()
+	sessions, err := g.local.ClientBackends(ctx)
+	if err != nil && !errors.Is(err, postgres.ErrHidden) {
+		g.blind = true // as in look
+		return nil
+	}
+	return sessions
 }
 
 // openTransactions is empty when the server does not say: then PAUSE itself finds out.

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -369,5 +370,44 @@ func TestBeforeStopDryRun(t *testing.T) {
 	run(t, rt, member.Done, "would pause until")
 	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) {
 		t.Errorf("touched: %+v, %+v", before, after)
+	}
+}
+
+// A long transaction that comes through two poolers is seen, although SHOW SERVERS of the first one has the second one's process ids: nobody is paused for it.
+func TestBeforeStopLongTransactionThroughTwoPoolers(t *testing.T) {
+	t.Parallel()
+	pg := membertest.OwnPostgres(t)
+	second := membertest.StartPooler(t, single.SuiteTrixie, pg)
+	first, err := single.StartPgBouncer(t.Context(), single.SuiteTrixie, single.PgBouncerOptions{
+		Databases: fmt.Sprintf("* = host=%s port=%d", second.Addr, second.Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(first.Close)
+	m := membertest.New(t, pg, first)
+	m.Config.Pause.StopServer, m.Config.Pause.Attempt = false, 300*time.Millisecond
+	t.Cleanup(func() { membertest.LetGo(m, first) })
+	membertest.NewPatroni(t, m, "stopping")
+	open := membertest.OpenTransaction(t, first)
+	open.Must("select pg_sleep(0.4)") // longer than one attempt may take
+	done := make(chan member.Result, 1)
+	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+		if !membertest.Usable(t, first, time.Second) {
+			t.Error("everybody waits for one transaction")
+		}
+	}
+	entries, err := state.ReadJournal(m.Config.StateDir, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Event == state.EventPauseSent {
+			t.Errorf("paused for it: %+v", e)
+		}
+	}
+	open.Must("commit")
+	if result := <-done; result.Code != member.Done {
+		t.Errorf("%+v", result)
 	}
 }

@@ -173,9 +173,9 @@ func (f *Fleet) each(do func(*Pooler) error) error {
 	return errors.Join(errs...)
 }
 
-// Backends are the process ids of the server sessions that the poolers use. It is not known when a pooler takes signals only, or
-// goes through another pooler.
-func (f *Fleet) Backends(ctx context.Context) (pids map[int32]bool, known bool) {
+// Backends are the process ids of the server sessions that the poolers use; here are those that the server has. It is not known when a pooler
+// takes signals only, or has sessions and none of them is the server's: then it goes through another pooler, and has that one's process ids.
+func (f *Fleet) Backends(ctx context.Context, here func(pid int32) bool) (pids map[int32]bool, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 	defer cancel()
 	pids = map[int32]bool{}
@@ -187,13 +187,21 @@ func (f *Fleet) Backends(ctx context.Context) (pids map[int32]bool, known bool) 
 		servers, err := x.Servers(ctx)
 		mu.Lock()
 		defer mu.Unlock()
+		sessions, straight := false, false
 		for _, s := range servers {
 			pids[s.RemotePID] = true
+			sessions = sessions || s.RemotePID != 0
+			straight = straight || here(s.RemotePID)
+		}
+		if err == nil && sessions && !straight {
+			return errThroughAnother
 		}
 		return err
 	})
 	return pids, err == nil
 }
+
+var errThroughAnother = errors.New("the pooler goes through another pooler")
 
 // newLease is what the keeper is told at first: whose pause it is and where its poolers are, but not yet until when.
 func (f *Fleet) newLease(book member.AddressBook, poolers []*pgb.Pooler) lease {
