@@ -15,6 +15,8 @@ type Config struct {
 	Serve    Serve
 	StateDir string // exists, 0700, ours
 	File     string // the file that was read; "" when there was none
+
+	Warnings []*Error // what is odd, and no reason not to go on
 }
 
 // Patroni is how this member's REST API is reached.
@@ -26,10 +28,13 @@ type Patroni struct {
 	CAFile       string
 	CertFile     string
 	KeyFile      string
-	Config       string // Patroni's own configuration file; fills what is not set above
+	Config       string // Patroni's own configuration file or folder, or [PatroniEnvironment]; fills what is not set above
 	Scope        string // the cluster's name, from Config or PATRONI_SCOPE; "" when Config is not set
 	Name         string // this member's, from Config or PATRONI_NAME; "" when Config is not set
 }
+
+// PatroniEnvironment as [Patroni.Config]: there is no file, all of it is in PATRONI_* variables.
+const PatroniEnvironment = "env"
 
 // Pooler is one entry of `poolers`. It may stand for several PgBouncer processes.
 type Pooler struct {

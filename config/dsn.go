@@ -4,15 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 // plainUser is a user name that cannot be half of a misplaced password.
@@ -54,27 +56,67 @@ func cutScheme(dsn string) (scheme, rest string, isURL bool) {
 	return "", dsn, false
 }
 
-// holdsPassword reports whether a connection string that parses has a password in it. (Its
-// parsed form does not tell: that one may come from a pgpass file or PGPASSWORD.)
+// holdsPassword reports whether a connection string has a password in it, however that is spelt: pgconn itself tells the keys that it reads. (Its
+// parsed form does not tell: that one may come from a pgpass file or PGPASSWORD.) Of a string that it cannot read nobody can tell: then
+// whatever looks like a password counts.
 func holdsPassword(dsn string) bool {
-	_, rest, isURL := cutScheme(dsn)
-	if !isURL {
-		return regexp.MustCompile(`(?:^|\s)(?:ssl)?password\s*=`).MatchString(dsn)
-	}
-	authority, query, _ := strings.Cut(rest, "?")
-	if at := strings.LastIndex(authority, "@"); at >= 0 && strings.Contains(authority[:at], ":") {
-		return true
-	}
-	for pair := range strings.SplitSeq(query, "&") {
-		name, _, _ := strings.Cut(pair, "=")
-		if decoded, err := url.PathUnescape(name); err == nil {
-			name = decoded
-		}
-		if strings.HasSuffix(name, "password") {
+	isPassword := func(key string) bool { return key == "password" || key == "sslpassword" }
+	allowed := slices.DeleteFunc(connectionKeys(), isPassword)
+	key, parsed := forbiddenKey(dsn, allowed)
+	for range maxKeys {
+		if isPassword(key) {
 			return true
 		}
+		if key == "" {
+			break
+		}
+		allowed = append(allowed, key) // unknown, and not what is asked here
+		key, parsed = forbiddenKey(dsn, allowed)
 	}
-	return false
+	_, rest, isURL := cutScheme(dsn)
+	if !isURL {
+		// libpq reads a connection string in dbname; pgconn does not.
+		for _, v := range settingsOf(dsn) {
+			if _, _, ok := cutScheme(v); ok && holdsPassword(v) {
+				return true
+			}
+		}
+	}
+	if parsed || key != "" {
+		return false
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	at := strings.LastIndex(authority, "@")
+	return strings.Contains(strings.ToLower(dsn), "password") || isURL && at >= 0 && strings.Contains(authority[:at], ":")
+}
+
+// maxKeys is more than any connection string has.
+const maxKeys = 100
+
+// connectionKeys are those of connection strings: libpq's, as far as pgconn (5.12) knows them. Like libpq we take no others: pgconn sends what
+// it does not know to the server, in the clear, and the server writes it into its log; with a password under a misspelt key, that too.
+func connectionKeys() []string {
+	return []string{"host", "port", "dbname", "user", "password", "passfile", "connect_timeout", "sslmode", "sslkey", "sslcert", "sslcertmode", "sslrootcert",
+		"sslnegotiation", "sslpassword", "sslsni", "krbspn", "krbsrvname", "target_session_attrs", "service", "servicefile", "min_protocol_version", "max_protocol_version",
+		"channel_binding", "require_auth", "application_name", "client_encoding", "options"}
+}
+
+var notAllowed = regexp.MustCompile(`(?s)connection string key (".*") is not in ConnStringAllowedKeys$`)
+
+// forbiddenKey is a key of a connection string that is not among those that are allowed; "" when there is none. parsed is false where the
+// string could not be read that far. No file is opened: after the keys pgconn looks for the service, of which there is none here.
+func forbiddenKey(dsn string, allowed []string) (key string, parsed bool) {
+	dsn = with(with(dsn, "service", ""), "servicefile", "")
+	_, err := pgconn.ParseConfigWithOptions(dsn, pgconn.ParseConfigOptions{ConnStringAllowedKeys: allowed})
+	if err == nil {
+		return "", true
+	}
+	if m := notAllowed.FindStringSubmatch(err.Error()); m != nil {
+		if unquoted, err := strconv.Unquote(m[1]); err == nil {
+			return unquoted, true
+		}
+	}
+	return "", !strings.Contains(err.Error(), "failed to parse as")
 }
 
 // checkDSN says in our own words why a connection string cannot be used; "" when it can.
@@ -98,15 +140,25 @@ func checkDSN(dsn string) (problem, hint string, cause error) {
 	} else if strings.Contains(dsn, "://") {
 		return cannot, "the scheme must be postgres:// or postgresql://", nil
 	}
-	parsed, err := pgconn.ParseConfig(dsn)
-	if err == nil {
-		// What pgconn does not know it sends to the server as a parameter, in the clear, and the server
-		// writes it into its log: with a password under a misspelt key, that too.
-		for _, key := range slices.Sorted(maps.Keys(parsed.RuntimeParams)) {
-			if meant := misspelt(key); meant != "" {
-				return cannot, fmt.Sprintf("it has a key that is none; %q is the right one", meant), nil
+	for _, key := range fileKeys() {
+		if path := settingsOf(dsn)[key]; path != "" && key != "passfile" {
+			// pgconn would wait for a writer of a named pipe.
+			if irregular, ok := errors.AsType[*file.NotRegularError](tryOpen(path)); ok {
+				return fmt.Sprintf("%s: %s %v", cannot, key, irregular), "", irregular
 			}
 		}
+	}
+	key, _ := forbiddenKey(dsn, connectionKeys())
+	if key != "" {
+		// A part of a password can be taken for a key, so the key itself is not shown.
+		hint := "known are " + strings.Join(connectionKeys(), ", ") + "; a setting of the server is written as options='-c NAME=VALUE'"
+		if near := nearest(key, connectionKeys()); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
+		return cannot + ": it has an unknown key", hint, nil
+	}
+	_, err := parse(dsn)
+	if err == nil {
 		return "", "", nil
 	}
 	var path *fs.PathError
@@ -128,37 +180,74 @@ func checkDSN(dsn string) (problem, hint string, cause error) {
 	return cannot, "write postgres://USER@HOST:PORT/DATABASE, or host=HOST port=PORT user=USER dbname=DATABASE; special characters in a URL percent-encoded, in the other form in single quotes", nil
 }
 
-// connectionKeys are what connection strings have for pgconn and libpq themselves.
-var connectionKeys = []string{"host", "hostaddr", "port", "dbname", "database", "user", "password", "passfile", "connect_timeout", "sslmode", "sslkey", "sslcert",
-	"sslcertmode", "sslrootcert", "sslnegotiation", "sslpassword", "sslsni", "target_session_attrs", "service", "servicefile", "channel_binding", "require_auth"}
-
-// misspelt is the key that a parameter for the server was probably meant to be; "" when it is a parameter for all that
-// anybody can tell. A part of a password can be taken for a key, so the key itself is not shown.
-func misspelt(key string) string {
-	key = strings.ToLower(key)
-	switch key {
-	case "application_name", "options", "client_encoding", "hostaddr", "password_encryption":
-		return ""
-	case "pass", "pwd", "pw", "secret":
-		return "password"
-	case "username", "usr", "login":
-		return "user"
-	case "db", "dbase":
-		return "dbname"
-	case "hostname", "server", "address":
-		return "host"
-	}
-	best, bestDistance := "", 2+1
-	for _, k := range connectionKeys {
-		if d := distance(key, k); d < bestDistance && d <= max(1, len(k)/4) {
-			best, bestDistance = k, d
-		}
-	}
-	if best == "" && (strings.Contains(key, "passw") || strings.HasPrefix(key, "pass")) {
-		return "password"
-	}
-	return best
+// fileKeys are the keys of connection strings that name files.
+func fileKeys() []string {
+	return []string{"sslrootcert", "sslcert", "sslkey", "passfile", "servicefile"}
 }
+
+func tryOpen(path string) error {
+	f, err := file.Open(path)
+	if err == nil {
+		_ = f.Close()
+	}
+	return err
+}
+
+var keywordValue = regexp.MustCompile(`(?s)([^=\s\v]+)[\s\v]*=[\s\v]*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s\v\\])*))`)
+
+// settingsOf is what a connection string that pgconn takes says by key: all of it in the keyword form, the part behind the ? of a URL.
+func settingsOf(dsn string) map[string]string {
+	out := map[string]string{}
+	if _, rest, isURL := cutScheme(dsn); isURL {
+		_, query, _ := strings.Cut(rest, "?")
+		for pair := range strings.SplitSeq(query, "&") {
+			key, v, _ := strings.Cut(pair, "=")
+			key, wrong := url.PathUnescape(strings.Trim(key, " "))
+			v, alsoWrong := url.PathUnescape(strings.Trim(v, " "))
+			if wrong == nil && alsoWrong == nil && key != "" {
+				out[key] = v
+			}
+		}
+		return out
+	}
+	unescape := regexp.MustCompile(`(?s)\\(.)`)
+	for _, m := range keywordValue.FindAllStringSubmatch(dsn, -1) {
+		out[m[1]] = unescape.ReplaceAllString(m[2]+m[3], "$1")
+	}
+	return out
+}
+
+// with is a connection string with one more value: of a key that is there twice the last counts.
+func with(dsn, key, v string) string {
+	if _, rest, isURL := cutScheme(dsn); isURL {
+		mark := "?"
+		if strings.Contains(rest, "?") {
+			mark = "&"
+		}
+		return dsn + mark + key + "=" + strings.ReplaceAll(url.QueryEscape(v), "+", "%20")
+	}
+	return dsn + " " + key + "=" + quoteDSN(v)
+}
+
+// absoluteDSN is a connection string of a file in which no path depends on the working directory: certificates and password files are
+// looked for beside the file. Where the string comes from no file, relative is the key of the first path that is not absolute.
+func absoluteDSN(dsn, from string) (absolute, relative string) {
+	settings := settingsOf(dsn)
+	for _, key := range fileKeys() {
+		path := settings[key]
+		if path == "" || filepath.IsAbs(path) || key == "sslrootcert" && path == "system" {
+			continue
+		}
+		if from == "" {
+			return dsn, key
+		}
+		dsn = with(dsn, key, filepath.Join(filepath.Dir(from), path))
+	}
+	return dsn, ""
+}
+
+// parse is pgconn's, but for the password file: a named pipe in its place would keep us.
+func parse(dsn string) (*pgconn.Config, error) { return pgconn.ParseConfig(with(dsn, "passfile", "")) }
 
 // describeDSN is a valid connection string without anything secret, for people.
 func describeDSN(dsn string) string {
@@ -168,7 +257,7 @@ func describeDSN(dsn string) string {
 	if problem, _, _ := checkDSN(dsn); problem != "" {
 		return maskDSN(dsn)
 	}
-	c, err := pgconn.ParseConfig(dsn)
+	c, err := parse(dsn)
 	if err != nil {
 		return maskDSN(dsn)
 	}
@@ -182,45 +271,4 @@ func describeDSN(dsn string) string {
 // quoteDSN is one value of the keyword form.
 func quoteDSN(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
-}
-
-// nearest is the known word with the smallest edit distance, or "" when none is near.
-func nearest(word string, known []string) string {
-	word = strings.ToLower(word)
-	// The room counts for nothing here: in "poolers[].x" most letters are always right.
-	last := word[strings.LastIndex(word, ".")+1:]
-	best, bestDistance := "", max(2, len(last)/3)+1
-	for _, k := range known {
-		if d := distance(word, k); d < bestDistance {
-			best, bestDistance = k, d
-		}
-	}
-	if best != "" {
-		return best
-	}
-	// "budget" alone was meant for the room it lives in.
-	i := slices.IndexFunc(known, func(k string) bool { return strings.HasSuffix(k, "."+last) })
-	if i >= 0 {
-		return known[i]
-	}
-	return ""
-}
-
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/pgbaton/pgbaton/file"
 )
@@ -17,8 +18,39 @@ func (e *Error) Error() string { return file.Problem(*e).String() }
 // Unwrap is the cause, such as fs.ErrNotExist of a file that is not there.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Errors are several.
+type Errors []*Error
+
+// Error is all of them in one line.
+func (e Errors) Error() string {
+	texts := make([]string, len(e))
+	for i, one := range e {
+		texts[i] = one.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap is each of them.
+func (e Errors) Unwrap() []error {
+	out := make([]error, len(e))
+	for i, one := range e {
+		out[i] = one
+	}
+	return out
+}
+
+// ErrStateDir is wrapped by what is wrong with the state directory and nothing else: the rest of the configuration can be used, without leases and journal.
+var ErrStateDir = errors.New("state directory cannot be used")
+
 // IsInvalid reports whether err is, or wraps, a configuration that cannot be used.
 func IsInvalid(err error) bool {
-	var e *Error
-	return errors.As(err, &e)
+	_, ok := errors.AsType[*Error](err)
+	return ok
+}
+
+func asError(err error) *Error {
+	if p, ok := errors.AsType[*file.Problem](err); ok {
+		return (*Error)(p)
+	}
+	return &Error{Problem: err.Error(), Err: err}
 }

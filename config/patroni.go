@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"net/url"
 	"strings"
@@ -8,26 +10,14 @@ import (
 	"github.com/pgbaton/pgbaton/file"
 )
 
-// fillFromPatroni takes from Patroni's own configuration what ours does not say. Like Patroni,
-// it lets PATRONI_* variables win over the file.
-func (l *loader) fillFromPatroni(inFile map[string]value) error {
+// fillFromPatroni takes from Patroni's own configuration what ours does not say. It reads what Patroni reads, as Patroni does: a file or a folder,
+// over it the variables. The files are not ours: what is wrong in them is a warning, and what can be read counts, for a Patroni that runs with what it
+// had before goes on as well (config.py, reload_local_configuration).
+func (l *loader) fillFromPatroni() error {
 	p := &l.config.Patroni
-	text, err := file.Read(p.Config, maxFile)
-	if err != nil {
-		return l.where("patroni.config", inFile).fail(cannotRead(p.Config, err), "", err)
-	}
-	doc, err := parseTree(p.Config, text)
+	c, err := l.readPatroni()
 	if err != nil {
 		return err
-	}
-	if _, ok := doc.mapping(doc.root); !ok && !doc.isNull(doc.root) {
-		return l.where("patroni.config", inFile).fail(p.Config+" is not a configuration of Patroni", "", nil)
-	}
-	look := func(variable string, path ...string) string {
-		if v, ok := l.env("PATRONI_" + variable); ok {
-			return v
-		}
-		return doc.at(path...)
 	}
 	fill := func(to *string, values ...string) {
 		for _, v := range values {
@@ -37,71 +27,148 @@ func (l *loader) fillFromPatroni(inFile map[string]value) error {
 		}
 	}
 	if p.URL == "" {
-		address := look("RESTAPI_CONNECT_ADDRESS", "restapi", "connect_address")
-		if address == "" {
-			address = local(look("RESTAPI_LISTEN", "restapi", "listen"), "8008")
-		}
-		scheme := "http"
-		if look("RESTAPI_CERTFILE", "restapi", "certfile") != "" {
-			scheme = "https"
-		}
-		if address != "" {
-			if u, err := url.Parse(scheme + "://" + address); err != nil || u.Host != address {
-				return &Error{File: p.Config, Name: "restapi.connect_address", Problem: "is not HOST:PORT"}
-			}
-			p.URL = scheme + "://" + address
-		}
+		p.URL = l.patroniURL(c)
 	}
-	fill(&p.Username, look("CTL_USERNAME", "ctl", "authentication", "username"), look("RESTAPI_USERNAME", "restapi", "authentication", "username"))
-	fill(&p.Password, look("CTL_PASSWORD", "ctl", "authentication", "password"), look("RESTAPI_PASSWORD", "restapi", "authentication", "password"))
-	fill(&p.CAFile, look("CTL_CACERT", "ctl", "cacert"), look("RESTAPI_CAFILE", "restapi", "cafile"))
+	fill(&p.Username, c.text("ctl", "authentication", "username"), c.text("restapi", "authentication", "username"))
+	fill(&p.Password, c.text("ctl", "authentication", "password"), c.text("restapi", "authentication", "password"))
+	fill(&p.CAFile, c.text("ctl", "cacert"), c.text("restapi", "cafile"))
 	if p.CertFile == "" && p.KeyFile == "" {
-		p.CertFile = look("CTL_CERTFILE", "ctl", "certfile")
-		p.KeyFile = look("CTL_KEYFILE", "ctl", "keyfile")
+		p.CertFile = c.text("ctl", "certfile")
+		p.KeyFile = c.text("ctl", "keyfile")
 		// A certificate's file may hold the key, too.
 		fill(&p.KeyFile, p.CertFile)
 	}
-	p.Scope, p.Name = look("SCOPE", "scope"), look("NAME", "name")
+	p.Scope, p.Name = c.text("scope"), c.text("name")
 	if l.config.Postgres == "" {
-		dsn := localServer(doc, look)
+		dsn := localServer(c)
 		if problem, hint, cause := checkDSN(dsn); problem != "" {
-			return &Error{File: p.Config, Name: "postgresql", Problem: "does not say how to reach the local server", Hint: hint, Err: cause}
+			l.warn(c.problem("does not say how to reach the local server", hint, cause, "postgresql"))
+			return nil
 		}
 		l.config.Postgres = dsn
 	}
 	return nil
 }
 
+// readPatroni puts Patroni's configuration together. The error is about our own key: what it names cannot be read.
+func (l *loader) readPatroni() (patroniSection, error) {
+	variables := patroniFromVariables(l.patroniEnv)
+	path := l.config.Patroni.Config
+	if path == PatroniEnvironment {
+		if text, ok := l.patroniEnv("PATRONI_CONFIGURATION"); ok && text != "" { // where there is no file, this counts and no other variable
+			c, err := readPatroniText("PATRONI_CONFIGURATION", []byte(text))
+			if err != nil {
+				l.warn(asError(err))
+			}
+			return orEmpty(c), nil
+		}
+		if len(variables) == 0 {
+			return nil, l.where("patroni.config").fail("there are no PATRONI_* variables, neither here nor in Patroni's process", "write the path of Patroni's file", nil)
+		}
+		return variables, nil
+	}
+	files, err := PatroniFiles(path)
+	if errors.Is(err, fs.ErrNotExist) && len(variables) > 0 { // as Patroni does
+		l.warn(&Error{File: path, Problem: "is not there; PATRONI_* variables count alone"})
+		return variables, nil
+	}
+	if err != nil {
+		return nil, l.where("patroni.config").fail(cannotRead(path, err), "", err)
+	}
+	c := patroniSection{}
+	for _, name := range files {
+		text, err := file.Read(name, MaxPatroniFile)
+		if err != nil && len(files) == 1 {
+			return nil, l.where("patroni.config").fail(cannotRead(name, err), "", err)
+		}
+		var section patroniSection
+		if err == nil {
+			section, err = readPatroniText(name, text)
+		} else {
+			err = &file.Problem{File: name, Problem: cannotRead(name, err), Err: err}
+		}
+		if err != nil {
+			problem := asError(err)
+			problem.Hint = strings.Trim(problem.Hint+"; Patroni does not take it, and runs with what it had before", "; ")
+			l.warn(problem)
+		}
+		c.patch(section, 0)
+	}
+	c.patch(variables, 0)
+	return c, nil
+}
+
+func orEmpty(c patroniSection) patroniSection {
+	if c == nil {
+		return patroniSection{}
+	}
+	return c
+}
+
+// patroniEnv is one of Patroni's variables: of our own environment, or of that which Patroni was started with.
+func (l *loader) patroniEnv(name string) (string, bool) {
+	if v, ok := l.env(name); ok {
+		return v, true
+	}
+	if l.options.PatroniEnv == nil {
+		return "", false
+	}
+	path := l.config.Patroni.Config
+	if path == PatroniEnvironment {
+		path = ""
+	}
+	return l.options.PatroniEnv(name, path)
+}
+
+// patroniURL is the address of the REST API; "" when it is not said, or is none.
+func (l *loader) patroniURL(c patroniSection) string {
+	scheme := "http"
+	if c.text("restapi", "certfile") != "" {
+		scheme = "https"
+	}
+	for _, address := range []string{c.text("restapi", "connect_address"), local(c.text("restapi", "listen"), "8008")} {
+		if address == "" {
+			continue
+		}
+		if u, err := url.Parse(scheme + "://" + address); err == nil && u.Host == address && u.Hostname() != "" {
+			return scheme + "://" + address
+		}
+		l.warn(c.problem("is not HOST:PORT", "", nil, "restapi", "connect_address"))
+	}
+	return ""
+}
+
+// problem is what is wrong with a value. Its text is not shown.
+func (s patroniSection) problem(problem, hint string, cause error, path ...string) *Error {
+	e := &Error{Name: strings.Join(path, "."), Problem: problem, Hint: hint, Err: cause}
+	if v := s.at(path...); v != nil {
+		e.File, e.Line = v.file, v.line
+	}
+	return e
+}
+
 // localServer is the connection that Patroni itself makes to its server, as 3.0 to 4.1 choose it:
 // the socket with use_unix_socket, else a local one of the addresses in listen.
-func localServer(doc *tree, look func(string, ...string) string) string {
-	host, port := splitListen(look("POSTGRESQL_LISTEN", "postgresql", "listen"))
-	if isTrue(doc.at("postgresql", "use_unix_socket")) {
-		sockets := doc.at("postgresql", "parameters", "unix_socket_directories")
+func localServer(c patroniSection) string {
+	host, port := splitListen(c.text("postgresql", "listen"))
+	if c.isTrue("postgresql", "use_unix_socket") {
+		sockets := c.text("postgresql", "parameters", "unix_socket_directories")
 		first, _, _ := strings.Cut(sockets, ",")
 		if host = strings.TrimSpace(first); host == "" {
 			host = "/var/run/postgresql"
 		}
 	}
-	user := look("SUPERUSER_USERNAME", "postgresql", "authentication", "superuser", "username")
+	user := c.text("postgresql", "authentication", "superuser", "username")
 	if user == "" {
 		user = "postgres"
 	}
 	parts := []string{"host=" + quoteDSN(host), "port=" + quoteDSN(port), "user=" + quoteDSN(user), "dbname=postgres"}
-	for _, key := range []string{"password", "sslmode", "sslcert", "sslkey", "sslrootcert"} {
-		if v := look("SUPERUSER_"+strings.ToUpper(key), "postgresql", "authentication", "superuser", key); v != "" {
+	for _, key := range superuserKeys() {
+		if v := c.text("postgresql", "authentication", "superuser", key); v != "" {
 			parts = append(parts, key+"="+quoteDSN(v))
 		}
 	}
 	return strings.Join(parts, " ")
-}
-
-func isTrue(s string) bool {
-	switch strings.ToLower(s) {
-	case "true", "yes", "on", "1":
-		return true
-	}
-	return false
 }
 
 // splitListen is the address of "A,B:5432" to connect to from here.

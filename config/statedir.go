@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -49,4 +50,44 @@ func openStateDir(dir string) error {
 // fallbackStateDir is used where nothing was configured and defaultStateDir is not for us.
 func fallbackStateDir(tmp string) string {
 	return filepath.Join(tmp, fmt.Sprintf("pgbaton-%d", os.Geteuid()))
+}
+
+func (l *loader) openStateDir() error {
+	c := &l.config
+	if c.StateDir != "" {
+		v := l.where("state_dir")
+		if err := openStateDir(c.StateDir); err != nil {
+			problem := stateDirProblem(c.StateDir, err)
+			c.StateDir = ""
+			return v.fail(problem, "", errors.Join(ErrStateDir, err))
+		}
+		return nil
+	}
+	if openStateDir(defaultStateDir) == nil {
+		c.StateDir = defaultStateDir
+		return nil
+	}
+	tmp, ok := l.env("TMPDIR")
+	if !ok {
+		tmp = "/tmp"
+	}
+	dir := fallbackStateDir(tmp)
+	if err := openStateDir(dir); err != nil {
+		return &Error{Name: "state_dir", Problem: stateDirProblem(dir, err), Hint: "set state_dir to a directory of your own", Err: errors.Join(ErrStateDir, err)}
+	}
+	c.StateDir = dir
+	return nil
+}
+
+func stateDirProblem(dir string, err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return fmt.Sprintf("%s: %v", dir, path.Err)
+	}
+	return fmt.Sprintf("%s %v", dir, err)
+}
+
+func ownedByRoot(info fs.FileInfo) bool {
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	return ok && sys.Uid == 0
 }

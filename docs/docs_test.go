@@ -15,7 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/pgbaton/pgbaton/config"
 )
@@ -323,7 +323,9 @@ func checkPatroni(t *testing.T, page, block string) {
 			Callbacks  map[string]string `yaml:"callbacks"`
 		} `yaml:"postgresql"`
 	}
-	if err := yaml.UnmarshalWithOptions([]byte(block), &patroni, yaml.Strict()); err != nil {
+	decoder := yaml.NewDecoder(strings.NewReader(block))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&patroni); err != nil {
 		t.Errorf("%s: %v", page, err)
 		return
 	}

@@ -16,6 +16,7 @@ const module = "github.com/pgbaton/pgbaton/"
 // layers are the product's packages, the lowest first. A package imports only what stands in a layer below its own.
 var layers = [][]string{
 	{"file", "process", "peer"},
+	{"config/yamlfile"},
 	{"configversion", "config", "pgb/pgbini"},
 	{"pgb", "patroni", "postgres"},
 	{"api"},

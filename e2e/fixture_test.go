@@ -109,8 +109,11 @@ func (c *cluster) install() error {
 	return c.write("env", fmt.Sprintf("export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n", c.Pooler().AdminDSN()))
 }
 
-// write makes a file of the mounted folder that the servers' user may read.
+// write makes a file of the mounted folder that the servers' user may read; what holds passwords, nobody else.
 func (c *cluster) write(name, content string) error {
+	if name == "pgpass" || strings.Contains(name, "password") {
+		return c.WriteSecret(filepath.Join(c.dir, name), content)
+	}
 	return os.WriteFile(filepath.Join(c.dir, name), []byte(content), 0o644)
 }
 

@@ -245,10 +245,10 @@ func isConfig(p *process.Process, arg, config string) bool {
 		// No right to look into the process, or the file is gone: by name.
 		return path.IsAbs(arg) && filepath.Clean(arg) == filepath.Clean(config)
 	}
-	if theirs.IsDir() {
-		config = filepath.Dir(config)
-	}
 	ours, err := os.Stat(config)
+	if err == nil && theirs.IsDir() && !ours.IsDir() {
+		ours, err = os.Stat(filepath.Dir(config))
+	}
 	return err == nil && os.SameFile(theirs, ours)
 }
 

@@ -14,6 +14,7 @@ import (
 const (
 	statusLimit = 64 << 10  // bytes of /proc/PID/stat and status
 	argsLimit   = 256 << 10 // bytes of /proc/PID/cmdline
+	envLimit    = 1 << 20   // bytes of /proc/PID/environ
 	maxParents  = 64        // that Ancestors goes up
 )
 
@@ -182,6 +183,16 @@ func (p *Process) status(key string) (string, error) {
 // Args is its command line; of one that is longer than 256 KiB, the beginning. They may hold secrets.
 func (p *Process) Args() ([]string, error) {
 	text, err := p.read("cmdline", argsLimit)
+	if err != nil || text == "" {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSuffix(text, "\x00"), "\x00"), nil
+}
+
+// Environ is the environment that it was started with, NAME=value, whatever it has made of it since; of one that is longer than 1 MiB, the
+// beginning. It may hold secrets, and only the same user may read it.
+func (p *Process) Environ() ([]string, error) {
+	text, err := p.read("environ", envLimit)
 	if err != nil || text == "" {
 		return nil, err
 	}

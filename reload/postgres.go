@@ -230,8 +230,7 @@ func (r *reload) checkPatroniFiles(report *api.PostgresReload) error {
 		}
 		wrong := api.FileError{File: path, Problem: err.Error()}
 		if at := (*file.Problem)(nil); errors.As(err, &at) {
-			wrong = api.FileError(*at)
-			wrong.File = path
+			wrong = api.FileError(*at) // of a folder, the file in it
 		}
 		report.FileErrors = append(report.FileErrors, wrong)
 		texts = append(texts, wrong.String())

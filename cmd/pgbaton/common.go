@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/patroni"
 
 	"github.com/pgbaton/pgbaton/config"
 )
@@ -70,11 +71,28 @@ func (p *program) given(flag string) bool {
 
 // options are where the configuration comes from.
 func (p *program) options() config.Options {
-	options := config.Options{Set: p.settings(), Argv0: p.argv0}
+	options := config.Options{Set: p.settings(), Argv0: p.argv0, PatroniEnv: patroniEnv()}
 	if p.given("config") {
 		options.File = p.cli.Config
 	}
 	return options
+}
+
+// patroniEnv looks into the environment of the Patroni process, once and when it is first asked. What it finds becomes part of our own
+// environment: a worker has no Patroni above it any more, and patronictl reads the same variables.
+func patroniEnv() func(name, patroniConfig string) (string, bool) {
+	asked := false
+	return func(name, patroniConfig string) (string, bool) {
+		if !asked {
+			asked = true
+			for name, v := range patroni.Environ(patroniConfig) {
+				if _, ok := os.LookupEnv(name); !ok {
+					_ = os.Setenv(name, v)
+				}
+			}
+		}
+		return os.LookupEnv(name)
+	}
 }
 
 // runtime loads the configuration for a hook. The error is the configuration's.
@@ -84,10 +102,16 @@ func (p *program) runtime(dryRun bool) (*member.Member, error) {
 
 func (p *program) runtimeOf(options config.Options, dryRun bool) (*member.Member, error) {
 	c, err := config.Load(options)
+	log := p.log()
+	if !p.args.Selected().Hidden { // who has started it has told them
+		for _, w := range c.Warnings {
+			log.Warn("configuration: " + w.Error())
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &member.Member{Config: c, Log: p.log(), DryRun: dryRun, Self: p.self(c, options.Set)}, nil
+	return &member.Member{Config: c, Log: log, DryRun: dryRun, Self: p.self(c, options.Set)}, nil
 }
 
 // hookRuntime is runtime for what Patroni starts: a log that nobody reads any more must not end

@@ -153,13 +153,16 @@ poolers:
     password_file: /callbacks/pooler-password
 state_dir: %s
 `, stateDir),
-		"pooler-password": l.AdminPassword + "\n",
-		"pgpass":          "*:*:*:postgres:" + l.SuperuserPassword + "\n",
 		// Of the runbook's scripts.
 		"env": fmt.Sprintf("export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n", l.Pooler().AdminDSN()),
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(d.callbacks, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	for name, content := range map[string]string{"pooler-password": l.AdminPassword + "\n", "pgpass": "*:*:*:postgres:" + l.SuperuserPassword + "\n"} {
+		if err := l.WriteSecret(filepath.Join(d.callbacks, name), content); err != nil {
 			return err
 		}
 	}

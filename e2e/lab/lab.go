@@ -373,6 +373,14 @@ func (l *Lab) hosts() string {
 	return b.String()
 }
 
+// WriteSecret makes a file that only the servers' user can read, as libpq wants a password file. An old one is replaced.
+func (l *Lab) WriteSecret(path, content string) error {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		return err
+	}
+	return errors.Join(os.Chmod(path, 0o600), os.Chown(path, l.uid, l.gid))
+}
+
 // pgpass has every password of the lab.
 func (l *Lab) pgpass() string {
 	return fmt.Sprintf("*:*:*:pgbouncer_admin:%s\n*:*:*:pgbouncer_stats:%s\n*:*:*:postgres:%s\n",
