@@ -26,7 +26,12 @@ func (s *Status) conditions(m *member.Member, whole bool) {
 		_ = state.Read(path, &before) // none yet, or torn by another version: everything is new
 	}
 	if since(s.Conditions, before, time.Now()) && whole && path != "" && !m.DryRun {
-		if err := state.Write(path, s.Conditions); err != nil {
+		// Without the messages, which are others' and of any length: what is larger than a state file would not be read back.
+		kept := slices.Clone(s.Conditions)
+		for i := range kept {
+			kept[i].Message = ""
+		}
+		if err := state.Write(path, kept); err != nil {
 			m.Log.Debug("conditions are not kept", "error", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/configversion"
 	"github.com/pgbaton/pgbaton/member/membertest"
+	"github.com/pgbaton/pgbaton/state"
 )
 
 func TestConditions(t *testing.T) {
@@ -109,5 +111,24 @@ func TestConditionSince(t *testing.T) {
 	}
 	if again := append([]api.Condition(nil), conditions...); since(again, conditions, now.Add(time.Minute)) {
 		t.Error("nothing has changed, and a change was seen")
+	}
+}
+
+// TestConditionSinceWithHugeErrors: what is kept is read back, whatever a pooler says.
+func TestConditionSinceWithHugeErrors(t *testing.T) {
+	m := membertest.New(t, nil)
+	s := Status{Unresolved: []string{strings.Repeat("x", 1<<20)}}
+	s.conditions(m, true)
+	var kept []api.Condition
+	if err := state.Read(filepath.Join(m.Config.StateDir, conditionsName), &kept); err != nil || len(kept) != 5 {
+		t.Fatalf("%v %+v", err, kept)
+	}
+	for i := range kept {
+		if kept[i].Type != s.Conditions[i].Type || kept[i].Status != s.Conditions[i].Status || kept[i].Message != "" {
+			t.Errorf("%+v", kept[i])
+		}
+	}
+	if !strings.Contains(s.Conditions[2].Message, "xxx") {
+		t.Errorf("the message is not shown: %.100s", s.Conditions[2].Message)
 	}
 }
