@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -144,6 +145,43 @@ func TestAddressForReading(t *testing.T) {
 		t.Logf("stalls %v", stalls)
 		if most := stalls[len(stalls)-1]; most > 1500*time.Millisecond {
 			t.Errorf("a database that leads to m3 makes everybody wait: %s", most)
+		}
+	})
+}
+
+// TestStandbyLeader: a primary that is told to follow another cluster stops, and nobody will take writes: its pause does not last as long as the lease.
+func TestStandbyLeader(t *testing.T) {
+	oneSuite(t, "sid", func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite}.Quick())
+		leader, err := c.Leader(c.ctx)
+		c.must(err)
+		isPaused := func() bool {
+			paused, err := c.Pooler().Paused(c.ctx)
+			c.must(err)
+			return paused
+		}
+		// Nobody listens there: what it follows is not what this is about.
+		status, body, err := leader.REST(c.ctx, http.MethodPatch, "/config", map[string]any{"standby_cluster": map[string]any{"host": "127.99.99.99", "port": 5432}})
+		c.must(err)
+		if status != http.StatusOK {
+			t.Fatalf("PATCH /config: %d %s", status, body)
+		}
+		c.eventually(20*time.Second, "the guard has paused", func() error {
+			if !isPaused() {
+				return errNotYet
+			}
+			return nil
+		})
+		from := time.Now()
+		c.eventually(20*time.Second, "the pause is over", func() error {
+			if isPaused() {
+				return errNotYet
+			}
+			return nil
+		})
+		t.Logf("paused for %s", time.Since(from))
+		if took := time.Since(from); took > 15*time.Second {
+			t.Errorf("paused for %s; the lease is 30 s", took)
 		}
 	})
 }

@@ -51,6 +51,9 @@ func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Resul
 	// on_stop of a primary: the server is down, nobody can be let through to it.
 	if !primary || ev.Action == "on_stop" {
 		stopWorker(rt)
+		if ev.Role == standbyLeader && ev.Action != "on_stop" {
+			return endForStandbyLeader(ctx, rt, log)
+		}
 		return member.Result{Decision: "not a running primary: nothing to resume here"}
 	}
 	if len(rt.Config.Poolers) == 0 {
@@ -73,6 +76,27 @@ func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Resul
 	}
 	log.Info("worker started", "pid", worker.PID)
 	return member.Result{Decision: "the worker is started"}
+}
+
+// standbyLeader is the role of a leader that follows another cluster. It takes no writes.
+const standbyLeader = "standby_leader"
+
+// endForStandbyLeader ends the pause of a primary that has become a standby leader: nobody of this cluster will take writes, so nobody else
+// would resume, and waiting helps no client.
+func endForStandbyLeader(ctx context.Context, rt *member.Member, log *slog.Logger) member.Result {
+	if rt.DryRun {
+		return member.Result{Decision: "would end the pause of a guard of this member: a standby leader takes no writes"}
+	}
+	ended, err := pause.EndOwn(ctx, rt, log, pgb.Guard)
+	switch {
+	case err != nil:
+		log.Error("cannot resume: the lease ends the pause", "error", err)
+		return member.Result{Code: member.Failed, Decision: "this cluster follows another one now, and a pause of the guard could not be ended: " + err.Error()}
+	case ended == 0:
+		return member.Result{Decision: "a standby leader takes no writes: nothing to resume here"}
+	}
+	log.Warn("this cluster follows another one now and takes no writes: the pause has no reason any more, resumed", "poolers", ended)
+	return member.Result{Decision: fmt.Sprintf("this cluster follows another one now: %d pooler(s) resumed", ended)}
 }
 
 const (

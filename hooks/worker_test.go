@@ -1,11 +1,13 @@
 package hooks
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
+	"github.com/pgbaton/pgbaton/pgb"
 )
 
 // They are resumed by the worker, and not when the lease is over.
@@ -25,4 +27,33 @@ func TestWorkerResumesSingleDatabases(t *testing.T) {
 			membertest.PutBack(t, b)
 		})
 	}
+}
+
+// A primary that becomes a standby leader: nobody of its cluster takes writes any more, and the pause ends.
+func TestStandbyLeaderEndsThePause(t *testing.T) {
+	t.Parallel()
+	_, b, m, _ := guarded(t, "stopping")
+	run(t, m, member.Done, "1 pooler(s) paused and drained")
+	paused(t, b)
+	if r := OnRoleChange(t.Context(), m, Event{Action: "on_role_change", Role: "replica", Scope: "demo"}); r.Code != member.Done {
+		t.Errorf("%+v", r)
+	}
+	paused(t, b) // a replica waits for its primary
+	r := OnRoleChange(t.Context(), m, Event{Action: "on_role_change", Role: "standby_leader", Scope: "demo"})
+	if r.Code != member.Done || !strings.Contains(r.Decision, "this cluster follows another one now: 1 pooler(s) resumed") {
+		t.Errorf("%+v", r)
+	}
+	if !membertest.Usable(t, b, time.Second) {
+		t.Error("still paused")
+	}
+	membertest.PutBack(t, b)
+	// Without a pause of its own it touches nobody's.
+	membertest.Abandoned(t, m, pgb.Guard)
+	if r := OnRoleChange(t.Context(), m, Event{Action: "on_start", Role: "standby_leader", Scope: "demo"}); r.Code != member.Done {
+		t.Errorf("%+v", r)
+	}
+	if !membertest.StateOf(t, b).Paused {
+		t.Error("another's pause was ended")
+	}
+	membertest.Admin(t, b, "RESUME")
 }

@@ -196,6 +196,10 @@ func (k *keeper) route(ctx context.Context) map[string]*postgres.Server {
 				if addresses, err = net.DefaultResolver.LookupHost(ctx, to.Host); err != nil {
 					continue
 				}
+				// The pooler connects to what it has in its cache until that has expired.
+				if cache, err := p.DNSHosts(ctx); err == nil && cache[to.Host].TTL > 0 {
+					addresses = append(addresses, cache[to.Host].Addresses...)
+				}
 			}
 			for _, address := range addresses {
 				mu.Lock()
