@@ -14,8 +14,13 @@ import (
 	"github.com/pgbaton/pgbaton/process"
 )
 
-// twinTimeout bounds how long [OnePerProcess] asks. Whoever has not answered by then is left as it is.
-const twinTimeout = 300 * time.Millisecond
+const (
+	// twinTimeout bounds how long [OnePerProcess] asks. Whoever has not answered by then is left as it is.
+	twinTimeout = time.Second
+	// openTimeout is how long it waits for an address that neither answers nor refuses, as where packets of one family get lost. On the loopback
+	// interface none does.
+	openTimeout = 300 * time.Millisecond
+)
 
 // OnePerProcess makes one pooler of the addresses of one process, where a name has both IPv4 and IPv6 addresses, as localhost has on most
 // machines: left as they are, the process would be paused twice, and an address at which it does not listen would be a pooler that is
@@ -27,7 +32,7 @@ const twinTimeout = 300 * time.Millisecond
 // Of loopback addresses the answer is enough, since a second pooler on the same port of this machine would be one that nobody else can
 // have put behind that name.
 //
-// It blocks for 0.3 s at most, and not at all where no name has addresses of both kinds.
+// It blocks for 1 s at most, and not at all where no name has addresses of both kinds.
 func OnePerProcess(ctx context.Context, poolers []*Pooler) []*Pooler {
 	groups := map[string][]*Pooler{}
 	var names []string
@@ -104,12 +109,20 @@ type twins struct {
 
 // settle returns those that are no poolers of their own.
 func (t *twins) settle(ctx context.Context) (dropped []*Pooler) {
-	errs := Each(t.group, func(p *Pooler) error { return p.Open(ctx) })
-	var answers, refused [2][]*Pooler
 	loopback, noFamily := true, [2]bool{}
+	for _, p := range t.group {
+		loopback = loopback && net.ParseIP(p.config.Host).IsLoopback()
+	}
+	opening := ctx
+	if !loopback {
+		var cancel context.CancelFunc
+		opening, cancel = context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+	}
+	errs := Each(t.group, func(p *Pooler) error { return p.Open(opening) })
+	var answers, refused [2][]*Pooler
 	for i, p := range t.group {
 		f := p.family()
-		loopback = loopback && net.ParseIP(p.config.Host).IsLoopback()
 		switch {
 		case errs[i] == nil:
 			answers[f] = append(answers[f], p)
