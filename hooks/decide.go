@@ -33,6 +33,7 @@ type view struct {
 	silentCause string // "does not answer", "refuses connections"
 	// From GET /config; zero while unknown.
 	ttl, loopWait time.Duration
+	cluster       *patroni.Cluster // from GET /cluster; nil while unknown. Nothing is decided by it here: see standby.go
 
 	calledByPatroni bool      // Patroni is an ancestor of this process
 	told            time.Time // when Patroni told this guard to end; zero: it has not
@@ -120,7 +121,8 @@ func decide(v view) plan {
 		}
 		return limited(v, why).endingBy(lockEnd)
 	}
-	p := plan{kind: pauseAndWait, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true, stop: isStopping(h.State), restart: isRestart(v),
+	p := plan{kind: pauseAndWait, until: v.started.Add(v.budget), lockEnd: lockEnd, patient: true,
+		stop: isStopping(h.State), restart: isRestart(v),
 		reason: fmt.Sprintf("Patroni holds a fresh lock (state %s): full budget", h.State)}
 	if v.unlimited {
 		p.until = lockEnd

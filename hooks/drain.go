@@ -130,14 +130,15 @@ func (g *guard) openTransactions(ctx context.Context) []postgres.Transaction {
 
 var errNoLocal = errors.New("the local server does not answer")
 
-// look asks the local server. A connection that broke is not tried again: the server is about to stop.
+// look asks the local server. A connection that broke is not tried again: the server is about to stop. The end of ctx does not break it: it
+// is needed for the stop. A look takes localTimeout at most.
 func (g *guard) look(ctx context.Context) ([]postgres.Transaction, error) {
 	g.localMu.Lock()
 	defer g.localMu.Unlock()
 	if g.local == nil || g.blind {
 		return nil, errNoLocal
 	}
-	ctx, cancel := context.WithTimeout(ctx, localTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
 	defer cancel()
 	open, err := g.local.OpenTransactions(ctx)
 	if errors.Is(err, postgres.ErrHidden) {

@@ -27,6 +27,11 @@ type guard struct {
 	exit    func(code int) // ends the process at once
 	outcome member.Result  // of the pause: what was decided before the server is stopped
 
+	recorded  clusterRecord // what an earlier hook has left; with Patroni's answers it is up to date
+	standby   standby       // who is to take over, as last seen
+	written   int64         // WAL position of the server, as last seen
+	slotsMade []string      // or tried to
+
 	localMu sync.Mutex
 	local   *postgres.Conn // nil when it does not answer
 	blind   bool           // it answered, and does not any more
@@ -44,7 +49,10 @@ type guard struct {
 // milliseconds where there is nothing to pause. A context that ends takes back what was done. exit ends the process at once with a code: it
 // is called where something hangs that has a limit.
 func BeforeStop(ctx context.Context, m *member.Member, exit func(code int)) member.Result {
-	g := newGuard(m, exit)
+	return newGuard(m, exit).beforeStop(ctx)
+}
+
+func (g *guard) beforeStop(ctx context.Context) member.Result {
 	if g.view.calledByPatroni {
 		// Patroni ends its guard when it is told to shut down, and stops the server all the same: a pause that was taken back
 		// now would cut every client.
@@ -57,7 +65,7 @@ func BeforeStop(ctx context.Context, m *member.Member, exit func(code int)) memb
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer cancel()
-	client, broken := m.Patroni()
+	client, broken := g.m.Patroni()
 	if broken != nil {
 		g.log.Error("Patroni cannot be asked; change the configuration", "error", broken)
 		g.view.silentSince, g.view.silentCause = g.view.started, "cannot be asked"
@@ -90,6 +98,8 @@ func newGuard(m *member.Member, exit func(code int)) *guard {
 		journal: m.Journal("before_stop", state.NewID()),
 		exit:    exit,
 		news:    make(chan struct{}, 1),
+
+		recorded: readClusterRecord(m),
 		view: view{started: time.Now(), budget: p.Budget, shutdownBudget: p.ShutdownBudget,
 			unlimited: p.OnTimeout == config.OnTimeoutWait, calledByPatroni: patroni.IsAncestor()},
 	}
@@ -188,7 +198,9 @@ func (g *guard) handover(ctx context.Context, p *preparation) member.Result {
 	}
 	return g.follow(ctx, []step{
 		{do: g.knowServer},
+		{do: g.awaitStandby},
 		{do: g.drain, undo: func(ctx context.Context) error { return g.fleet.Undo(ctx, true) }},
+		{do: g.confirmStandby},
 		{do: g.stopServer},
 	})
 }

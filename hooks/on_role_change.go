@@ -131,11 +131,22 @@ func Work(ctx context.Context, rt *member.Member, ev Event, ready io.Writer) mem
 	defer lock.Release()
 	w := &worker{rt: rt, stopped: ev.Stopped, action: ev.Action, journal: rt.Journal("on_role_change", state.NewID()),
 		log: rt.Log.With("hook", "worker", "member", member.Name(), "action", ev.Action)}
+	// Early, as nobody knows how long a server lives that has just become the primary, and once more when it has settled.
+	record := func() {
+		if err := recordCluster(ctx, rt); err != nil {
+			w.log.Debug("cannot record who is in the cluster", "error", err)
+		}
+	}
+	var recording sync.WaitGroup
+	recording.Go(record)
+	defer recording.Wait()
 	began := time.Now()
 	result := w.run(ctx)
 	w.log.Log(ctx, levelFor(result.Code), "worker ends", "decision", result.Decision, "took", time.Since(began))
 	w.journal.Add(state.Entry{Event: state.EventEnded, Took: time.Since(began), Code: result.Code, Text: result.Decision})
 	w.journal.Sync()
+	recording.Wait()
+	record()
 	return result
 }
 

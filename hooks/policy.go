@@ -136,7 +136,9 @@ func (g *guard) terminate(ctx context.Context, open []postgres.Transaction, done
 		}
 		done[t.PID] = true
 		g.localMu.Lock()
-		ended, err := g.local.Terminate(ctx, t.PID, t.BackendStart)
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
+		ended, err := g.local.Terminate(asking, t.PID, t.BackendStart)
+		cancel()
 		g.localMu.Unlock()
 		g.log.Warn("terminated a transaction that was in the way",
 			"transaction", describe([]postgres.Transaction{t}), "ended", ended, "error", err)

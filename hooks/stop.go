@@ -34,7 +34,7 @@ func (g *guard) knowServer(ctx context.Context) *ending {
 	if !g.plan().restart || g.local == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, localTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
 	defer cancel()
 	g.localMu.Lock()
 	defer g.localMu.Unlock()
@@ -47,10 +47,11 @@ func (g *guard) knowServer(ctx context.Context) *ending {
 	return nil
 }
 
-// startWorker has a worker wait for the server that Patroni starts in place of this one. Without it the callback, which comes up to a second
-// later, or the keeper does that. It blocks until the worker has begun.
+// startWorker has a worker wait for the server that Patroni starts in place of this one. Without it the callback, which comes up to a
+// second later, or the keeper does that. It blocks until the worker has begun.
 func (g *guard) startWorker() {
-	worker, err := g.m.StartDetached(false, "", member.WorkCommand, "--stopped="+g.postmaster.UTC().Format(stoppedFormat), restartAction, "primary")
+	stopped := "--stopped=" + g.postmaster.UTC().Format(stoppedFormat)
+	worker, err := g.m.StartDetached(false, "", member.WorkCommand, stopped, restartAction, "primary")
 	if err != nil {
 		g.log.Warn("cannot start the worker; Patroni's callback will", "error", err)
 		return
@@ -61,6 +62,9 @@ func (g *guard) startWorker() {
 // stopNow returns a clause for the decision. It blocks for stopTimeout at most.
 func (g *guard) stopNow(ctx context.Context) string {
 	plan := g.plan()
+	if g.standby.kind == notReady {
+		return "no standby has all writes, stopping the server is left to Patroni"
+	}
 	if !g.m.Config.Pause.StopServer || !plan.stop || plan.kind != pauseAndWait || g.local == nil {
 		return "stopping the server is left to Patroni"
 	}

@@ -51,6 +51,7 @@ func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 		asking.Go(func() { g.askPatroni(ctx, client) })
 		// Not in one with it: Patroni answers GET /config from the DCS when its last look there failed, so just then it hangs.
 		asking.Go(func() { g.askSettings(ctx, client) })
+		asking.Go(func() { g.askCluster(ctx, client) })
 		select {
 		case <-ctx.Done():
 			return
@@ -99,7 +100,22 @@ func (g *guard) askSettings(ctx context.Context, client *patroni.Client) {
 		g.log.Debug("GET /config", "error", err)
 		return
 	}
-	g.update(func(v *view) { v.ttl, v.loopWait = dynamic.TTL, dynamic.LoopWait })
+	g.update(func(v *view) {
+		v.ttl, v.loopWait = dynamic.TTL, dynamic.LoopWait
+		g.recorded.NoSlots = recordOf(patroni.Cluster{}, "", dynamic).NoSlots
+	})
+}
+
+// askCluster asks who else is in the cluster. Patroni reads the DCS for that.
+func (g *guard) askCluster(ctx context.Context, client *patroni.Client) {
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
+	defer cancel()
+	cluster, err := client.Cluster(ctx)
+	if err != nil {
+		g.log.Debug("GET /cluster", "error", err)
+		return
+	}
+	g.update(func(v *view) { v.cluster = &cluster })
 }
 
 func (g *guard) update(change func(*view)) {

@@ -130,6 +130,32 @@ func (l *Lab) WaitHealthy(ctx context.Context) error {
 	})
 }
 
+// waitRunning waits until the leader takes writes and every other member says of itself that it runs.
+func (l *Lab) waitRunning(ctx context.Context) error {
+	return until(ctx, 20*time.Millisecond, "every member to run", func(ctx context.Context) error {
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		leader, err := l.Leader(short)
+		if err != nil {
+			return err
+		}
+		for _, m := range l.members {
+			if s, err := m.Status(short); err != nil || s.State != "running" {
+				return fmt.Errorf("%s is %q: %v", m.Name, s.State, err)
+			}
+		}
+		if !leader.Writable(short) {
+			return fmt.Errorf("leader %s is not writable", leader.Name)
+		}
+		for _, p := range l.poolers {
+			if _, _, err := p.Admin(short, "SHOW VERSION"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // WaitLeader waits until a member other than not (which may be nil) has the leader key and takes writes.
 func (l *Lab) WaitLeader(ctx context.Context, not *Member) (*Member, error) {
 	var leader *Member

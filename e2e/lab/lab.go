@@ -40,6 +40,9 @@ type Options struct {
 	Parameters                  map[string]string         // PostgreSQL, over the lab's own
 	Tags                        map[string]map[string]any // member's name to Patroni tags
 	Patroni                     func(m *Member, config map[string]any)
+	// Young is a cluster that is seconds old: Start returns when every member says of itself that it runs, whether replicas stream or
+	// not. (Their replication slots are made in the leader's next loop.)
+	Young bool
 
 	Route        RouteKind
 	RouteDelay   time.Duration // RouteService: the route moves so much later than the leader key
@@ -242,6 +245,9 @@ func (l *Lab) start(ctx context.Context) error {
 	}
 	if err := parallel(starts...); err != nil {
 		return err
+	}
+	if l.opts.Young {
+		return l.waitRunning(ctx)
 	}
 	if err := l.WaitHealthy(ctx); err != nil {
 		return err

@@ -153,6 +153,11 @@ func (m *Member) config() map[string]any {
 	if l.opts.BeforeStop != "" {
 		postgresql["before_stop"] = l.opts.BeforeStop
 	}
+	// Members that wait for the bootstrap look once in a loop_wait: see [Lab.settle].
+	loopWait, retryTimeout := time.Second, 3*time.Second
+	if l.opts.Young {
+		loopWait, retryTimeout = l.opts.LoopWait, l.opts.RetryTimeout
+	}
 	c := map[string]any{
 		"scope": l.Scope, "name": m.Name,
 		"log":     map[string]any{"level": "INFO", "dir": "/var/log/lab", "mode": 0o644},
@@ -161,7 +166,7 @@ func (m *Member) config() map[string]any {
 		"etcd3": map[string]any{"hosts": []string{l.address(111+m.index) + ":2379"}, "use_proxies": true},
 		"bootstrap": map[string]any{
 			"dcs": map[string]any{
-				"ttl": int(l.opts.TTL.Seconds()), "loop_wait": 1, "retry_timeout": 3,
+				"ttl": int(l.opts.TTL.Seconds()), "loop_wait": int(loopWait.Seconds()), "retry_timeout": int(retryTimeout.Seconds()),
 				"maximum_lag_on_failover": 1048576, "synchronous_mode": l.opts.SynchronousMode,
 				"postgresql": map[string]any{"use_pg_rewind": true, "use_slots": true, "parameters": parameters},
 			},

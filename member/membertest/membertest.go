@@ -338,14 +338,14 @@ func (c *client) Must(sql string) {
 	}
 }
 
-// LetGo ends the pause that a test leaves and waits until the keeper has seen it. It is for cleanups, where a test's own context
-// has ended.
+// LetGo ends the pause that a test leaves and waits until the processes that its hooks have started have ended: they write into the state
+// directory, which is about to go. It is for cleanups, where a test's own context has ended.
 func LetGo(m *member.Member, b *single.PgBouncer) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	defer func() {
 		for ctx.Err() == nil {
-			if _, err := os.Stat(filepath.Join(m.Config.StateDir, "lease-guard.json")); err != nil {
+			if !childrenOf(m) {
 				return
 			}
 			member.Sleep(ctx, 10*time.Millisecond)
@@ -357,6 +357,23 @@ func LetGo(m *member.Member, b *single.PgBouncer) {
 		_, _ = p.ResumeEverything(ctx)
 		_ = p.Unmark(ctx)
 	}
+}
+
+// childrenOf reports whether a process runs that was started with this member's configuration.
+func childrenOf(m *member.Member) bool {
+	pids, _ := process.All()
+	for _, pid := range pids {
+		p, err := process.Open(pid)
+		if err != nil {
+			continue
+		}
+		args, err := p.Args()
+		p.Close()
+		if err == nil && slices.Contains(args, m.Self[2]) {
+			return true
+		}
+	}
+	return false
 }
 
 func Stopped(pg *single.Postgres) bool {
