@@ -19,32 +19,40 @@ import (
 
 func TestConditions(t *testing.T) {
 	v := func(n configversion.Version) *configversion.Version { return &n }
+	want := func(ready, progressing, degraded, valid, applied string) map[string]string {
+		return map[string]string{api.ConditionReady: ready, api.ConditionProgressing: progressing, api.ConditionDegraded: degraded,
+			api.ConditionValid: valid, api.ConditionApplied: applied}
+	}
 	ok := api.PoolerStatus{Pooler: "a:6432", Paused: "no"}
 	for _, c := range []struct {
 		name   string
 		status Status
 		want   map[string]string // type to status and reason
 	}{
-		{"all is well", Status{Status: api.Status{Poolers: []api.PoolerStatus{ok}, Versions: []api.VersionReport{{Target: "postgres", Seen: v(42), Applied: v(42)}}}},
-			map[string]string{"Ready": "True AllAnswer", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "True UpToDate"}},
+		{"all is well", Status{Status: api.Status{Poolers: []api.PoolerStatus{ok},
+			Versions: []api.VersionReport{{Target: "postgres", Seen: v(42), Applied: v(42)}}}},
+			want("True AllAnswer", "False Idle", "False AsExpected", "True Loaded", "True UpToDate")},
 		{"a handover", Status{Status: api.Status{Poolers: []api.PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}}}},
-			map[string]string{"Ready": "False PoolersPaused", "Progressing": "True PoolersPaused", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"a lease of ours", Status{Status: api.Status{Poolers: []api.PoolerStatus{ok}, Leases: []api.LeaseStatus{{Until: time.Now().Add(time.Minute)}}}},
-			map[string]string{"Ready": "False LeaseRunning", "Progressing": "True LeaseRunning", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+			want("False PoolersPaused", "True PoolersPaused", "False AsExpected", "True Loaded", "Unknown NoVersionSource")},
+		{"a lease of ours", Status{Status: api.Status{Poolers: []api.PoolerStatus{ok},
+			Leases: []api.LeaseStatus{{Until: time.Now().Add(time.Minute)}}}},
+			want("False LeaseRunning", "True LeaseRunning", "False AsExpected", "True Loaded", "Unknown NoVersionSource")},
 		{"psql", Status{Status: api.Status{Poolers: []api.PoolerStatus{{Pooler: "a:6432", Paused: "yes"}}}},
-			map[string]string{"Ready": "False PausedByOthers", "Progressing": "False Idle", "Degraded": "True PausedByOthers", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+			want("False PausedByOthers", "False Idle", "True PausedByOthers", "True Loaded", "Unknown NoVersionSource")},
 		{"one is down", Status{Status: api.Status{Poolers: []api.PoolerStatus{ok, {Pooler: "b:6432", Error: "refused"}}}},
-			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+			want("False PoolerUnreachable", "False Idle", "True PoolerUnreachable", "True Loaded", "Unknown NoVersionSource")},
 		{"one cannot be found", Status{Status: api.Status{Poolers: []api.PoolerStatus{ok}}, Unresolved: []string{"pooler b: no such host"}},
-			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
+			want("False PoolerUnreachable", "False Idle", "True PoolerUnreachable", "True Loaded", "Unknown NoVersionSource")},
 		{"none can be found", Status{Unresolved: []string{"pooler b: no such host"}},
-			map[string]string{"Ready": "False PoolerUnreachable", "Progressing": "False Idle", "Degraded": "True PoolerUnreachable", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"two writers first", Status{Status: api.Status{Poolers: []api.PoolerStatus{{Pooler: "b:6432", Error: "refused"}}}, WritableWithoutLock: true},
-			map[string]string{"Ready": "False WritableWithoutLock", "Progressing": "False Idle", "Degraded": "True WritableWithoutLock", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown NoVersionSource"}},
-		{"behind, and invalid", Status{Status: api.Status{Problems: []string{"budget"}, Poolers: []api.PoolerStatus{ok}, Versions: []api.VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}}, Invalid: true},
-			map[string]string{"Ready": "False ConfigurationInvalid", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "False Invalid", "ConfigurationApplied": "False ReloadNeeded"}},
+			want("False PoolerUnreachable", "False Idle", "True PoolerUnreachable", "True Loaded", "Unknown NoVersionSource")},
+		{"two writers first", Status{Status: api.Status{Poolers: []api.PoolerStatus{{Pooler: "b:6432", Error: "refused"}}},
+			WritableWithoutLock: true},
+			want("False WritableWithoutLock", "False Idle", "True WritableWithoutLock", "True Loaded", "Unknown NoVersionSource")},
+		{"behind, and invalid", Status{Status: api.Status{Problems: []string{"budget"}, Poolers: []api.PoolerStatus{ok},
+			Versions: []api.VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}}, Invalid: true},
+			want("False ConfigurationInvalid", "False Idle", "False AsExpected", "False Invalid", "False ReloadNeeded")},
 		{"a version that nobody can see", Status{Status: api.Status{Versions: []api.VersionReport{{Target: "pgbouncer", Error: "no such file"}}}},
-			map[string]string{"Ready": "False NoPoolers", "Progressing": "False Idle", "Degraded": "False AsExpected", "ConfigurationValid": "True Loaded", "ConfigurationApplied": "Unknown VersionUnknown"}},
+			want("False NoPoolers", "False Idle", "False AsExpected", "True Loaded", "Unknown VersionUnknown")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := map[string]string{}
@@ -61,14 +69,18 @@ func TestConditions(t *testing.T) {
 // TestConditionTexts: a person reads the message, and a program which version it is about.
 func TestConditionTexts(t *testing.T) {
 	v := func(n configversion.Version) *configversion.Version { return &n }
-	conditions := judgeConditions(Status{Status: api.Status{Poolers: []api.PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}, {Pooler: "b:6432", Error: "refused"}}, Versions: []api.VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer", Seen: v(7), Applied: v(7)}}}, Unresolved: []string{"pooler c: no such host"}})
+	conditions := judgeConditions(Status{Status: api.Status{
+		Poolers:  []api.PoolerStatus{{Pooler: "a:6432", Paused: "yes", PausedBy: "guard"}, {Pooler: "b:6432", Error: "refused"}},
+		Versions: []api.VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer", Seen: v(7), Applied: v(7)}},
+	}, Unresolved: []string{"pooler c: no such host"}})
 	down := "pooler c: no such host; b:6432: refused"
 	want := []api.Condition{
 		{Type: api.ConditionReady, Status: "False", Reason: "PoolerUnreachable", Message: down},
 		{Type: api.ConditionProgressing, Status: "True", Reason: "PoolersPaused", Message: "paused: a:6432 by guard"},
 		{Type: api.ConditionDegraded, Status: "True", Reason: "PoolerUnreachable", Message: down},
 		{Type: api.ConditionValid, Status: "True", Reason: "Loaded"},
-		{Type: api.ConditionApplied, Status: "False", Reason: "ReloadNeeded", Message: "postgres runs 42, 43 is wanted", ObservedVersion: "postgres=42,pgbouncer=7"},
+		{Type: api.ConditionApplied, Status: "False", Reason: "ReloadNeeded", Message: "postgres runs 42, 43 is wanted",
+			ObservedVersion: "postgres=42,pgbouncer=7"},
 	}
 	if diff := cmp.Diff(want, conditions); diff != "" {
 		t.Error(diff)
@@ -96,8 +108,10 @@ func TestConditionsOfACutStatus(t *testing.T) {
 // TestConditionSince: the time is that of the last change of Status, not of Reason.
 func TestConditionSince(t *testing.T) {
 	began, now := time.Now().Add(-time.Hour), time.Now()
-	before := []api.Condition{{Type: "Ready", Status: "True", LastTransitionTime: began}, {Type: "Degraded", Status: "False", LastTransitionTime: began}}
-	conditions := []api.Condition{{Type: "Ready", Status: "True", Reason: "Other"}, {Type: "Degraded", Status: "True"}, {Type: "New", Status: "True"}}
+	before := []api.Condition{{Type: "Ready", Status: "True", LastTransitionTime: began},
+		{Type: "Degraded", Status: "False", LastTransitionTime: began}}
+	conditions := []api.Condition{{Type: "Ready", Status: "True", Reason: "Other"},
+		{Type: "Degraded", Status: "True"}, {Type: "New", Status: "True"}}
 	if !since(conditions, before, now) {
 		t.Error("a change was not seen")
 	}

@@ -51,7 +51,7 @@ func (f *Fleet) tryFor(t *testing.T, limit time.Duration) error {
 	return f.Pause(ctx)
 }
 
-func TestHolderPausesAndTakesBack(t *testing.T) {
+func TestFleetPausesAndTakesBack(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		f := attached(t, membertest.New(t, nil, b))
@@ -62,7 +62,8 @@ func TestHolderPausesAndTakesBack(t *testing.T) {
 			if membertest.Usable(t, b, 200*time.Millisecond) {
 				t.Error("not paused")
 			}
-			if s := membertest.StateOf(t, b); s.Mark == nil || *s.Mark != (pgb.Mark{Original: membertest.DefaultRetry, Nonce: 4, Owner: pgb.Guard}) || s.Servers > 0 {
+			ours := pgb.Mark{Original: membertest.DefaultRetry, Nonce: 4, Owner: pgb.Guard}
+			if s := membertest.StateOf(t, b); s.Mark == nil || *s.Mark != ours || s.Servers > 0 {
 				t.Errorf("mark %+v, %d servers", s.Mark, s.Servers)
 			}
 			if err := f.Undo(t.Context(), false); err != nil {
@@ -79,7 +80,7 @@ func TestHolderPausesAndTakesBack(t *testing.T) {
 	})
 }
 
-func TestHolderOnePoolerIsDown(t *testing.T) {
+func TestFleetOnePoolerIsDown(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	up, down := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
@@ -102,7 +103,7 @@ func TestHolderOnePoolerIsDown(t *testing.T) {
 }
 
 // A pause that stood before we came is not ours to end: neither after one attempt nor after several.
-func TestHolderLeavesAForeignPause(t *testing.T) {
+func TestFleetLeavesAForeignPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		membertest.Admin(t, b, "PAUSE")
@@ -132,7 +133,7 @@ func TestHolderLeavesAForeignPause(t *testing.T) {
 }
 
 // Our own earlier attempt is not a foreign pause.
-func TestHolderKnowsItsOwnPause(t *testing.T) {
+func TestFleetKnowsItsOwnPause(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		f := attached(t, membertest.New(t, nil, b))
@@ -165,7 +166,7 @@ func TestHolderKnowsItsOwnPause(t *testing.T) {
 }
 
 // A person's pause stays theirs: with its mark, so that the next primary leaves it alone.
-func TestHolderLeavesAPausedByHand(t *testing.T) {
+func TestFleetLeavesAPausedByHand(t *testing.T) {
 	t.Parallel()
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		markAndPause(t, b, pgb.Hand, 7)
@@ -191,7 +192,7 @@ func TestHolderLeavesAPausedByHand(t *testing.T) {
 }
 
 // No time: PAUSE is on its way at once, whatever still runs.
-func TestHolderPassesOver(t *testing.T) {
+func TestFleetPassesOver(t *testing.T) {
 	t.Parallel()
 	for _, after := range []string{"at first", "after an attempt"} {
 		t.Run(after, func(t *testing.T) {
@@ -222,7 +223,7 @@ func TestHolderPassesOver(t *testing.T) {
 }
 
 // A pooler that dies while it is held is in nobody's way: it is not paused any more, and its clients have their error.
-func TestHolderPoolerDies(t *testing.T) {
+func TestFleetPoolerDies(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	lives, dies := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
@@ -240,7 +241,7 @@ func TestHolderPoolerDies(t *testing.T) {
 }
 
 // A keeper that was killed before the pause is replaced: nothing is paused without one.
-func TestHolderKeeperIsKilled(t *testing.T) {
+func TestFleetKeeperIsKilled(t *testing.T) {
 	t.Parallel()
 	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
 	f := attached(t, membertest.New(t, nil, b))
@@ -270,7 +271,7 @@ func TestHolderKeeperIsKilled(t *testing.T) {
 }
 
 // Signals only: drained is when the server says so.
-func TestHolderBySignal(t *testing.T) {
+func TestFleetBySignal(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	b := membertest.StartPooler(t, single.SuiteTrixie, pg)

@@ -277,8 +277,11 @@ func TestKeeperLeavesWhenOthersResume(t *testing.T) {
 		membertest.PutBack(t, b)
 		// Who resumed may have a journal on another machine.
 		entries, err := state.ReadJournal(m.Config.StateDir, 10)
-		if err != nil || len(entries) != 1 || entries[0].Event != state.EventPauseOver || entries[0].Handover != k.lease.ID || entries[0].Took <= 0 {
-			t.Errorf("journal: %+v, %v", entries, err)
+		if err != nil || len(entries) != 1 {
+			t.Fatalf("journal: %+v, %v", entries, err)
+		}
+		if e := entries[0]; e.Event != state.EventPauseOver || e.Handover != k.lease.ID || e.Took <= 0 {
+			t.Errorf("journal: %+v", e)
 		}
 	})
 }

@@ -10,7 +10,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, m *member.Member, in io.Reader, out io.Writer) int {
+	keep := func(ctx context.Context, m *member.Member, in io.Reader, out io.Writer) int {
 		return Keep(ctx, m, in, out).Code
-	}})
+	}
+	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: keep})
 }

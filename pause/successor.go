@@ -62,7 +62,7 @@ func (k *keeper) finish(ctx context.Context) {
 		return
 	}
 	looks := k.lookAlongRoute(ctx)
-	if !k.successor.heldOut(looks, time.Now()) || !k.isLeader(ctx, k.successor.server) {
+	if !k.successor.established(looks, time.Now()) || !k.isLeader(ctx, k.successor.server) {
 		return
 	}
 	k.each(func(p *watched) {
@@ -118,9 +118,9 @@ type successor struct {
 	strayed bool            // an address led elsewhere once it had led there
 }
 
-// heldOut takes in one round of looks and reports whether the route has led to one promoted server for long enough. An address that has
+// established takes in one round of looks and reports whether the route has led to one promoted server for long enough. An address that has
 // never led there is not waited for: a database for reading may lead to replicas for good.
-func (s *successor) heldOut(looks []addressLooks, now time.Time) bool {
+func (s *successor) established(looks []addressLooks, now time.Time) bool {
 	broken := false
 	leading := map[string]bool{}
 	for _, l := range looks {

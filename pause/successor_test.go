@@ -138,7 +138,7 @@ func TestKeeperFinishesNothingElse(t *testing.T) {
 	}
 }
 
-// heldOut by rounds of looks, half a second apart.
+// established by rounds of looks, half a second apart.
 func TestHeldOut(t *testing.T) {
 	start := time.Now()
 	at := func(minute int) postgres.Identity {
@@ -186,7 +186,7 @@ func TestHeldOut(t *testing.T) {
 			var s successor
 			got := 0
 			for i := 1; i <= 20 && got == 0; i++ {
-				if s.heldOut(c.rounds(i), start.Add(time.Duration(i)*watchInterval)) {
+				if s.established(c.rounds(i), start.Add(time.Duration(i)*watchInterval)) {
 					got = i
 				}
 			}
