@@ -1,8 +1,10 @@
 package pause
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,4 +162,29 @@ func TestTakeUpOfGarbage(t *testing.T) {
 	}
 	m.Config.StateDir = ""
 	TakeUp(m)
+}
+
+// serve runs on: one lease after the other is taken up.
+func TestTakeUpWhile(t *testing.T) {
+	t.Parallel()
+	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
+	if !membertest.Usable(t, b, 5*time.Second) {
+		t.Fatal("does not work to begin with")
+	}
+	m := membertest.New(t, nil, b)
+	ctx, cancel := context.WithCancel(t.Context())
+	var taking sync.WaitGroup
+	defer taking.Wait()
+	defer cancel()
+	for i := range 3 {
+		until := time.Now().Add(3 * time.Second)
+		file := abandonedLease(t, m, b, pgb.Hand, until)
+		if i == 0 {
+			taking.Go(func() { TakeUpWhile(ctx, m) })
+		}
+		if !membertest.Usable(t, b, time.Until(until)+2*time.Second) {
+			t.Fatalf("lease %d: still paused", i)
+		}
+		membertest.Eventually(t, "the lease's file is gone", func() bool { _, err := os.Stat(file); return err != nil })
+	}
 }
