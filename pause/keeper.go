@@ -64,6 +64,7 @@ type keeper struct {
 	back      int  // looks in a row that found the server restarted and writable
 	stoodIn   bool // the worker was started
 	successor successor
+	learned   <-chan origin // nil where it is not asked for
 }
 
 // watched is a pooler of the lease.
@@ -122,6 +123,8 @@ func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 			if k.lease.Until.IsZero() {
 				return member.Result{Decision: "nothing was paused"}
 			}
+		case k.lease.Origin = <-k.learned:
+			k.save()
 		case now := <-found:
 			finding = false
 			k.add(now)

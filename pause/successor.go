@@ -3,6 +3,7 @@ package pause
 import (
 	"context"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ import (
 const workerTime = 3 * time.Second
 
 const (
-	originTimeout  = 100 * time.Millisecond // for the local server, which answers in milliseconds, before the keeper is ready
+	originTimeout  = 100 * time.Millisecond // the keeper is ready after that also without the answer, which takes milliseconds
 	looksInARow    = 3                      // at one address, that must all lead to the new primary
 	looksAtStrayed = 12                     // once one has led elsewhere: a proxy that knows two primaries hands connections out in turn
 	looksInterval  = 15 * time.Millisecond
@@ -37,20 +38,40 @@ func (o origin) promotedSince(there postgres.Identity) bool {
 	return o.known() && !there.InRecovery && there.SystemID == o.SystemID && there.Timeline > o.Timeline
 }
 
-// learnOrigin asks the local server, which still runs when the guard starts a keeper.
+// learnOrigin asks for the server that the handover begins on, which still runs when the guard starts a keeper. It blocks for originTimeout
+// at most; what is learnt later comes by k.learned.
 func (k *keeper) learnOrigin(ctx context.Context) {
 	if k.lease.Owner != pgb.Guard || k.lease.Origin.known() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, originTimeout)
+	learned := make(chan origin, 1)
+	k.learned = learned
+	go func() { learned <- askOrigin(ctx, k.m) }()
+	select {
+	case k.lease.Origin = <-learned:
+	case <-time.After(originTimeout):
+	}
+}
+
+// askOrigin asks the local server, and Patroni where that has stopped already. The zero value is not known. It blocks for some seconds at
+// most.
+func askOrigin(ctx context.Context, m *member.Member) origin {
+	if local, err := m.Server(); err == nil {
+		if here, err := member.Identify(ctx, local); err == nil && !here.InRecovery {
+			return origin{SystemID: here.SystemID, Timeline: here.Timeline}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
-	local, err := k.m.Server()
+	client, err := m.Patroni()
 	if err != nil {
-		return
+		return origin{}
 	}
-	if here, err := member.Identify(ctx, local); err == nil && !here.InRecovery {
-		k.lease.Origin = origin{SystemID: here.SystemID, Timeline: here.Timeline}
+	health, err := client.Leader(ctx)
+	if err != nil || !health.HasLock {
+		return origin{}
 	}
+	return origin{SystemID: health.SystemID, Timeline: health.Timeline}
 }
 
 // finish ends the pause of a handover that is done except for that: another member has been promoted and is the leader, takes writes, and
@@ -107,6 +128,7 @@ func (k *keeper) isLeader(ctx context.Context, server postgres.Identity) bool {
 type addressLooks struct {
 	address string
 	to      postgres.Identity // zero where it led to no promoted server
+	must    bool              // a pooler goes there until its cache has expired
 	strayed bool              // not all looks led to the same promoted server, but one did
 }
 
@@ -119,7 +141,7 @@ type successor struct {
 }
 
 // established takes in one round of looks and reports whether the route has led to one promoted server for long enough. An address that has
-// never led there is not waited for: a database for reading may lead to replicas for good.
+// never led there is not waited for: a database for reading may lead to replicas for good. One that only a pooler's cache still has is.
 func (s *successor) established(looks []addressLooks, now time.Time) bool {
 	broken := false
 	leading := map[string]bool{}
@@ -128,7 +150,7 @@ func (s *successor) established(looks []addressLooks, now time.Time) bool {
 		case l.strayed:
 			broken = true
 		case l.to.PostmasterStart.IsZero():
-			broken = broken || s.leads[l.address]
+			broken = broken || l.must || s.leads[l.address]
 		case !s.server.PostmasterStart.IsZero() && !l.to.SameServer(s.server): // of an earlier round, or of another address
 			broken = true
 		default:
@@ -154,9 +176,10 @@ func (k *keeper) lookAlongRoute(ctx context.Context) []addressLooks {
 	looks := make([]addressLooks, 0, len(route))
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for address, server := range route {
+	for address, w := range route {
 		all.Go(func() {
-			l := k.lookAt(ctx, address, server)
+			l := k.lookAt(ctx, address, w.server)
+			l.must = w.cached
 			mu.Lock()
 			defer mu.Unlock()
 			looks = append(looks, l)
@@ -166,12 +189,18 @@ func (k *keeper) lookAlongRoute(ctx context.Context) []addressLooks {
 	return looks
 }
 
+// waypoint is one address of the route.
+type waypoint struct {
+	server *postgres.Server
+	cached bool // the name has moved on, and a pooler still has this address in its cache
+}
+
 // route is the addresses by which the poolers whose pause stands reach the primary.
-func (k *keeper) route(ctx context.Context) map[string]*postgres.Server {
-	route := map[string]*postgres.Server{}
+func (k *keeper) route(ctx context.Context) map[string]waypoint {
+	route := map[string]waypoint{}
 	if dsn := k.m.Config.Resume.Route; dsn != "" {
 		if server, err := postgres.Open(dsn); err == nil {
-			route["resume.route"] = server.Once()
+			route["resume.route"] = waypoint{server: server.Once()}
 		}
 		return route
 	}
@@ -191,24 +220,30 @@ func (k *keeper) route(ctx context.Context) map[string]*postgres.Server {
 			return
 		}
 		for _, to := range member.Destinations(p.Pooler, databases, false) {
-			addresses := []string{to.Host}
-			if net.ParseIP(to.Host) == nil {
-				if addresses, err = net.DefaultResolver.LookupHost(ctx, to.Host); err != nil {
-					continue
-				}
-				// The pooler connects to what it has in its cache until that has expired.
-				if cache, err := p.DNSHosts(ctx); err == nil && cache[to.Host].TTL > 0 {
-					addresses = append(addresses, cache[to.Host].Addresses...)
-				}
+			now, cached := addresses(ctx, p.Pooler, to.Host)
+			mu.Lock()
+			for _, ip := range slices.Concat(now, cached) {
+				key := net.JoinHostPort(ip, strconv.Itoa(int(to.Port)))
+				w, known := route[key]
+				w.server, w.cached = to.Servers(local, ip)[0], !slices.Contains(now, ip) && (!known || w.cached)
+				route[key] = w
 			}
-			for _, address := range addresses {
-				mu.Lock()
-				route[net.JoinHostPort(address, strconv.Itoa(int(to.Port)))] = to.Servers(local, address)[0]
-				mu.Unlock()
-			}
+			mu.Unlock()
 		}
 	})
 	return route
+}
+
+// addresses are those behind a host now, and those that a pooler goes to until its cache has expired.
+func addresses(ctx context.Context, p *pgb.Pooler, host string) (now, cached []string) {
+	if net.ParseIP(host) != nil {
+		return []string{host}, nil
+	}
+	now, _ = net.DefaultResolver.LookupHost(ctx, host)
+	if cache, err := p.DNSHosts(ctx); err == nil && cache[host].TTL > 0 {
+		cached = cache[host].Addresses
+	}
+	return now, cached
 }
 
 // lookAt looks several times, one after the other, and stops at the first look that does not lead to a promoted server.

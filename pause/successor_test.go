@@ -139,7 +139,7 @@ func TestKeeperFinishesNothingElse(t *testing.T) {
 }
 
 // established by rounds of looks, half a second apart.
-func TestHeldOut(t *testing.T) {
+func TestEstablished(t *testing.T) {
 	start := time.Now()
 	at := func(minute int) postgres.Identity {
 		return postgres.Identity{SystemID: "7", Timeline: 2, PostmasterStart: start.Add(time.Duration(minute) * time.Minute)}
@@ -167,6 +167,12 @@ func TestHeldOut(t *testing.T) {
 			}
 			return []addressLooks{to("a", 1), to("b", 1)}
 		}, 7},
+		{"a pooler has the old address in its cache", func(i int) []addressLooks {
+			if i < 5 {
+				return []addressLooks{to("a", 1), {address: "b", must: true}}
+			}
+			return []addressLooks{to("a", 1)}
+		}, 11},
 		{"an interruption", func(i int) []addressLooks {
 			if i == 5 {
 				return []addressLooks{no("a")}
