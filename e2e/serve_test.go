@@ -409,7 +409,7 @@ func TestServeLoad(t *testing.T) {
 		}
 		var spans []span
 		// Servers, poolers, load and the clients themselves share two cores, so three of a kind scatter by more than what is looked for.
-		n := 2 * rounds(7, 15)
+		n := 2 * rounds(5, 15)
 		for i := range n {
 			into, crowded := &alone, i%2 == 1
 			var w *crowd

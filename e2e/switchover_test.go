@@ -76,10 +76,10 @@ func TestSwitchover(t *testing.T) {
 			*into = append(*into, stalls...)
 		}
 		// In turn, so that a machine that becomes busier meets all of them.
-		for range rounds(2, 3) {
-			some(4, runbookWay, &theirs)
+		for range rounds(2, 5) {
+			some(3, runbookWay, &theirs)
 			some(5, pgbatonWay, &ours)
-			some(3, pgbatonWay, &off, "pause: {stop_server: off}")
+			some(2, pgbatonWay, &off, "pause: {stop_server: off}")
 		}
 		c.must(c.configure())
 		c.atMost(0.45, 1, "pgbaton", ours, "the runbook's", theirs)
