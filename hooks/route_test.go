@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -56,6 +57,30 @@ func (h *handover) work() {
 			h.t.Errorf("%d %s", r.Code, r.Decision)
 		}
 	})
+}
+
+// route is the worker's, without the rest of it.
+func (h *handover) route() (*route, postgres.Identity) {
+	h.t.Helper()
+	poolers, _, errs := h.m.Poolers(h.t.Context(), nil)
+	h.t.Cleanup(func() { member.CloseAll(poolers) })
+	if len(errs) > 0 {
+		h.t.Fatal(errs)
+	}
+	local, err := h.m.Server()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	here, err := member.Identify(h.t.Context(), local)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r, err := routeOf(h.m, h.m.Log, local, poolers, func() postgres.Identity { return here }, "on_role_change")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(r.finish)
+	return r, here
 }
 
 func (h *handover) paused() bool { return membertest.StateOf(h.t, h.pooler).Paused }
@@ -236,7 +261,13 @@ type nameServer struct {
 
 func serveNames(t *testing.T, ip string) *nameServer {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.98.98.98:53")
+	var c net.PacketConn
+	var err error
+	for range 20 { // port 53 is resolv.conf's only one; somebody else may have this address
+		if c, err = net.ListenPacket("udp", fmt.Sprintf("127.%d.%d.%d:53", 64+rand.IntN(64), rand.IntN(256), 1+rand.IntN(254))); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +335,7 @@ func TestRouteNameInThePoolersCache(t *testing.T) {
 				t.Fatal(err)
 			}
 			resolv := filepath.Join(h.pooler.Dir, "resolv.conf")
-			if err := os.WriteFile(resolv, []byte("nameserver 127.98.98.98\n"), 0o644); err != nil {
+			if err := os.WriteFile(resolv, []byte("nameserver "+names.LocalAddr().(*net.UDPAddr).IP.String()+"\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if err := h.pooler.RewriteConfig(config + "resolv_conf = " + resolv + "\ndns_max_ttl = 5\n"); err != nil {
@@ -322,24 +353,7 @@ func TestRouteNameInThePoolersCache(t *testing.T) {
 			names.lead(pg.Addr)
 			old.Stop()
 
-			poolers, _, errs := h.m.Poolers(t.Context(), nil)
-			defer member.CloseAll(poolers)
-			if len(errs) > 0 {
-				t.Fatal(errs)
-			}
-			local, err := h.m.Server()
-			if err != nil {
-				t.Fatal(err)
-			}
-			here, err := member.Identify(t.Context(), local)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, err := routeOf(h.m, h.m.Log, local, poolers, func() postgres.Identity { return here }, "on_role_change")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.finish()
+			r, here := h.route()
 			r.lookup = func(context.Context, string) ([]string, error) { return []string{pg.Addr}, nil } // we see it move at once
 			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 			defer cancel()
@@ -401,5 +415,27 @@ func TestVerifyThroughAnotherPooler(t *testing.T) {
 		if e.Event == state.EventReconnected {
 			t.Errorf("connections were replaced: %+v", e)
 		}
+	}
+}
+
+// A name that moves while the worker waits.
+func TestRouteNameMoves(t *testing.T) {
+	t.Parallel()
+	pg := membertest.SharedPostgres(t)
+	h := handOver(t, single.SuiteTrixie, pg, fmt.Sprintf("app = host=db.pgbaton.test port=%d dbname=postgres\n", pg.Port))
+	r, _ := h.route()
+	const late = 2 * time.Second
+	began := time.Now()
+	r.lookup = func(context.Context, string) ([]string, error) {
+		if time.Since(began) < late {
+			return []string{"127.99.99.99"}, nil
+		}
+		return []string{pg.Addr}, nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	why, err := r.wait(ctx)
+	if took := time.Since(began); err != nil || why != ledHere || took < late || took > late+time.Second {
+		t.Errorf("%q, %v after %s; the name moves after %s", why, err, took, late)
 	}
 }
