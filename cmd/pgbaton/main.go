@@ -88,10 +88,8 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pgbaton: %s\nTry %q.\n", withoutSecrets(namedBySource(err.Error(), argv)), helpCommand(err))
 		return member.Invalid
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, stop := untilSignal()
 	defer stop()
-	// The first signal asks a command to end; from then on signals do what they do to any process, so the second one ends it, whatever it waits for.
-	defer context.AfterFunc(ctx, stop)()
 	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	defer p.flush()
 	if err := args.Run(p); err != nil {
@@ -107,6 +105,30 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return code
 	}
 	return p.code
+}
+
+// untilSignal is a context that ends with the first SIGTERM or SIGINT. When it has ended, the default action is back: a second signal ends the
+// process, whatever it waits for.
+func untilSignal() (_ context.Context, stop context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		}
+		signal.Stop(signals)
+		cancel()
+		select {
+		case second := <-signals: // it came before the default action was back
+			if s, ok := second.(syscall.Signal); ok {
+				_ = syscall.Kill(os.Getpid(), s)
+			}
+		default:
+		}
+	}()
+	return ctx, cancel
 }
 
 // namedBySource: the parser names the flag also where the value came from its variable.
