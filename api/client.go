@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// Client calls the HTTP mode of one member. URL is needed. Each call blocks until the server has answered or the context has ended; the server
-// takes a minute at most, [Client.Watch] aside. An error of the server is a [*Problem]; all others are of the connection or the answer. A Client may
-// be used by several goroutines.
+// Client calls the HTTP mode of one member. URL is needed. Each call blocks until the server has answered or the context has ended; the
+// server takes a minute at most, [Client.Watch] aside. An error of the server is a [*Problem]; all others are of the connection or the
+// answer. A Client may be used by several goroutines.
 type Client struct {
 	URL   string       // such as http://127.0.0.1:8009
 	Token string       // bearer token; "" without, or with a client certificate in HTTP
@@ -37,7 +37,8 @@ func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
 	return s, err
 }
 
-// Pause asks for a pause, and does not wait for it: see [Client.Watch]. The same key within 24 h is the same pause; "" is a new one each time.
+// Pause asks for a pause, and does not wait for it: see [Client.Watch]. The same key within 24 h is the same pause; "" is a new one each
+// time.
 func (c *Client) Pause(ctx context.Context, key string, body PauseBody) (Operation, error) {
 	return c.post(ctx, KindPause, key, body)
 }
@@ -66,8 +67,8 @@ func (c *Client) Operation(ctx context.Context, id string) (Operation, error) {
 	return o, err
 }
 
-// Watch tells of each step of an operation, once and in order, and blocks until the operation has ended, which it returns, or the context has. A
-// stream that is cut, as by a restart of the server, is asked for again behind the last step. tell may be nil.
+// Watch tells of each step of an operation, once and in order, and blocks until the operation has ended, which it returns, or the context
+// has. A stream that is cut, as by a restart of the server, is asked for again behind the last step. tell may be nil.
 func (c *Client) Watch(ctx context.Context, id string, tell func(Step)) (Operation, error) {
 	last := 0
 	for {
@@ -199,5 +200,6 @@ func problemIn(answer *http.Response) error {
 			return &p
 		}
 	}
-	return fmt.Errorf("%s %s: %s, and no problem: not an answer of pgbaton serve", answer.Request.Method, answer.Request.URL.Path, answer.Status)
+	return fmt.Errorf("%s %s: %s, and no problem: not an answer of pgbaton serve", answer.Request.Method, answer.Request.URL.Path,
+		answer.Status)
 }

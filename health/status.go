@@ -168,7 +168,7 @@ func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.
 	if m.Recheck != nil {
 		if err := m.Recheck(); err != nil {
 			s.Invalid = true
-			problem("the configuration as it is now cannot be used, every hook ends with 2 and pauses nothing: %v", err)
+			problem("the configuration is no longer usable, every hook exits with code 2 and pauses nothing: %v", err)
 		}
 	}
 	if dynamic.TTL > 0 {

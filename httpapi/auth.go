@@ -151,7 +151,8 @@ func newGuard(c config.Serve, log *slog.Logger) (*guard, error) {
 	}
 	g.now.Store(&credentials{})
 	g.look()
-	for _, x := range []struct{ key, path string }{{"serve.tokens_file", c.TokensFile}, {"serve.cert_file", c.CertFile}, {"serve.key_file", c.KeyFile}, {"serve.client_ca_file", c.ClientCAFile}} {
+	for _, x := range []struct{ key, path string }{{"serve.tokens_file", c.TokensFile}, {"serve.cert_file", c.CertFile}, {"serve.key_file",
+		c.KeyFile}, {"serve.client_ca_file", c.ClientCAFile}} {
 		if problem := g.problems[x.path]; x.path != "" && problem != "" {
 			return nil, &config.Error{Name: x.key, Problem: problem}
 		}
@@ -177,8 +178,8 @@ func (g *guard) watch(ctx context.Context) {
 	}
 }
 
-// look reads what has changed. A token file that cannot be read allows nobody; a line of it that cannot be read, not this one. A certificate
-// or authority that cannot be read leaves the one before in place: TLS goes on, and clients still prove who they are.
+// look reads what has changed. A token file that cannot be read allows nobody; a line of it that cannot be read, not this one. A
+// certificate or authority that cannot be read leaves the one before in place: TLS goes on, and clients still prove who they are.
 func (g *guard) look() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -270,7 +271,8 @@ func (g *guard) wrong() string {
 // warnMode: the group may read it, as a Kubernetes secret under fsGroup.
 func warnMode(log *slog.Logger, path string) {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o027 != 0 {
-		log.Warn("others than its owner and group can read this file, or its group can write it: chmod 600", "file", path, "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
+		log.Warn("others than its owner and group can read this file, or its group can write it: chmod 600", "file", path, "mode",
+			fmt.Sprintf("%04o", info.Mode().Perm()))
 	}
 }
 
@@ -352,7 +354,8 @@ func (g *guard) checkCertificate(now *credentials, chain []*x509.Certificate) (c
 		between.AddCert(c)
 	}
 	leaf := chain[0]
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: now.ca, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: now.ca, Intermediates: between,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return caller{}, errors.New("the client certificate is not, or no longer, valid")
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)

@@ -223,7 +223,8 @@ func FuzzParseTokens(f *testing.F) {
 		tokens, err := parseTokens(text)
 		if err != nil {
 			for field := range strings.FieldsSeq(string(text)) {
-				if len(field) >= minTokenLength && strings.Contains(err.Error(), field) && !strings.Contains("NAME SCOPE TOKEN hexadecimal digits", field) {
+				if len(field) >= minTokenLength && strings.Contains(err.Error(), field) && !strings.Contains("NAME SCOPE TOKEN hexadecimal digits",
+					field) {
 					t.Errorf("the error repeats %q: %v", field, err)
 				}
 			}
@@ -252,8 +253,9 @@ func newAuthority(t *testing.T, dir, name string) *authority {
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
 	if err == nil {
 		a.cert, err = x509.ParseCertificate(der)
@@ -272,7 +274,8 @@ func (a *authority) issue(name string) (tls.Certificate, string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
@@ -369,7 +372,8 @@ func TestCertificateScope(t *testing.T) {
 	pair, _ := ca.issue("client")
 	writeText(t, dir+"/ca.crt", ca.pem)
 	a := start(t, &fake{}, func(c *config.Config, _ *Options) {
-		c.Serve.CertFile, c.Serve.KeyFile, c.Serve.ClientCAFile, c.Serve.ClientScope = dir+"/server.crt", dir+"/server.key", dir+"/ca.crt", config.ScopeRead
+		c.Serve.CertFile, c.Serve.KeyFile, c.Serve.ClientCAFile, c.Serve.ClientScope = dir+"/server.crt", dir+"/server.key", dir+"/ca.crt",
+			config.ScopeRead
 	})
 	a.url, a.token = "https://"+a.server.Addr().String(), ""
 	a.as(ca, &pair)

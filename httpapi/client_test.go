@@ -36,7 +36,8 @@ func TestClient(t *testing.T) {
 		t.Errorf("%v %+v", err, again)
 	}
 	var problem *api.Problem
-	if _, err := c.Reload(ctx, api.KindReloadPostgres, "", api.ReloadBody{}); !errors.As(err, &problem) || problem.Name() != "operation-running" ||
+	if _, err := c.Reload(ctx, api.KindReloadPostgres, "", api.ReloadBody{}); !errors.As(err, &problem) ||
+		problem.Name() != "operation-running" ||
 		problem.Class != api.Transient || problem.Operation != o.Path() {
 		t.Errorf("%v", err)
 	}
@@ -130,7 +131,8 @@ func TestClientElsewhere(t *testing.T) {
 	defer other.Close()
 	c := &api.Client{URL: other.URL, HTTP: other.Client()}
 	var problem *api.Problem
-	if _, err := c.Status(t.Context()); err == nil || errors.As(err, &problem) || !strings.Contains(err.Error(), "502 Bad Gateway, and no problem: not an answer of pgbaton serve") {
+	if _, err := c.Status(t.Context()); err == nil || errors.As(err, &problem) || !strings.Contains(err.Error(),
+		"502 Bad Gateway, and no problem: not an answer of pgbaton serve") {
 		t.Errorf("%v", err)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/pgbaton/pgbaton/config"
 )
 
-// TestConfigurationThatBreaks: a hook reads the configuration when it is needed. That it cannot be used is in the log, the status and the metrics
-// before.
+// TestConfigurationThatBreaks: a hook reads the configuration when it is needed. That it cannot be used is in the log, the status and the
+// metrics before.
 func TestConfigurationThatBreaks(t *testing.T) {
 	dir := t.TempDir()
 	good := "patroni: {url: \"http://127.0.0.1:1\"}\nstate_dir: " + dir + "/state\nserve: {tokens_file: tokens}\n"
@@ -32,7 +32,8 @@ func TestConfigurationThatBreaks(t *testing.T) {
 	}
 	writeText(t, dir+"/pgbaton.yaml", good+"pause: {bugdet: 1s}\n")
 	eventually(t, "the status says so", func() bool { return valid().Status == "False" })
-	if got := valid(); !strings.Contains(got.Message, `unknown key "pause.bugdet"`) || !strings.Contains(got.Message, "every hook ends with 2") {
+	if got := valid(); !strings.Contains(got.Message, `unknown key "pause.bugdet"`) || !strings.Contains(got.Message,
+		"every hook exits with code 2") {
 		t.Errorf("%+v", got)
 	}
 	eventually(t, "the metric says so", func() bool { return metric() == "0" })
@@ -42,10 +43,10 @@ func TestConfigurationThatBreaks(t *testing.T) {
 			return err == nil && strings.Contains(string(log), text)
 		}
 	}
-	eventually(t, "the log says so", logged(`level=ERROR msg="the configuration as it is now cannot be used: every hook ends with 2 and pauses nothing"`))
+	eventually(t, "the log says so", logged(`level=ERROR msg="the configuration is no longer usable: every hook exits with code 2 and pauses nothing"`))
 	writeText(t, dir+"/pgbaton.yaml", good)
 	eventually(t, "all is well", func() bool { return valid().Status == "True" && metric() == "1" })
-	eventually(t, "the log says so", logged("the configuration can be used again"))
+	eventually(t, "the log says so", logged("the configuration is usable again"))
 }
 
 func statusOf(t *testing.T, a *service) (s api.StatusAnswer) {
@@ -65,7 +66,7 @@ func TestOperationOfAnotherMember(t *testing.T) {
 	at := accepted.header.Get("Location")
 	for _, path := range []string{at, at + "/events"} {
 		p := next.expect(next.do("GET", path, ""), 404, "operation-not-found").problem(t)
-		if !strings.HasPrefix(p.Detail, "this server is member m2's and has no such operation: an operation is known only to the server of the member that took it") {
+		if !strings.HasPrefix(p.Detail, "this is the server of member m2, which has no such operation; only the server of the member that accepted an operation knows it") {
 			t.Errorf("%s", p.Detail)
 		}
 	}

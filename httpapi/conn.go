@@ -30,8 +30,9 @@ const (
 
 const dropLogInterval = 10 * time.Second
 
-// listener hands out connections on which net/http's own refusals are problems, too. It bounds how many there are: who has not said who they are
-// makes room for who comes later, so that nobody without credentials can shut others out for longer than it takes to open a connection.
+// listener hands out connections on which net/http's own refusals are problems, too. It bounds how many there are: who has not said who
+// they are makes room for who comes later, so that nobody without credentials can shut others out for longer than it takes to open a
+// connection.
 type listener struct {
 	net.Listener
 	tls     *tls.Config // nil without
@@ -121,7 +122,8 @@ func (d *dropLog) dropped(reason, remote string, idle time.Duration) {
 	}
 	log := d.log.With("reason", reason, "remote", remote, "dropped", n)
 	if reason == droppedIdle {
-		log.Warn("too many connections: the one on which nothing has happened for longest was closed for a new one", "open", maxConns, "idle", idle.Round(time.Millisecond))
+		log.Warn("too many connections: the longest idle one was closed for a new one", "open", maxConns, "idle",
+			idle.Round(time.Millisecond))
 		return
 	}
 	log.Warn("a connection was closed: its client does not read the answer")

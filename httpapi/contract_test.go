@@ -52,7 +52,14 @@ type contract struct {
 // fullStatus has every member that a status can have.
 func fullStatus() health.Status {
 	now, v := time.Now(), configversion.Version(42)
-	return health.Status{Status: api.Status{Member: "m1", Scope: "demo", Server: api.ServerStatus{Role: "primary", Version: 170000, Started: now.Format(time.RFC3339)}, Patroni: api.PatroniStatus{HasLock: true, State: "running", Role: "primary", Version: "4.0.7", DCSLastSeen: now, TTLSeconds: 30, LoopWaitSeconds: 10}, Poolers: []api.PoolerStatus{{Pooler: "p:6432", Version: "1.24.1", Paused: "yes", PausedBy: "hand", Databases: []string{"a"}, Waiting: 1, MaxWaitSeconds: .5, Servers: 2}}, Leases: []api.LeaseStatus{{Owner: "hand", Since: now, Until: now.Add(time.Minute)}}, Versions: []api.VersionReport{{Target: "pgbouncer", Source: "file", Seen: &v, OnDisk: &v, Applied: &v}, {Target: "postgres", Error: "not there"}}, Handover: []api.HandoverEvent{{Time: now, Hook: "before_stop", Event: "released", TookSeconds: .1, Text: "done"}}, Problems: []string{"one"}, Conditions: []api.Condition{{Type: "Ready", Status: "True", Reason: "AllAnswer", LastTransitionTime: now, ObservedVersion: "42"}}}}
+	return health.Status{Status: api.Status{Member: "m1", Scope: "demo", Server: api.ServerStatus{Role: "primary", Version: 170000,
+		Started: now.Format(time.RFC3339)}, Patroni: api.PatroniStatus{HasLock: true, State: "running", Role: "primary", Version: "4.0.7",
+		DCSLastSeen: now, TTLSeconds: 30, LoopWaitSeconds: 10}, Poolers: []api.PoolerStatus{{Pooler: "p:6432", Version: "1.24.1", Paused: "yes",
+		PausedBy: "hand", Databases: []string{"a"}, Waiting: 1, MaxWaitSeconds: .5, Servers: 2}}, Leases: []api.LeaseStatus{{Owner: "hand",
+		Since: now, Until: now.Add(time.Minute)}}, Versions: []api.VersionReport{{Target: "pgbouncer", Source: "file", Seen: &v, OnDisk: &v,
+		Applied: &v}, {Target: "postgres", Error: "not there"}}, Handover: []api.HandoverEvent{{Time: now, Hook: "before_stop",
+		Event: "released", TookSeconds: .1, Text: "done"}}, Problems: []string{"one"}, Conditions: []api.Condition{{Type: "Ready",
+		Status: "True", Reason: "AllAnswer", LastTransitionTime: now, ObservedVersion: "42"}}}}
 }
 
 // request is what is sent to have a route do what it is for.
@@ -92,7 +99,8 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 		if op.OperationID == "pausePoolers" {
 			return c.do(op.Method, path, "{")
 		}
-		response, text := raw(c.t, c.server.Addr().String(), op.Method+" "+path+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+operateToken+"\r\nContent-Length: 9\r\n\r\n{")
+		response, text := raw(c.t, c.server.Addr().String(),
+			op.Method+" "+path+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+operateToken+"\r\nContent-Length: 9\r\n\r\n{")
 		return answer{response.StatusCode, response.Header, []byte(text)}
 	case unauthenticated.name:
 		return c.do(op.Method, path, body, "Authorization: Bearer nobody-knows-this")
@@ -173,7 +181,8 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	return c.do(op.Method, path, body)
 }
 
-// usedKeys is what an earlier server has left: keys that were used, each named after the problem that it leads to and the kind that it is sent with.
+// usedKeys is what an earlier server has left: keys that were used, each named after the problem that it leads to and the kind that it is
+// sent with.
 func usedKeys() savedState {
 	now := time.Now()
 	sum := func(parts ...string) string {
@@ -194,7 +203,8 @@ func usedKeys() savedState {
 	key := func(name, request, operation string) {
 		s.Keys = append(s.Keys, savedKey{Caller: "operator", Key: sum(name), Request: request, Operation: operation, Time: now})
 	}
-	for kind, body := range map[string]string{api.KindPause: "{}", api.KindResume: "", api.KindReloadPostgres: "{}", api.KindReloadPgBouncer: "{}"} {
+	for kind, body := range map[string]string{api.KindPause: "{}", api.KindResume: "", api.KindReloadPostgres: "{}",
+		api.KindReloadPgBouncer: "{}"} {
 		key(operationForgotten.name+kind, sum(kind, body), "0000000000000000")
 		key(keyReused.name+kind, sum(kind, "another body"), "0000000000000001")
 	}
@@ -223,7 +233,8 @@ func (c *contract) dawdle(request string) answer {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{", request, operateToken); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{", request,
+		operateToken); err != nil {
 		c.t.Fatal(err)
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -248,14 +259,15 @@ func declaredByNone() []kind {
 	}, reloadKinds()...)
 }
 
-// TestContract walks the document: every route, every declared status, of an error every problem that is declared for it, and every answer against
-// its schema. There is no declared problem that cannot be provoked.
+// TestContract walks the document: every route, every declared status, of an error every problem that is declared for it, and every answer
+// against its schema. There is no declared problem that cannot be provoked.
 func TestContract(t *testing.T) {
 	c := &contract{entered: make(chan struct{}), slowness: make(chan struct{})}
 	f := &fake{status: fullStatus,
 		pause: func(context.Context, pause.Options) pause.Report {
 			c.linger()
-			return pause.Report{Result: member.Result{Decision: "paused"}, Until: time.Now(), Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "paused"}}}
+			return pause.Report{Result: member.Result{Decision: "paused"}, Until: time.Now(), Poolers: []api.PoolerReport{{Pooler: "p:6432",
+				Done: "paused"}}}
 		},
 		resume: func(context.Context) pause.Report {
 			c.linger()
@@ -264,9 +276,11 @@ func TestContract(t *testing.T) {
 		reload: func(_ context.Context, o reload.Options) reload.Report {
 			v := configversion.Version(42)
 			o.Progress(reload.Progress{Time: time.Now(), Target: o.Target, Pooler: "p:6432", Text: "RELOAD"})
-			return reload.Report{Result: member.Result{Code: member.Failed, Decision: "version 43 did not arrive"}, ReloadReport: api.ReloadReport{Problem: api.ProblemVersionTimeout,
-				Poolers:  []api.PoolerReload{{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []api.SettingDifference{{Key: "a", Want: "1", Running: "2"}}}},
-				Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}}
+			return reload.Report{Result: member.Result{Code: member.Failed, Decision: "version 43 did not arrive"},
+				ReloadReport: api.ReloadReport{Problem: api.ProblemVersionTimeout,
+					Poolers: []api.PoolerReload{{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []api.SettingDifference{{Key: "a", Want: "1",
+						Running: "2"}}}},
+					Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}}
 		}}
 	c.service = start(t, f, func(serve *config.Config, _ *Options) { usedKeys().write(t, serve.StateDir) })
 	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Member.Config.Serve.TokensFile = "" })
@@ -334,7 +348,10 @@ func TestContract(t *testing.T) {
 					}
 					c.check(op, response, got, problem)
 					eventually(t, "nothing runs", func() bool {
-						return !slices.ContainsFunc(c.server.operations.List(), func(o operation.Operation) bool { return o.State == api.Pending || o.State == api.Running })
+						return !slices.ContainsFunc(c.server.operations.List(), func(o operation.Operation) bool {
+							return o.State == api.Pending ||
+								o.State == api.Running
+						})
 					})
 				}
 			}
@@ -377,7 +394,8 @@ func TestContract(t *testing.T) {
 			t.Errorf("%s is not in the document", x.pattern)
 		}
 	}
-	if yaml := c.do("GET", "/openapi.yaml", ""); !strings.HasPrefix(string(yaml.body), "components:") || !strings.Contains(string(yaml.body), "openapi: 3.1.0") {
+	if yaml := c.do("GET", "/openapi.yaml", ""); !strings.HasPrefix(string(yaml.body), "components:") || !strings.Contains(string(yaml.body),
+		"openapi: 3.1.0") {
 		t.Errorf("%.200s", yaml.body)
 	}
 }
@@ -420,7 +438,8 @@ func TestReloadProblems(t *testing.T) {
 	a := start(t, f, nil)
 	v := configversion.Version(42)
 	one := []api.PoolerReload{{Pooler: "p:6432", Done: api.ReloadDone}, {Pooler: "q:6432", Done: api.ReloadFailed, Error: "refused"}}
-	two := []api.PoolerReload{{Pooler: "p:6432", Done: api.ReloadFailed, Error: "refused"}, {Pooler: "q:6432", Done: api.ReloadFailed, Error: "refused"}}
+	two := []api.PoolerReload{{Pooler: "p:6432", Done: api.ReloadFailed, Error: "refused"}, {Pooler: "q:6432", Done: api.ReloadFailed,
+		Error: "refused"}}
 	seen := []api.VersionReport{{Target: "pgbouncer", Source: "file", Error: "not there"}, {Target: "postgres", Source: "file", Seen: &v}}
 	var named []string
 	for _, test := range []struct {
@@ -430,22 +449,29 @@ func TestReloadProblems(t *testing.T) {
 		versions []api.VersionReport
 		want     api.Problem
 	}{
-		{api.ProblemVersionTimeout, member.Failed, nil, seen, api.Problem{Type: "config-version-timeout", Status: 504, Class: api.Transient, ObservedVersion: "42"}},
+		{api.ProblemVersionTimeout, member.Failed, nil, seen, api.Problem{Type: "config-version-timeout", Status: 504, Class: api.Transient,
+			ObservedVersion: "42"}},
 		{api.ProblemVersionInvalid, member.Failed, nil, nil, api.Problem{Type: "config-version-invalid", Status: 409, Class: api.Validation}},
-		{api.ProblemHandover, member.Failed, one, seen, api.Problem{Type: "handover-in-progress", Status: 409, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
-		{api.ProblemNotApplied, member.Failed, one, seen, api.Problem{Type: "not-applied", Status: 409, Class: api.Validation, Pooler: "q:6432", ObservedVersion: "42"}},
+		{api.ProblemHandover, member.Failed, one, seen, api.Problem{Type: "handover-in-progress", Status: 409, Class: api.Transient,
+			Pooler: "q:6432", ObservedVersion: "42"}},
+		{api.ProblemNotApplied, member.Failed, one, seen, api.Problem{Type: "not-applied", Status: 409, Class: api.Validation, Pooler: "q:6432",
+			ObservedVersion: "42"}},
 		{api.ProblemNotVerified, member.Failed, one, nil, api.Problem{Type: "not-verified", Status: 503, Class: api.Transient, Pooler: "q:6432"}},
-		{api.ProblemUnreachable, member.Failed, two, seen, api.Problem{Type: "unreachable", Status: 503, Class: api.Transient, ObservedVersion: "42"}},
-		{api.ProblemInvalidFile, member.Failed, one, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation, Pooler: "q:6432"}},
+		{api.ProblemUnreachable, member.Failed, two, seen, api.Problem{Type: "unreachable", Status: 503, Class: api.Transient,
+			ObservedVersion: "42"}},
+		{api.ProblemInvalidFile, member.Failed, one, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation,
+			Pooler: "q:6432"}},
 		// The name tells more than the code.
 		{api.ProblemInvalidFile, member.Invalid, nil, nil, api.Problem{Type: "invalid-configuration-file", Status: 409, Class: api.Validation}},
 		{"", member.Invalid, nil, nil, api.Problem{Type: "invalid-configuration", Status: 409, Class: api.Validation}},
 		{"", member.Refused, one, seen, api.Problem{Type: "refused", Status: 409, Class: api.Permanent, Pooler: "q:6432", ObservedVersion: "42"}},
 		{"", member.Failed, two, nil, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient}},
-		{"of-a-later-version", member.Failed, one, seen, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient, Pooler: "q:6432", ObservedVersion: "42"}},
+		{"of-a-later-version", member.Failed, one, seen, api.Problem{Type: "reload-failed", Status: 503, Class: api.Transient, Pooler: "q:6432",
+			ObservedVersion: "42"}},
 	} {
 		f.reload = func(context.Context, reload.Options) reload.Report {
-			return reload.Report{Result: member.Result{Code: test.code, Class: test.want.Class, Decision: "why"}, ReloadReport: api.ReloadReport{Problem: test.problem, Poolers: test.poolers, Versions: test.versions}}
+			return reload.Report{Result: member.Result{Code: test.code, Class: test.want.Class, Decision: "why"},
+				ReloadReport: api.ReloadReport{Problem: test.problem, Poolers: test.poolers, Versions: test.versions}}
 		}
 		o := a.until(a.do("POST", "/v1/pgbouncer/reload", "").operation(t).ID, api.Failed)
 		got, want := *o.Problem, test.want
@@ -470,7 +496,8 @@ func TestReloadProblems(t *testing.T) {
 func TestResumeIsDeclared(t *testing.T) {
 	a := start(t, &fake{}, nil)
 	for _, status := range []string{"200", "202"} {
-		if r := a.server.document.Paths["/v1/pgbouncer/resume"].Post.Responses[status]; r == nil || r.Headers["Location"] == nil || r.Content[jsonType] == nil {
+		if r := a.server.document.Paths["/v1/pgbouncer/resume"].Post.Responses[status]; r == nil || r.Headers["Location"] == nil ||
+			r.Content[jsonType] == nil {
 			t.Errorf("%s: %+v", status, r)
 		}
 	}

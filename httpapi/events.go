@@ -24,8 +24,8 @@ type eventsInput struct {
 	LastEventID int    `header:"Last-Event-ID" minimum:"0" doc:"Goes on behind this event"`
 }
 
-// events streams the steps of an operation until it has ended. Nothing is buffered for a slow reader: each reader goes through the kept steps at
-// his own pace.
+// events streams the steps of an operation until it has ended. Nothing is buffered for a slow reader: each reader goes through the kept
+// steps at his own pace.
 func (s *Server) events(_ context.Context, in *eventsInput) (*huma.StreamResponse, error) {
 	o, _, ok := s.operations.Get(in.ID)
 	if !ok {

@@ -57,7 +57,8 @@ func (l *faults) check(t testing.TB) {
 	l.told = nil
 }
 
-// serving is a server whose limits are set before it serves, with the log that it writes. It ends with the test, which fails if something panicked.
+// serving is a server whose limits are set before it serves, with the log that it writes. It ends with the test, which fails if something
+// panicked.
 func serving(t testing.TB, f *fake, change func(*config.Config), limit func(*Server)) (*Server, *faults) {
 	t.Helper()
 	c := &config.Config{StateDir: t.TempDir(), Pause: config.Pause{Budget: time.Second, Lease: time.Second}}
@@ -85,15 +86,16 @@ func serving(t testing.TB, f *fake, change func(*config.Config), limit func(*Ser
 	return server, log
 }
 
-// FuzzRequests sends bytes over a connection, what was made of a request in all its parts and what is none: never a 500 or a panic, never a hang,
-// never half an answer or none at all, never an error that is not a problem.
+// FuzzRequests sends bytes over a connection, what was made of a request in all its parts and what is none: never a 500 or a panic, never a
+// hang, never half an answer or none at all, never an error that is not a problem.
 func FuzzRequests(f *testing.F) {
 	server, log := serving(f, &fake{}, nil, func(s *Server) { s.bodyTimeout = 200 * time.Millisecond })
 	address := server.Addr().String()
 
 	auth := "Host: a\r\nAuthorization: Bearer " + operateToken + "\r\n"
 	for _, x := range server.routes {
-		f.Add([]byte(strings.ReplaceAll(x.pattern, "{id}", "0123456789abcdef") + " HTTP/1.1\r\n" + auth + "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))
+		f.Add([]byte(strings.ReplaceAll(x.pattern, "{id}", "0123456789abcdef") + " HTTP/1.1\r\n" + auth +
+			"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))
 	}
 	for _, text := range []string{
 		"", "\r\n\r\n", "GET", "GET / HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -356,6 +356,7 @@ func (s *Server) told(ctx context.Context, method, path, instance string, p *ref
 	if p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden || p.Status >= 500 {
 		level = s.log.Warn
 	}
-	level("refused", "instance", instance, "method", state.Clip(method, 20), "path", state.Clip(path, 200), "status", p.Status, "problem", p.Name(),
+	level("refused", "instance", instance, "method", state.Clip(method, 20), "path", state.Clip(path, 200), "status", p.Status, "problem",
+		p.Name(),
 		"detail", p.Detail, "caller", callerOf(ctx).name)
 }

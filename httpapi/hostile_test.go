@@ -23,7 +23,8 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// blind opens connections that ask again and again and read nothing, and returns when nothing more comes on any of them: the server waits for each.
+// blind opens connections that ask again and again and read nothing, and returns when nothing more comes on any of them: the server waits
+// for each.
 func blind(t *testing.T, address, path string, n int) {
 	t.Helper()
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
@@ -94,7 +95,8 @@ func TestNotReading(t *testing.T) {
 	a := start(t, &fake{status: fullStatus, limit: func(s *Server) { s.openTimeout = 300 * time.Millisecond }}, nil)
 	blind(t, a.server.Addr().String(), "/openapi.json", 3)
 	eventually(t, "they are dropped", func() bool {
-		return value(string(a.do("GET", "/metrics", "").body), `pgbaton_http_connections_dropped_total{reason="not_reading"}`) == "3" && a.server.listener.count() < 3
+		return value(string(a.do("GET", "/metrics", "").body), `pgbaton_http_connections_dropped_total{reason="not_reading"}`) == "3" &&
+			a.server.listener.count() < 3
 	})
 	if log := a.out.String(); strings.Count(log, "its client does not read the answer") != 1 || !strings.Contains(log, "reason=not_reading") {
 		t.Errorf("%s", log)
@@ -139,7 +141,8 @@ func TestIdleConnections(t *testing.T) {
 	if n := value(text, `pgbaton_http_connections_dropped_total{reason="idle"}`); n != "4" {
 		t.Errorf("%s were counted", n)
 	}
-	if log := a.out.String(); strings.Count(log, "too many connections: the one on which nothing has happened for longest was closed for a new one") != 1 {
+	if log := a.out.String(); strings.Count(log,
+		"too many connections: the longest idle one was closed for a new one") != 1 {
 		t.Errorf("%s", log)
 	}
 	// The stream was none of them: it goes on until the operation's end.
@@ -159,7 +162,8 @@ func TestIdleConnections(t *testing.T) {
 	eventually(t, "none is counted", func() bool { return a.server.listener.count() <= 4 })
 }
 
-// TestForeignNames: what a pooler or the journal calls something makes neither an endless number of series nor lines of its own, and ends nobody.
+// TestForeignNames: what a pooler or the journal calls something makes neither an endless number of series nor lines of its own, and ends
+// nobody.
 func TestForeignNames(t *testing.T) {
 	evil := "p\xff\x1b[2J\n# TYPE x counter\nx 1" + strings.Repeat("y", 1<<20)
 	a := start(t, &fake{status: func() health.Status {
@@ -231,7 +235,8 @@ func TestTokensPipe(t *testing.T) {
 	}
 	_ = c.Close()
 	began := time.Now()
-	if _, err := New(Options{Member: &member.Member{Config: &config.Config{StateDir: t.TempDir(), Serve: secured.config.Serve}, Log: testLog(t)}}); !config.IsInvalid(err) || time.Since(began) > 2*time.Second {
+	if _, err := New(Options{Member: &member.Member{Config: &config.Config{StateDir: t.TempDir(), Serve: secured.config.Serve},
+		Log: testLog(t)}}); !config.IsInvalid(err) || time.Since(began) > 2*time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
 }

@@ -53,7 +53,8 @@ func serveChild(t *testing.T, program, configFile, log string) *child {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd: cmd, log: log, service: &service{t: t, out: &output{}, token: operateToken, client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}}
+	c := &child{cmd: cmd, log: log, service: &service{t: t, out: &output{}, token: operateToken,
+		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _, _ = cmd.Process.Wait() })
 	eventually(t, "it listens", func() bool {
 		text, _ := os.ReadFile(log)
@@ -78,8 +79,8 @@ func (c *child) kill(s syscall.Signal) *os.ProcessState {
 	return state
 }
 
-// TestKilled: kill -9 of a real server in the middle of a pause of a real pooler, and of a reload that waits. Its successor has the operations,
-// unknown as long as they are, and then with what they have come to.
+// TestKilled: kill -9 of a real server in the middle of a pause of a real pooler, and of a reload that waits. Its successor has the
+// operations, unknown as long as they are, and then with what they have come to.
 func TestKilled(t *testing.T) {
 	single.Need(t)
 	program := buildProgram(t)
@@ -158,7 +159,8 @@ state_dir: %s/state
 		metrics = string(c.do("GET", "/metrics", "").body)
 		return strings.Contains(metrics, "pgbaton_leases_expired_total 1")
 	})
-	for _, want := range []string{`pgbaton_drain_seconds_count 1`, `pgbaton_config_version{stage="wanted",target="pgbouncer"} 1`, `pgbaton_pooler_up{pooler=`} {
+	for _, want := range []string{`pgbaton_drain_seconds_count 1`, `pgbaton_config_version{stage="wanted",target="pgbouncer"} 1`,
+		`pgbaton_pooler_up{pooler=`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in\n%s", want, metrics)
 		}
@@ -225,7 +227,8 @@ func TestPendingAtTheEnd(t *testing.T) {
 	}
 	b.until(saved.Operations[1].ID, api.Succeeded)
 	// A reader may have seen steps that the server before was killed with. It gets the outcome all the same.
-	if ids, text := readEvents(t, b, api.OperationPath(saved.Operations[1].ID)+"/events", "Last-Event-ID: 7"); len(ids) == 0 || !strings.Contains(text, `"state":"succeeded"`) {
+	if ids, text := readEvents(t, b, api.OperationPath(saved.Operations[1].ID)+"/events", "Last-Event-ID: 7"); len(ids) == 0 ||
+		!strings.Contains(text, `"state":"succeeded"`) {
 		t.Errorf("%v %s", ids, text)
 	}
 }

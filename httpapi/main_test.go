@@ -88,7 +88,8 @@ func (f *fake) calls() operation.Calls {
 		},
 		Resume: func(ctx context.Context, _ *member.Member) pause.Report {
 			if f.resume == nil {
-				return pause.Report{Result: member.Result{Decision: "1 pooler(s) are not paused"}, Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "resumed"}}}
+				return pause.Report{Result: member.Result{Decision: "1 pooler(s) are not paused"}, Poolers: []api.PoolerReport{{Pooler: "p:6432",
+					Done: "resumed"}}}
 			}
 			return f.resume(ctx)
 		},
@@ -134,7 +135,8 @@ func start(t *testing.T, f *fake, change func(*config.Config, *Options)) *servic
 	dir := t.TempDir()
 	c := &config.Config{StateDir: filepath.Join(dir, "state"), Pause: config.Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second,
 		OnTimeout: config.OnTimeoutHold, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second}}
-	c.Serve = config.Serve{Listen: "127.0.0.1:0", TokensFile: filepath.Join(dir, "tokens"), ClientScope: config.ScopeOperate, Grace: 500 * time.Millisecond}
+	c.Serve = config.Serve{Listen: "127.0.0.1:0", TokensFile: filepath.Join(dir, "tokens"), ClientScope: config.ScopeOperate,
+		Grace: 500 * time.Millisecond}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +167,10 @@ func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Conf
 	go func() { served <- server.Serve(ctx) }()
 	transport := &http.Transport{MaxIdleConnsPerHost: 300}
 	a := &service{t: t, url: "http://" + server.Addr().String(), server: server, config: c, out: out, token: operateToken,
-		client: &http.Client{Transport: transport, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+		client: &http.Client{Transport: transport, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request,
+			[]*http.Request) error {
+			return http.ErrUseLastResponse
+		}}}
 	var once sync.Once
 	var result error
 	a.end = func() error {

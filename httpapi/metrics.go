@@ -46,8 +46,8 @@ type metrics struct {
 // pauseKey is a pause of one pooler.
 type pauseKey struct{ handover, pooler string }
 
-// pauseGrace is how much longer than its lease a guard's pause may seem to have lasted: a keeper that cannot reach the pooler goes on, and what was
-// seen to end much later is the end of another one.
+// pauseGrace is how much longer than its lease a guard's pause may seem to have lasted: a keeper that cannot reach the pooler goes on, and
+// what was seen to end much later is the end of another one.
 const pauseGrace = 30 * time.Second
 
 func newMetrics(version string, log *slog.Logger, lease time.Duration, status func() (health.Status, error)) *metrics {
@@ -59,29 +59,40 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 	}
 	m := &metrics{
-		registry:  prometheus.NewRegistry(),
-		handovers: counter("pgbaton_handovers_total", "Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.", "part", "result"),
+		registry: prometheus.NewRegistry(),
+		handovers: counter("pgbaton_handovers_total",
+			"Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.", "part",
+			"result"),
 		handover: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_handover_duration_seconds",
 			Help: "How long this member's part of a handover took.", Buckets: short}, []string{"part"}),
-		pause:      histogram("pgbaton_pause_seconds", "From PAUSE to the end of the pause, for each pooler that was paused from this member. Where another member resumed, up to 0.5 s more.", short),
-		drain:      histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
-		reloads:    counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
-		leases:     prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total", Help: "Pauses that were ended by their lease because nobody else did."}),
-		reconciled: counter("pgbaton_reconciled_total", "What was done about pauses that had outlived their lease, or were not pgbaton's: resumed, put back, reported.", "done"),
-		errors:     counter("pgbaton_errors_total", "Problems that were answered, or with which an operation ended, by class.", "class"),
-		requests: counter("pgbaton_http_requests_total", "Requests, by method, route and status. Those that net/http refuses before it knows the method are not among them.",
+		pause: histogram("pgbaton_pause_seconds",
+			"From PAUSE to the end of the pause, for each pooler that was paused from this member. Where another member resumed, up to 0.5 s more.",
+			short),
+		drain:   histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
+		reloads: counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
+		leases: prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total",
+			Help: "Pauses that were ended by their lease because nobody else did."}),
+		reconciled: counter("pgbaton_reconciled_total",
+			"What was done about pauses that had outlived their lease, or were not pgbaton's: resumed, put back, reported.", "done"),
+		errors: counter("pgbaton_errors_total", "Problems that were answered, or with which an operation ended, by class.", "class"),
+		requests: counter("pgbaton_http_requests_total",
+			"Requests, by method, route and status. Those that net/http refuses before it knows the method are not among them.",
 			"method", "route", "code"),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds", Help: "How long requests took. Event streams are not among them.",
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds",
+			Help:    "How long requests took. Event streams are not among them.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 10, 30}}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."}),
-		dropped:  counter("pgbaton_http_connections_dropped_total", "Connections that were closed: idle, for a new one where too many were open; not_reading, an answer could not be written in time.", "reason"),
-		paused:   map[pauseKey]state.Entry{},
-		lease:    lease,
+		dropped: counter("pgbaton_http_connections_dropped_total",
+			"Connections that were closed: idle, for a new one where too many were open; not_reading, an answer could not be written in time.",
+			"reason"),
+		paused: map[pauseKey]state.Entry{},
+		lease:  lease,
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_build_info", Help: "1, with the version of pgbaton and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	info.Set(1)
-	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.reconciled, m.errors, m.requests, m.duration, m.inFlight, m.dropped, info,
+	m.registry.MustRegister(m.handovers, m.handover, m.pause, m.drain, m.reloads, m.leases, m.reconciled, m.errors, m.requests, m.duration,
+		m.inFlight, m.dropped, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &statusCollector{ask: status})
 	// There from the start, so that an increase from nothing is seen as one.
 	for _, class := range []string{api.Transient, api.Validation, api.NotFound, api.Permanent} {
@@ -91,12 +102,14 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 		m.dropped.WithLabelValues(reason)
 	}
 	// What cannot be gathered is left out: promhttp's own answer to it would be no problem, and what is left is of use.
-	m.scraper = newScraper(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}), log)
+	m.scraper = newScraper(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true,
+		ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelError)}), log)
 	return m
 }
 
-var knownMethods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace}
+var knownMethods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	http.MethodOptions, http.MethodConnect, http.MethodTrace}
 
 // answered counts a request. A client cannot make new series: methods and routes are those that there are.
 func (m *metrics) answered(method, pattern string, status int, took time.Duration) {
@@ -152,8 +165,8 @@ const (
 	maxPoolers = 1000 // that have series of their own
 )
 
-// label makes a name that comes from elsewhere fit for a label: bounded, valid UTF-8 (client_golang panics for what is not), in one line, without
-// control characters.
+// label makes a name that comes from elsewhere fit for a label: bounded, valid UTF-8 (client_golang panics for what is not), in one line,
+// without control characters.
 func label(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -205,12 +218,16 @@ type statusCollector struct {
 }
 
 var (
-	pausedDesc  = prometheus.NewDesc("pgbaton_pooler_paused", "1 when the pooler is paused, 0 when it is not. Not there when it cannot be told.", []string{"pooler"}, nil)
+	pausedDesc = prometheus.NewDesc("pgbaton_pooler_paused",
+		"1 when the pooler is paused, 0 when it is not. Not there when it cannot be told.", []string{"pooler"}, nil)
 	upDesc      = prometheus.NewDesc("pgbaton_pooler_up", "1 when the pooler answers.", []string{"pooler"}, nil)
 	waitingDesc = prometheus.NewDesc("pgbaton_pooler_waiting_clients", "Clients that wait for a server connection.", []string{"pooler"}, nil)
-	leaseDesc   = prometheus.NewDesc("pgbaton_lease_expiry_timestamp_seconds", "When a pause of this member ends by itself.", []string{"owner"}, nil)
-	validDesc   = prometheus.NewDesc("pgbaton_configuration_valid", "1 when pgbaton's configuration as it is now can be used; 0: hooks end with 2 and pause nothing.", nil, nil)
-	versionDesc = prometheus.NewDesc("pgbaton_config_version", "Version of a configuration: wanted at its source, on disk, applied.", []string{"target", "stage"}, nil)
+	leaseDesc   = prometheus.NewDesc("pgbaton_lease_expiry_timestamp_seconds", "When a pause of this member ends by itself.",
+		[]string{"owner"}, nil)
+	validDesc = prometheus.NewDesc("pgbaton_configuration_valid",
+		"1 when pgbaton's configuration is usable now; 0: every hook exits with code 2 and pauses nothing.", nil, nil)
+	versionDesc = prometheus.NewDesc("pgbaton_config_version", "Version of a configuration: wanted at its source, on disk, applied.",
+		[]string{"target", "stage"}, nil)
 )
 
 func (c *statusCollector) Describe(out chan<- *prometheus.Desc) {

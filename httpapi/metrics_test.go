@@ -58,7 +58,8 @@ func TestMetrics(t *testing.T) {
 	entry(time.Second, state.Entry{Hook: "before_stop", Handover: "x", Event: state.EventReleased, Took: 1200 * time.Millisecond})
 	entry(2*time.Second, state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventResumed, Pooler: "p:6432"})
 	entry(2*time.Second, state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventEnded, Took: time.Second, Code: member.Failed})
-	// Resumed by another member, which has a journal of its own; this member's keeper sees it. What is resumed here much later is another pause.
+	// Resumed by another member, which has a journal of its own; this member's keeper sees it. What is resumed here much later is another
+	// pause.
 	entry(time.Minute, state.Entry{Hook: "before_stop", Handover: "z", Event: state.EventPauseSent, Pooler: "p:6432"})
 	entry(time.Minute+4*time.Second, state.Entry{Hook: "keeper", Handover: "z", Event: state.EventPauseOver, Pooler: "p:6432"})
 	// The same, and the keeper was killed.
@@ -99,7 +100,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is %q, want %s", series, got, want)
 		}
 	}
-	if !strings.Contains(text, `pgbaton_lease_expiry_timestamp_seconds{owner="hand"}`) || !strings.Contains(text, "go_goroutines") || !strings.Contains(text, `pgbaton_build_info{`) {
+	if !strings.Contains(text, `pgbaton_lease_expiry_timestamp_seconds{owner="hand"}`) || !strings.Contains(text, "go_goroutines") ||
+		!strings.Contains(text, `pgbaton_build_info{`) {
 		t.Error(text)
 	}
 	// Each of ours has a text, and a name in base units.
@@ -133,12 +135,14 @@ func TestScrapes(t *testing.T) {
 	if f.times() != 1 {
 		t.Errorf("the status was asked for %d times", f.times())
 	}
-	for accept, want := range map[string]string{"": "text/plain", "application/openmetrics-text;version=1.0.0": "application/openmetrics-text"} {
+	for accept, want := range map[string]string{"": "text/plain",
+		"application/openmetrics-text;version=1.0.0": "application/openmetrics-text"} {
 		if got := a.expect(a.do("GET", "/metrics", "", "Accept: "+accept), 200, ""); !strings.HasPrefix(got.header.Get("Content-Type"), want) {
 			t.Errorf("%q: %v", accept, got.header)
 		}
 	}
-	if got := a.expect(a.do("GET", "/metrics", "", "Accept-Encoding: gzip"), 200, ""); got.header.Get("Content-Encoding") != "gzip" || string(got.body[:2]) != "\x1f\x8b" {
+	if got := a.expect(a.do("GET", "/metrics", "", "Accept-Encoding: gzip"), 200, ""); got.header.Get("Content-Encoding") != "gzip" ||
+		string(got.body[:2]) != "\x1f\x8b" {
 		t.Errorf("%v", got.header)
 	}
 }
@@ -198,7 +202,8 @@ func TestStatusAge(t *testing.T) {
 		ObservedAt time.Time
 		Conditions []api.Condition
 	}
-	if err := json.Unmarshal(got.body, &s); err != nil || s.Member != "m1" || time.Since(s.ObservedAt) > 10*time.Second || len(s.Conditions) != 1 || got.header.Get("Age") == "" {
+	if err := json.Unmarshal(got.body, &s); err != nil || s.Member != "m1" || time.Since(s.ObservedAt) > 10*time.Second ||
+		len(s.Conditions) != 1 || got.header.Get("Age") == "" {
 		t.Errorf("%v %v %s", err, got.header, got.body)
 	}
 }

@@ -13,8 +13,9 @@ import (
 
 // wire is an operation as it is answered.
 func wire(o operation.Operation) api.Operation {
-	return api.Operation{ID: o.ID, Member: o.Member, Kind: o.Kind, State: o.State, Caller: o.Caller, Request: o.Request, Created: o.Created, Started: o.Started,
-		Ended: o.Ended, Result: o.Result, Problem: failed(o), Steps: o.Steps}
+	return api.Operation{ID: o.ID, Member: o.Member, Kind: o.Kind, State: o.State, Caller: o.Caller, Request: o.Request, Created: o.Created,
+		Started: o.Started,
+		Ended:   o.Ended, Result: o.Result, Problem: failed(o), Steps: o.Steps}
 }
 
 // demand is what a POST asks for.
@@ -87,6 +88,7 @@ func (s *Server) postResume(ctx context.Context, in *PostInput) (*operationOutpu
 }
 
 func (s *Server) noOperation() *refusal {
-	return operationNotFound.problem(fmt.Sprintf("this server is member %s's and has no such operation: an operation is known only to the server of the member "+
-		"that took it, which is its \"member\"; of its own each keeps the newest %d, those that have ended for %s", s.member.Name(), operation.MaxOperations, operation.KeepFor))
+	return operationNotFound.problem(fmt.Sprintf("this is the server of member %s, which has no such operation; only the server of the member that "+
+		"accepted an operation knows it (see its \"member\"); it keeps the newest %d, and for %s those that have ended",
+		s.member.Name(), operation.MaxOperations, operation.KeepFor))
 }

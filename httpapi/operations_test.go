@@ -82,7 +82,8 @@ func TestOperation(t *testing.T) {
 	a := start(t, &fake{}, nil)
 	got := a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":"20s"}`), 202, "")
 	o := got.operation(t)
-	if got.header.Get("Location") != "/v1/operations/"+o.ID || o.Request.Lease != "20s" || o.Request.Timeout != "15s" || o.Caller != "operator" {
+	if got.header.Get("Location") != "/v1/operations/"+o.ID || o.Request.Lease != "20s" || o.Request.Timeout != "15s" ||
+		o.Caller != "operator" {
 		t.Errorf("%v %+v", got.header, o)
 	}
 	o = a.until(o.ID, api.Succeeded)
@@ -96,7 +97,8 @@ func TestOperation(t *testing.T) {
 	a.expect(a.do("POST", "/v1/pgbouncer/pause", `{"lease":`), 400, "malformed-request")
 	a.expect(a.do("GET", "/v1/operations/nosuch", ""), 404, "operation-not-found")
 	var list api.OperationList
-	if err := json.Unmarshal(a.do("GET", "/v1/operations", "").body, &list); err != nil || len(list.Operations) != 2 || list.Operations[1].ID != o.ID || len(list.Operations[1].Steps) != 1 {
+	if err := json.Unmarshal(a.do("GET", "/v1/operations", "").body, &list); err != nil || len(list.Operations) != 2 ||
+		list.Operations[1].ID != o.ID || len(list.Operations[1].Steps) != 1 {
 		t.Errorf("%v %+v", err, list)
 	}
 }
@@ -131,7 +133,8 @@ func TestFailures(t *testing.T) {
 	}{
 		{pause.Report{Result: member.Result{Code: member.BudgetSpent, Decision: "not drained within 1s"}}, notDrained, ""},
 		{pause.Report{Result: member.Result{Code: member.Invalid, Decision: "no poolers are configured"}}, invalidConfiguration, ""},
-		{pause.Report{Result: member.Result{Code: member.Failed, Decision: "b:1: refused"}, Poolers: []api.PoolerReport{{Pooler: "a:1", Done: "resumed"}, {Pooler: "b:1", Done: "failed", Error: "refused"}}}, poolerFailed, "b:1"},
+		{pause.Report{Result: member.Result{Code: member.Failed, Decision: "b:1: refused"}, Poolers: []api.PoolerReport{{Pooler: "a:1",
+			Done: "resumed"}, {Pooler: "b:1", Done: "failed", Error: "refused"}}}, poolerFailed, "b:1"},
 	} {
 		f.pause = func(context.Context, pause.Options) pause.Report { return test.report }
 		f.resume = func(context.Context) pause.Report { return test.report }
@@ -343,7 +346,8 @@ func TestGraceOver(t *testing.T) {
 func TestHugeError(t *testing.T) {
 	const size = 20 << 20
 	huge := strings.Repeat("x", size)
-	report := pause.Report{Result: member.Result{Code: member.Failed, Decision: huge}, Poolers: []api.PoolerReport{{Pooler: "p:6432", Done: "failed", Error: huge}}}
+	report := pause.Report{Result: member.Result{Code: member.Failed, Decision: huge}, Poolers: []api.PoolerReport{{Pooler: "p:6432",
+		Done: "failed", Error: huge}}}
 	a := start(t, &fake{pause: func(context.Context, pause.Options) pause.Report { return report }}, nil)
 	o := a.do("POST", "/v1/pgbouncer/pause", "", "Idempotency-Key: once").operation(t)
 	eventually(t, "it has failed", func() bool { return a.do("GET", "/v1/operations/"+o.ID, "").operation(t).State == api.Failed })
@@ -356,7 +360,8 @@ func TestHugeError(t *testing.T) {
 	}
 	b := startWith(t, a.config, &fake{}, nil)
 	got := b.expect(b.do("GET", "/v1/operations/"+o.ID, ""), 200, "").operation(t)
-	if got.Result == nil || len(got.Result.Poolers) != 1 || !strings.HasPrefix(got.Result.Poolers[0].Error, "xxx") || got.Problem == nil || len(got.Problem.Detail) > 3000 {
+	if got.Result == nil || len(got.Result.Poolers) != 1 || !strings.HasPrefix(got.Result.Poolers[0].Error, "xxx") || got.Problem == nil ||
+		len(got.Problem.Detail) > 3000 {
 		t.Errorf("%+v", got)
 	}
 	if again := b.do("POST", "/v1/pgbouncer/pause", "", "Idempotency-Key: once").operation(t); again.ID != o.ID {

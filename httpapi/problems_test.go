@@ -87,7 +87,8 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 			continue
 		}
 		p := got.problem(t)
-		if p.Type != api.ProblemBase+test.problem || !strings.HasPrefix(p.Instance, "urn:pgbaton:request:") || !strings.Contains(a.out.String(), p.Instance) {
+		if p.Type != api.ProblemBase+test.problem || !strings.HasPrefix(p.Instance, "urn:pgbaton:request:") || !strings.Contains(a.out.String(),
+			p.Instance) {
 			t.Errorf("%s %s: %+v", test.method, test.path, p)
 		}
 		if test.status == 405 && got.header.Get("Allow") == "" {
@@ -164,7 +165,8 @@ func TestBeforeAnyHandler(t *testing.T) {
 func TestPanic(t *testing.T) {
 	a := start(t, &fake{status: func() health.Status { panic("bad " + "luck") }}, nil)
 	got := a.expect(a.do("GET", "/v1/status", ""), 500, "internal-error")
-	if strings.Contains(string(got.body), "luck") || !strings.Contains(a.out.String(), "luck") || !strings.Contains(a.out.String(), "status.go") {
+	if strings.Contains(string(got.body), "luck") || !strings.Contains(a.out.String(), "luck") || !strings.Contains(a.out.String(),
+		"status.go") {
 		t.Errorf("%s", got.body)
 	}
 	a.expect(a.do("GET", "/healthz", ""), 200, "")
@@ -230,7 +232,8 @@ func TestSlowBody(t *testing.T) {
 		}
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-		if _, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: 10\r\n\r\n{", path, operateToken); err != nil {
+		if _, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: 10\r\n\r\n{", path,
+			operateToken); err != nil {
 			t.Fatal(err)
 		}
 		response, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -286,7 +289,8 @@ func TestLimits(t *testing.T) {
 			t.Errorf("header %s, body %s, write %s, idle %s", s.headerTimeout, s.bodyTimeout, s.writeTimeout, s.idleTimeout)
 		}
 	})
-	if maxConns != 1024 || maxRequests != 256 || reservedRequests != 32 || openTimeout != 5*time.Second || maxStreams != 64 || maxBody != 64<<10 || maxHeader != 16<<10 {
+	if maxConns != 1024 || maxRequests != 256 || reservedRequests != 32 || openTimeout != 5*time.Second || maxStreams != 64 ||
+		maxBody != 64<<10 || maxHeader != 16<<10 {
 		t.Error("other numbers than in docs/api.md")
 	}
 }
@@ -305,7 +309,8 @@ func closes(t *testing.T, what string, r io.Reader, began time.Time, limit time.
 func TestSlowHeader(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	s, _ := serving(t, &fake{}, nil, func(s *Server) { s.headerTimeout = limit })
-	for what, sent := range map[string]string{"nothing": "", "a line": "GET /healthz HTTP/1.1\r\n", "half a header": "GET /healthz HTTP/1.1\r\nHost: a\r\nX: "} {
+	for what, sent := range map[string]string{"nothing": "", "a line": "GET /healthz HTTP/1.1\r\n",
+		"half a header": "GET /healthz HTTP/1.1\r\nHost: a\r\nX: "} {
 		began := time.Now()
 		c := dial(t, s)
 		if _, err := io.WriteString(c, sent); err != nil {
@@ -469,7 +474,8 @@ func TestLongStream(t *testing.T) {
 	}
 }
 
-// TestChunkedBody: the limit of a body that does not tell its length beforehand. It is told as soon as it is passed, not when the body ends.
+// TestChunkedBody: the limit of a body that does not tell its length beforehand. It is told as soon as it is passed, not when the body
+// ends.
 func TestChunkedBody(t *testing.T) {
 	s, _ := serving(t, &fake{}, nil, func(s *Server) { s.bodyTimeout = time.Minute })
 	chunked := authorized + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -534,7 +540,8 @@ func TestChunkedBody(t *testing.T) {
 // TestRewrite: an answer of ours is left as it is.
 func TestRewrite(t *testing.T) {
 	for _, text := range []string{"", "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n",
-		"HTTP/1.1 404 Not Found\r\nDate: x\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n", "HTTP/1.1 4", "data: HTTP/1.1 400"} {
+		"HTTP/1.1 404 Not Found\r\nDate: x\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n", "HTTP/1.1 4",
+		"data: HTTP/1.1 400"} {
 		if got := rewrite([]byte(text)); got != nil {
 			t.Errorf("%q: %s", text, got)
 		}

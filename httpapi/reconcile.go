@@ -22,7 +22,8 @@ const (
 	reconcileTimeout  = 30 * time.Second // of one round
 )
 
-// reconcile has one round after the other until the context ends. While it is not known whether this member is the one to do it, it asks less and less often.
+// reconcile has one round after the other until the context ends. While it is not known whether this member is the one to do it, it asks
+// less and less often.
 func (s *Server) reconcile(ctx context.Context) {
 	wait, last := reconcileInterval, ""
 	for {

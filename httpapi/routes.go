@@ -106,20 +106,25 @@ func (s *Server) register(version string) error {
 	open := []kind{notAcceptable, contentTooLarge, misdirected, internalError}
 	get := append([]kind{overloaded}, open...)
 	read := append([]kind{malformedRequest, unauthenticated, requestTimeout}, get...) // the first and last of a body, which none of them needs
-	post := append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, requestTimeout, invalidRequest, keyReused, operationForgotten,
+	post := append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, requestTimeout, invalidRequest, keyReused,
+		operationForgotten,
 		shuttingDown, stateNotKept}, get...)
 	body := append([]kind{unsupportedMedia, operationRunning}, post...)
 
-	add(s, routes, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"}, openToAll, open,
+	add(s, routes, problem, huma.Operation{OperationID: "getHealth", Method: "GET", Path: "/healthz", Summary: "The process answers"},
+		openToAll, open,
 		func(context.Context, *struct{}) (*healthOutput, error) {
 			out := &healthOutput{}
 			out.Body.Status = "ok"
 			return out, nil
 		})
-	add(s, routes, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"}, openToAll, append([]kind{notReady}, open...), s.ready)
-	add(s, routes, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status", Summary: "Member, role, lock, poolers, versions, conditions, last handover",
+	add(s, routes, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"},
+		openToAll, append([]kind{notReady}, open...), s.ready)
+	add(s, routes, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status",
+		Summary:     "Member, role, lock, poolers, versions, conditions, last handover",
 		Description: "May be a second old; observedAt tells."}, toRead, read, s.getStatus)
-	add(s, routes, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202, Summary: "Pause the poolers, for as long as the lease"},
+	add(s, routes, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202,
+		Summary: "Pause the poolers, for as long as the lease"},
 		toOperate, body, func(ctx context.Context, in *pauseInput) (*operationOutput, error) {
 			o, request, err := s.pauseRequest(in.Body)
 			if err != nil {
@@ -128,14 +133,16 @@ func (s *Server) register(version string) error {
 			accepted, err := s.operations.Pause(demand(ctx, in.IdempotencyKey, request), o)
 			return s.accepted(accepted, err)
 		})
-	add(s, routes, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200, Summary: "Resume the poolers, whoever paused them",
+	add(s, routes, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200,
+		Summary:     "Resume the poolers, whoever paused them",
 		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
 		toOperate, append([]kind{poolerFailed, invalidConfiguration, interrupted, unknownOutcome}, without(post, stateNotKept)...), s.postResume)
 	for _, x := range []struct{ id, kind, target, summary string }{
 		{"reloadPostgres", api.KindReloadPostgres, api.TargetPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
 		{"reloadPoolers", api.KindReloadPgBouncer, api.TargetPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
 	} {
-		add(s, routes, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary}, toOperate, body,
+		add(s, routes, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary},
+			toOperate, body,
 			func(ctx context.Context, in *reloadInput) (*operationOutput, error) {
 				if in.Body == nil {
 					in.Body = &api.ReloadBody{}
@@ -148,7 +155,8 @@ func (s *Server) register(version string) error {
 				return s.accepted(accepted, err)
 			})
 	}
-	add(s, routes, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations", Summary: "Operations, newest first"}, toRead, read,
+	add(s, routes, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations",
+		Summary: "Operations, newest first"}, toRead, read,
 		func(context.Context, *struct{}) (*listOutput, error) {
 			kept := s.operations.List()
 			list := make([]api.Operation, 0, len(kept))
@@ -157,7 +165,8 @@ func (s *Server) register(version string) error {
 			}
 			return &listOutput{Body: api.OperationList{Operations: list}}, nil
 		})
-	add(s, routes, problem, huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"}, toRead, append([]kind{operationNotFound}, read...),
+	add(s, routes, problem, huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"},
+		toRead, append([]kind{operationNotFound}, read...),
 		func(_ context.Context, in *operationInput) (*struct{ Body api.Operation }, error) {
 			o, _, ok := s.operations.Get(in.ID)
 			if !ok {
@@ -165,10 +174,12 @@ func (s *Server) register(version string) error {
 			}
 			return &struct{ Body api.Operation }{wire(o)}, nil
 		})
-	stream := huma.Operation{OperationID: "watchOperation", Method: "GET", Path: "/v1/operations/{id}/events", Summary: "Steps of an operation as server-sent events",
+	stream := huma.Operation{OperationID: "watchOperation", Method: "GET", Path: "/v1/operations/{id}/events",
+		Summary:     "Steps of an operation as server-sent events",
 		Description: "Each event is a step, with its id; the stream ends when the operation has. Last-Event-ID goes on behind that one.",
 		Responses: map[string]*huma.Response{
-			"200": {Description: "Events named step, data: a Step", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: "string"}}}},
+			"200": {Description: "Events named step, data: a Step",
+				Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: "string"}}}},
 			"204": {Description: "The operation has ended, and nothing follows Last-Event-ID"},
 		}}
 	add(s, routes, problem, stream, toRead, append([]kind{operationNotFound, invalidRequest}, read...), s.events)
@@ -178,10 +189,12 @@ func (s *Server) register(version string) error {
 	delete(document.Components.Schemas.Map(), "ErrorDetail")
 
 	resumed := document.Paths["/v1/pgbouncer/resume"].Post.Responses
-	resumed["202"] = &huma.Response{Description: "Accepted: not done within 30 s, and goes on", Headers: resumed["200"].Headers, Content: resumed["200"].Content}
+	resumed["202"] = &huma.Response{Description: "Accepted: not done within 30 s, and goes on", Headers: resumed["200"].Headers,
+		Content: resumed["200"].Content}
 	relaxAnswers(document)
 
-	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"}, open, http.HandlerFunc(s.scrape))
+	s.plain(document, problem, "getMetrics", "/metrics", "Metrics for Prometheus", []string{"text/plain", "application/openmetrics-text"},
+		open, http.HandlerFunc(s.scrape))
 	serve := func(contentType string, text *[]byte) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)
@@ -189,8 +202,10 @@ func (s *Server) register(version string) error {
 		})
 	}
 	var asJSON, asYAML []byte
-	s.plain(document, problem, "getDocument", "/openapi.json", "This document", []string{jsonType, "application/openapi+json"}, open, serve(jsonType, &asJSON))
-	s.plain(document, problem, "getDocumentYAML", "/openapi.yaml", "This document", []string{"application/yaml", "application/openapi+yaml"}, open, serve("application/yaml", &asYAML))
+	s.plain(document, problem, "getDocument", "/openapi.json", "This document", []string{jsonType, "application/openapi+json"}, open,
+		serve(jsonType, &asJSON))
+	s.plain(document, problem, "getDocumentYAML", "/openapi.yaml", "This document", []string{"application/yaml", "application/openapi+yaml"},
+		open, serve("application/yaml", &asYAML))
 	var err error
 	if asJSON, err = document.MarshalJSON(); err != nil {
 		return err
@@ -199,8 +214,8 @@ func (s *Server) register(version string) error {
 	return err
 }
 
-// relaxAnswers says of everything that is not the body of a request what huma does not: a list is never null, and a member that a client does
-// not know may be added by a later version.
+// relaxAnswers says of everything that is not the body of a request what huma does not: a list is never null, and a member that a client
+// does not know may be added by a later version.
 func relaxAnswers(document *huma.OpenAPI) {
 	requests := map[*huma.Schema]bool{}
 	for _, item := range document.Paths {
@@ -254,7 +269,8 @@ func responses(into map[string]*huma.Response, problem *huma.Schema, kinds []kin
 var security = []map[string][]string{{"token": {}}, {"certificate": {}}}
 
 // add registers a route with everything that is the same for all.
-func add[I, O any](s *Server, routes huma.API, problem *huma.Schema, op huma.Operation, a access, problems []kind, handler func(context.Context, *I) (*O, error)) {
+func add[I, O any](s *Server, routes huma.API, problem *huma.Schema, op huma.Operation, a access, problems []kind,
+	handler func(context.Context, *I) (*O, error)) {
 	produces := []string{jsonType}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
@@ -272,7 +288,8 @@ func add[I, O any](s *Server, routes huma.API, problem *huma.Schema, op huma.Ope
 }
 
 // plain registers a handler that is not huma's.
-func (s *Server) plain(document *huma.OpenAPI, problem *huma.Schema, id, path, summary string, produces []string, problems []kind, handler http.Handler) {
+func (s *Server) plain(document *huma.OpenAPI, problem *huma.Schema, id, path, summary string, produces []string, problems []kind,
+	handler http.Handler) {
 	content := map[string]*huma.MediaType{}
 	for _, p := range produces {
 		content[p] = &huma.MediaType{}
@@ -313,7 +330,8 @@ func (s *Server) getStatus(context.Context, *struct{}) (*statusOutput, error) {
 	if status.Conditions == nil {
 		status.Conditions = []api.Condition{}
 	}
-	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: api.StatusAnswer{Status: status.Status, ObservedAt: at.UTC()}}, nil
+	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: api.StatusAnswer{Status: status.Status,
+		ObservedAt: at.UTC()}}, nil
 }
 
 // duration reads one of a body, with the rules and words of the configuration.
@@ -324,7 +342,8 @@ func duration(text, location string, longest time.Duration, errs *[]api.FieldErr
 	d, err := config.ParseDuration(location, text)
 	switch {
 	case err != nil:
-		*errs = append(*errs, api.FieldError{Message: "is not a duration with a unit, longer than nothing: write 500ms, 15s or 1m30s", Location: location})
+		*errs = append(*errs, api.FieldError{Message: "is not a duration with a unit, longer than nothing: write 500ms, 15s or 1m30s",
+			Location: location})
 	case d > longest:
 		*errs = append(*errs, api.FieldError{Message: "is longer than " + longest.String(), Location: location})
 	}
@@ -336,7 +355,8 @@ func (s *Server) pauseRequest(body *api.PauseBody) (pause.Options, api.Operation
 		body = &api.PauseBody{}
 	}
 	var errs []api.FieldError
-	o := pause.Options{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout", maxPauseFor, &errs)}
+	o := pause.Options{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout",
+		maxPauseFor, &errs)}
 	if len(errs) > 0 {
 		p := invalidRequest.problem("validation failed")
 		p.Errors = errs

@@ -16,7 +16,8 @@ import (
 // scrapeAge is how long an answer of /metrics is handed out again: so many that are waiting to be read take no memory.
 const scrapeAge = 100 * time.Millisecond
 
-// scraper makes the finished texts that /metrics is answered with. One is made at a time in each form, for all who wait for it: who does not read it holds nobody up.
+// scraper makes the finished texts that /metrics is answered with. One is made at a time in each form, for all who wait for it: who does
+// not read it holds nobody up.
 type scraper struct {
 	render http.Handler
 	log    *slog.Logger
@@ -90,7 +91,8 @@ func (s *scraper) get(r *http.Request) *scrape {
 	}
 	x := &scrape{made: make(chan struct{}), header: http.Header{}}
 	s.texts[key] = x
-	request := &http.Request{Method: http.MethodGet, URL: r.URL, Header: http.Header{"Accept": r.Header.Values("Accept"), "Accept-Encoding": {coding}}}
+	request := &http.Request{Method: http.MethodGet, URL: r.URL, Header: http.Header{"Accept": r.Header.Values("Accept"),
+		"Accept-Encoding": {coding}}}
 	go func() {
 		defer close(x.made)
 		defer func() {

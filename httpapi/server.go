@@ -58,15 +58,17 @@ type Server struct {
 	headerTimeout, bodyTimeout, writeTimeout, openTimeout, idleTimeout, heartbeat, resumeWait time.Duration
 }
 
-// New checks the configuration, reads what an earlier server has left in the state directory, and listens. It blocks only for name resolution
-// and the disk. A configuration that cannot be used, and listening beyond loopback without TLS and authentication, is a [config.Error].
-// A server that was made must be served or closed.
+// New checks the configuration, reads what an earlier server has left in the state directory, and listens. It blocks only for name
+// resolution and the disk. A configuration that cannot be used, and listening beyond loopback without TLS and authentication, is a
+// [config.Error]. A server that was made must be served or closed.
 func New(o Options) (_ *Server, err error) {
 	m := o.Member
 	c := m.Config.Serve
 	s := &Server{member: m, log: m.Log.With("hook", "serve"), reconciler: o.Reconciler,
-		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests-reservedRequests), reserved: make(chan struct{}, reservedRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
-		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, openTimeout: openTimeout, idleTimeout: idleTimeout, heartbeat: heartbeat, resumeWait: 30 * time.Second}
+		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests-reservedRequests), reserved: make(chan struct{},
+			reservedRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
+		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, openTimeout: openTimeout, idleTimeout: idleTimeout,
+		heartbeat: heartbeat, resumeWait: 30 * time.Second}
 	if m.Config.StateDir == "" {
 		return nil, &config.Error{Name: "state_dir", Problem: "the HTTP mode needs one"}
 	}
@@ -98,7 +100,8 @@ func New(o Options) (_ *Server, err error) {
 		status, _, err := s.status.get(s.background, metricsAge)
 		return status, err
 	})
-	s.operations, err = operation.Open(operation.Options{Member: m, Log: s.log, Calls: o.Calls, Entry: s.metrics.journal, Changed: s.status.spoil,
+	s.operations, err = operation.Open(operation.Options{Member: m, Log: s.log, Calls: o.Calls, Entry: s.metrics.journal,
+		Changed: s.status.spoil,
 		Ended: func(o operation.Operation) {
 			if p := failed(o); p != nil {
 				s.metrics.errors.WithLabelValues(p.Class).Inc()
@@ -114,7 +117,8 @@ func New(o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	drops := &dropLog{log: s.log, count: func(reason string) { s.metrics.dropped.WithLabelValues(reason).Inc() }, logged: map[string]time.Time{}, since: map[string]int{}}
+	drops := &dropLog{log: s.log, count: func(reason string) { s.metrics.dropped.WithLabelValues(reason).Inc() },
+		logged: map[string]time.Time{}, since: map[string]int{}}
 	s.listener = &listener{Listener: tcp, tls: s.guard.tlsConfig(), open: map[*conn]bool{}, dropped: drops.dropped}
 	return s, nil
 }
@@ -153,14 +157,16 @@ func (s *Server) Close() {
 // shutdownTimeout is for answers that are under way at the end.
 const shutdownTimeout = 3 * time.Second
 
-// Serve answers until the context ends, and then ends gracefully: no operation is begun any more (503), those that run have the grace time of
-// serve.grace, after which they are cancelled; event streams end; answers under way are finished. It blocks until all that is done, and
+// Serve answers until the context ends, and then ends gracefully: no operation is begun any more (503), those that run have the grace time
+// of serve.grace, after which they are cancelled; event streams end; answers under way are finished. It blocks until all that is done, and
 // returns nil then. A pause of ours stands on: its keeper is a process of its own. The error is one of the listener.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.Close()
 	server := &http.Server{
-		Handler: s, ReadHeaderTimeout: s.headerTimeout, WriteTimeout: s.writeTimeout, IdleTimeout: s.idleTimeout, MaxHeaderBytes: maxHeader - 4096, // net/http adds 4 KiB
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: withConn, ConnState: s.listener.state, DisableGeneralOptionsHandler: true,
+		Handler: s, ReadHeaderTimeout: s.headerTimeout, WriteTimeout: s.writeTimeout, IdleTimeout: s.idleTimeout,
+		MaxHeaderBytes: maxHeader - 4096, // net/http adds 4 KiB
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: withConn, ConnState: s.listener.state,
+		DisableGeneralOptionsHandler: true,
 	}
 	s.others.Go(func() { s.guard.watch(s.background) })
 	if s.reconciler != nil {

@@ -31,8 +31,8 @@ type statusCache struct {
 	flight chan struct{} // closed when the one that is under way is there; nil: none is
 }
 
-// get is a status no older than that, and when it was taken. It blocks until there is one, statusWait at most, or the context ends, which must be
-// that of all who ask.
+// get is a status no older than that, and when it was taken. It blocks until there is one, statusWait at most, or the context ends, which
+// must be that of all who ask.
 func (c *statusCache) get(ctx context.Context, age time.Duration) (health.Status, time.Time, error) {
 	for {
 		c.mu.Lock()
@@ -102,8 +102,8 @@ var errFault = errors.New("the status could not be asked for")
 // recheckInterval is how soon a configuration that cannot be used any more is in the log.
 const recheckInterval = 10 * time.Second
 
-// recheck loads the configuration again and again until the context ends: a hook reads it only when it is needed, and that is too late to find out
-// that it cannot be used. What is wrong is logged once, and shown by the status and the metrics.
+// recheck loads the configuration again and again until the context ends: a hook reads it only when it is needed, and that is too late to
+// find out that it cannot be used. What is wrong is logged once, and shown by the status and the metrics.
 func (s *Server) recheck(ctx context.Context) {
 	tick := time.NewTicker(recheckInterval)
 	defer tick.Stop()
@@ -120,9 +120,9 @@ func (s *Server) recheck(ctx context.Context) {
 		}
 		switch {
 		case text != "" && text != last:
-			s.log.Error("the configuration as it is now cannot be used: every hook ends with 2 and pauses nothing", "error", text)
+			s.log.Error("the configuration is no longer usable: every hook exits with code 2 and pauses nothing", "error", text)
 		case text == "" && last != "":
-			s.log.Info("the configuration can be used again")
+			s.log.Info("the configuration is usable again")
 		}
 		last = text
 	}

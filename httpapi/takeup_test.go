@@ -35,8 +35,8 @@ func keepers(t *testing.T, program string) (pids []int) {
 	return pids
 }
 
-// TestLeaseTakenUp: the container of serve ends with the keeper of a pause by hand, as all its processes do. The next serve takes the lease up: a
-// real pooler is resumed when it is over.
+// TestLeaseTakenUp: the container of serve ends with the keeper of a pause by hand, as all its processes do. The next serve takes the lease
+// up: a real pooler is resumed when it is over.
 func TestLeaseTakenUp(t *testing.T) {
 	single.Need(t)
 	program := buildProgram(t)
@@ -74,7 +74,8 @@ state_dir: %s/state
 	c.kill(syscall.SIGKILL)
 	console := func() pgb.State {
 		t.Helper()
-		poolers, errs := pgb.Resolve(t.Context(), []pgb.Spec{{DSN: fmt.Sprintf("postgres://%s@%s:%d/pgbouncer?sslmode=disable", single.AdminUser, pooler.Addr, pooler.Port),
+		poolers, errs := pgb.Resolve(t.Context(), []pgb.Spec{{DSN: fmt.Sprintf("postgres://%s@%s:%d/pgbouncer?sslmode=disable", single.AdminUser,
+			pooler.Addr, pooler.Port),
 			Password: single.Password}}, func(_ context.Context, host string) ([]string, error) { return []string{host}, nil })
 		if len(errs) > 0 || len(poolers) != 1 {
 			t.Fatal(errs)

@@ -78,8 +78,8 @@ func poolerOf(report pause.Report) string {
 	return ""
 }
 
-// judgePause: the pause has succeeded when its own last word was that all are drained; it has failed when nothing of it stands and that word was not
-// said. A pooler that does not answer, or cannot be found, tells nothing.
+// judgePause: the pause has succeeded when its own last word was that all are drained; it has failed when nothing of it stands and that
+// word was not said. A pooler that does not answer, or cannot be found, tells nothing.
 func judgePause(o Operation, v view) ending {
 	s := v.status
 	drained, undone := false, false

@@ -23,12 +23,14 @@ type view struct {
 	now     time.Time
 }
 
-// judge tells what an interrupted operation of a kind has come to, as far as can be seen. It gives no failure: that is the same for all kinds.
+// judge tells what an interrupted operation of a kind has come to, as far as can be seen. It gives no failure: that is the same for all
+// kinds.
 type judge func(Operation, view) ending
 
 // judges has one for each kind there is.
 func judges() map[string]judge {
-	return map[string]judge{api.KindPause: judgePause, api.KindResume: judgeResume, api.KindReloadPostgres: judgeReload, api.KindReloadPgBouncer: judgeReload}
+	return map[string]judge{api.KindPause: judgePause, api.KindResume: judgeResume, api.KindReloadPostgres: judgeReload,
+		api.KindReloadPgBouncer: judgeReload}
 }
 
 // recover looks after the operations that an earlier process did not end. It blocks only for the file.
@@ -41,12 +43,14 @@ func (r *Runner) recover(ctx context.Context) {
 			continue
 		}
 		if k.State == api.Pending {
-			r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: Interrupted, Class: api.Transient, Detail: "the server ended before it began; nothing was done"},
+			r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: Interrupted, Class: api.Transient,
+				Detail: "the server ended before it began; nothing was done"},
 				text: "never begun: the server had ended"})
 			continue
 		}
 		if k.State == api.Running {
-			r.store.settle(k, ending{state: api.Unknown, failure: &Failure{Name: UnknownOutcome, Class: api.Transient, Detail: "the server was killed at it; it is being found out"},
+			r.store.settle(k, ending{state: api.Unknown, failure: &Failure{Name: UnknownOutcome, Class: api.Transient,
+				Detail: "the server was killed at it; it is being found out"},
 				text: "the server was killed at it; looking what it has come to"})
 		}
 		r.others.Go(func() { r.follow(ctx, k) })

@@ -98,9 +98,9 @@ func versionText(v *configversion.Version) string {
 	return strconv.FormatUint(uint64(*v), 10)
 }
 
-// judgeReload: a reload with a version has succeeded when this version is applied. With PostgreSQL that may be after the restart of this server:
-// Patroni goes on with what it was told, and applies its dynamic configuration by itself. A pooler that was not reloaded by then is not. Without a
-// version nothing tells a reload of before from one of after; to reload again does no harm.
+// judgeReload: a reload with a version has succeeded when this version is applied. With PostgreSQL that may be after the restart of this
+// server: Patroni goes on with what it was told, and applies its dynamic configuration by itself. A pooler that was not reloaded by then is
+// not. Without a version nothing tells a reload of before from one of after; to reload again does no harm.
 func judgeReload(o Operation, v view) ending {
 	s := v.status
 	target := strings.TrimSuffix(o.Kind, "/reload")
@@ -117,7 +117,8 @@ func judgeReload(o Operation, v view) ending {
 		return ending{state: api.Unknown, final: true, text: "whether it was reloaded cannot be seen: ask for the reload again, it does no harm"}
 	}
 	if until := appliedUntil(o, s); target == api.TargetPostgres && v.now.Before(until) {
-		return ending{state: api.Unknown, text: fmt.Sprintf("version %s is not applied; looking until %s", o.Request.ConfigVersion, until.UTC().Format(time.RFC3339))}
+		return ending{state: api.Unknown, text: fmt.Sprintf("version %s is not applied; looking until %s", o.Request.ConfigVersion,
+			until.UTC().Format(time.RFC3339))}
 	}
 	return ending{state: api.Unknown, final: true, text: "version " + o.Request.ConfigVersion +
 		" cannot be seen applied: look at versions in /v1/status, and ask for the reload again, it does no harm"}

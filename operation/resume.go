@@ -11,13 +11,14 @@ import (
 // pauseEndsWithin is how long a resume waits for a pause that it cancels, which takes itself back.
 const pauseEndsWithin = 5 * time.Second
 
-// Resume resumes the poolers. It is never refused for another operation, and not where nothing can be written down. It blocks for the disk, not
-// until it is done: [Runner.Wait]. The errors are [ErrEnding], [ErrKeyReused] and [ErrForgotten].
+// Resume resumes the poolers. It is never refused for another operation, and not where nothing can be written down. It blocks for the disk,
+// not until it is done: [Runner.Wait]. The errors are [ErrEnding], [ErrKeyReused] and [ErrForgotten].
 func (r *Runner) Resume(d Demand) (Operation, error) {
 	return r.launch(api.KindResume, true, d, r.resume)
 }
 
-// resume ends a pause that is under way, and resumes. It is never refused for another operation: it is what one calls when things stand still.
+// resume ends a pause that is under way, and resumes. It is never refused for another operation: it is what one calls when things stand
+// still.
 func (r *Runner) resume(ctx context.Context, k *kept) ending {
 	r.resuming.Lock() // one after the other: the second finds nothing to do
 	defer r.resuming.Unlock()
@@ -69,8 +70,10 @@ func judgeResume(_ Operation, v view) ending {
 		case p.Paused == "yes" || p.PausedBy != "" || len(p.Databases) > 0:
 			return ending{state: api.Failed, final: true, text: p.Pooler + " is paused: ask for a resume again"}
 		case p.Paused == "unknown" && p.Servers == 0:
-			return ending{state: api.Unknown, final: true, text: p.Pooler + " cannot say whether it is paused (PgBouncer before 1.19): ask for a resume again, it does no harm"}
+			return ending{state: api.Unknown, final: true, text: p.Pooler +
+				" cannot say whether it is paused (PgBouncer before 1.19): ask for a resume again, it does no harm"}
 		}
 	}
-	return ending{state: api.Succeeded, final: true, outcome: &api.Outcome{Decision: fmt.Sprintf("%d pooler(s) are not paused", len(s.Poolers))}, text: "nothing is paused"}
+	return ending{state: api.Succeeded, final: true, outcome: &api.Outcome{Decision: fmt.Sprintf("%d pooler(s) are not paused",
+		len(s.Poolers))}, text: "nothing is paused"}
 }

@@ -81,8 +81,8 @@ type Runner struct {
 	closing  sync.Once
 }
 
-// Open takes the state directory and reads what an earlier process has left there. It blocks only for the disk. The error wraps [ErrBusy] where
-// another process works with the directory. A Runner that was opened must be closed.
+// Open takes the state directory and reads what an earlier process has left there. It blocks only for the disk. The error wraps [ErrBusy]
+// where another process works with the directory. A Runner that was opened must be closed.
 func Open(o Options) (*Runner, error) {
 	r := &Runner{member: o.Member, log: o.Log, calls: o.Calls, changed: o.Changed, ended: o.Ended}
 	if r.calls.Pause == nil {
@@ -144,8 +144,8 @@ func (r *Runner) Start() {
 	r.recover(r.background)
 }
 
-// Stop begins no operation any more ([ErrEnding]) and blocks until none runs: for the grace time; then those that run are cancelled, and given
-// 10 s to take themselves back.
+// Stop begins no operation any more ([ErrEnding]) and blocks until none runs: for the grace time; then those that run are cancelled, and
+// given 10 s to take themselves back.
 func (r *Runner) Stop(grace time.Duration) {
 	r.life.Lock()
 	r.ending = true
@@ -157,8 +157,8 @@ func (r *Runner) Stop(grace time.Duration) {
 	}
 }
 
-// Close ends what runs in the background, blocks until that is over, writes the operations down once more, and lets go of the state directory.
-// An operation that runs goes on unless [Runner.Stop] came first.
+// Close ends what runs in the background, blocks until that is over, writes the operations down once more, and lets go of the state
+// directory. An operation that runs goes on unless [Runner.Stop] came first.
 func (r *Runner) Close() {
 	r.closing.Do(func() {
 		r.endWork()
@@ -186,7 +186,8 @@ func (r *Runner) Get(id string) (o Operation, changed <-chan struct{}, ok bool) 
 	return r.store.get(id)
 }
 
-// Wait blocks until nothing is done for an operation any more, or the context ends, and returns it as it is then; ok is false where it is not kept.
+// Wait blocks until nothing is done for an operation any more, or the context ends, and returns it as it is then; ok is false where it is
+// not kept.
 func (r *Runner) Wait(ctx context.Context, id string) (o Operation, ok bool) {
 	r.store.mu.Lock()
 	k := r.store.find(id)
@@ -243,13 +244,15 @@ func (r *Runner) run(k *kept, anytime bool, do func(context.Context, *kept) endi
 	defer func() {
 		if fault := recover(); fault != nil {
 			log.Error("an operation panicked", "panic", fmt.Sprint(fault))
-			r.store.settle(k, ending{state: api.Unknown, final: true, failure: &Failure{Name: Fault, Class: api.Permanent, Detail: "the log has more"},
+			r.store.settle(k, ending{state: api.Unknown, final: true, failure: &Failure{Name: Fault, Class: api.Permanent,
+				Detail: "the log has more"},
 				text: "a fault of pgbaton: see pgbaton status"})
 		}
 	}()
 	if err := r.store.start(k, cancel); err != nil && !anytime {
 		log.Error("an operation could not be written down, so it was not begun", "error", err)
-		r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: NotKept, Class: api.Transient, Detail: "it was not begun"},
+		r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: NotKept, Class: api.Transient,
+			Detail: "it was not begun"},
 			text: "not begun: the state directory cannot be written"})
 		return
 	}

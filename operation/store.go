@@ -132,8 +132,8 @@ func (s *store) forget() {
 	}
 }
 
-// save writes the file and blocks until it is on the disk. What would not be read back is not written: the oldest that have ended are forgotten
-// before.
+// save writes the file and blocks until it is on the disk. What would not be read back is not written: the oldest that have ended are
+// forgotten before.
 func (s *store) save() error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -273,8 +273,8 @@ func sum(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// begin writes down an operation, or finds the one that a key stands for; fresh tells which. It blocks until it is on the disk: what cannot be
-// kept is not begun, except what may be begun at any time. Errors are those of [Runner.Pause].
+// begin writes down an operation, or finds the one that a key stands for; fresh tells which. It blocks until it is on the disk: what cannot
+// be kept is not begun, except what may be begun at any time. Errors are those of [Runner.Pause].
 func (s *store) begin(kind string, anytime bool, d Demand) (k *kept, fresh bool, err error) {
 	s.mu.Lock()
 	s.forget()
@@ -330,7 +330,8 @@ func (s *store) step(k *kept, step api.Step) {
 		step.Time = s.now()
 	}
 	step.Time = step.Time.UTC()
-	step.Text, step.Pooler, step.Target = state.Clip(step.Text, maxStepText), state.Clip(step.Pooler, maxStepText), state.Clip(step.Target, maxStepText)
+	step.Text, step.Pooler, step.Target = state.Clip(step.Text, maxStepText), state.Clip(step.Pooler, maxStepText), state.Clip(step.Target,
+		maxStepText)
 	if step.State != "" {
 		k.State = step.State
 	}
@@ -352,7 +353,8 @@ func (s *store) progress(k *kept, step api.Step) {
 	}
 }
 
-// start says that it runs, and how to end it. It blocks until that is on the disk; if it cannot be, nothing may be begun, except at any time.
+// start says that it runs, and how to end it. It blocks until that is on the disk; if it cannot be, nothing may be begun, except at any
+// time.
 func (s *store) start(k *kept, cancel context.CancelCauseFunc) error {
 	s.mu.Lock()
 	k.cancel = cancel

@@ -26,7 +26,8 @@ func testLog(t *testing.T) *slog.Logger {
 
 // TestBrokenState: what cannot be used of an earlier server's file is left out, and no server fails for it.
 func TestBrokenState(t *testing.T) {
-	good := `{"id":"0123456789abcdef","kind":"pgbouncer/pause","state":"succeeded","caller":"x","request":{},"created":"` + time.Now().UTC().Format(time.RFC3339) +
+	good := `{"id":"0123456789abcdef","kind":"pgbouncer/pause","state":"succeeded","caller":"x","request":{},"created":"` +
+		time.Now().UTC().Format(time.RFC3339) +
 		`","ended":"` + time.Now().UTC().Format(time.RFC3339) + `","steps":[]}`
 	for text, want := range map[string]int{
 		"":                                 0,
@@ -164,7 +165,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestTooLarge: what would not be read back is not written: the oldest are forgotten before. Of letters that JSON makes six bytes of a few are enough.
+// TestTooLarge: what would not be read back is not written: the oldest are forgotten before. Of letters that JSON makes six bytes of a few
+// are enough.
 func TestTooLarge(t *testing.T) {
 	dir := t.TempDir()
 	const limit, many = 2 << 20, 8
@@ -173,7 +175,8 @@ func TestTooLarge(t *testing.T) {
 		for range maxSteps {
 			o.Progress(reload.Progress{Text: long[:1000], Pooler: long[:1000], Target: long[:1000]})
 		}
-		return reload.Report{Result: member.Result{Code: member.Failed, Decision: long}, ReloadReport: api.ReloadReport{Poolers: []api.PoolerReload{{Pooler: long, Error: long}}}}
+		return reload.Report{Result: member.Result{Code: member.Failed, Decision: long},
+			ReloadReport: api.ReloadReport{Poolers: []api.PoolerReload{{Pooler: long, Error: long}}}}
 	})
 	r.store.limit = limit
 	last := ""
@@ -191,13 +194,15 @@ func TestTooLarge(t *testing.T) {
 		t.Fatalf("%v %d", err, info.Size())
 	}
 	r = open(t, dir, reloaded)
-	if o, _, ok := r.Get(last); !ok || o.State != api.Failed || len(o.Steps) != maxSteps || len(o.Failure.Detail) > maxDetail+3 || o.Result == nil {
+	if o, _, ok := r.Get(last); !ok || o.State != api.Failed || len(o.Steps) != maxSteps || len(o.Failure.Detail) > maxDetail+3 ||
+		o.Result == nil {
 		t.Errorf("%v %s", ok, o.State)
 	}
 	if n := len(r.List()); n < 2 || n == many {
 		t.Errorf("%d of %d are kept", n, many)
 	}
-	if o, err := r.Reload(Demand{Caller: "somebody", Key: fmt.Sprint(many - 1)}, reload.Options{Target: api.TargetPgBouncer}); err != nil || o.ID != last {
+	if o, err := r.Reload(Demand{Caller: "somebody", Key: fmt.Sprint(many - 1)}, reload.Options{Target: api.TargetPgBouncer}); err != nil ||
+		o.ID != last {
 		t.Errorf("its key: %v %+v", err, o.ID)
 	}
 	if _, err := r.Reload(Demand{Caller: "somebody", Key: "0"}, reload.Options{Target: api.TargetPgBouncer}); !errors.Is(err, ErrForgotten) {

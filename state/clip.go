@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// Clip makes a text of others fit to be kept and shown: at most limit bytes and "...", no half of a letter, and a blank for what is no letter at all
-// and for control characters except the ends of lines and tabs.
+// Clip makes a text of others fit to be kept and shown: at most limit bytes and "...", no half of a letter, and a blank for what is no
+// letter at all and for control characters except the ends of lines and tabs.
 func Clip(text string, limit int) string {
 	cut := len(text) > limit
 	if cut {

@@ -20,8 +20,8 @@ const (
 	maxJournalRead  = 4 << 20
 )
 
-// Follower reads the journal that the short-lived hooks write, each entry once: over the rotation of the file, and over a restart of serve, which
-// goes on where the one before had been. The first serve of a state directory begins with what is written from then on.
+// Follower reads the journal that the short-lived hooks write, each entry once: over the rotation of the file, and over a restart of serve,
+// which goes on where the one before had been. The first serve of a state directory begins with what is written from then on.
 type Follower struct {
 	dir   string
 	log   *slog.Logger
@@ -34,8 +34,8 @@ type Follower struct {
 	next     int
 }
 
-// position is how far it has been read: a file, by its inode and its first bytes (inodes are used again), and the offset of its first unread
-// line.
+// position is how far it has been read: a file, by its inode and its first bytes (inodes are used again), and the offset of its first
+// unread line.
 type position struct {
 	Inode  uint64 `json:"inode"`
 	Head   string `json:"head"`

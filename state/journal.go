@@ -97,7 +97,8 @@ func (j *Journal) Add(e Entry) {
 		e.Time = time.Now()
 	}
 	e.Hook, e.Handover, e.Member = j.hook, j.Handover, j.member
-	e.Text, e.Pooler, e.Target, e.Version = Clip(e.Text, maxEntryText), Clip(e.Pooler, maxEntryName), Clip(e.Target, maxEntryName), Clip(e.Version, maxEntryName)
+	e.Text, e.Pooler, e.Target, e.Version = Clip(e.Text, maxEntryText), Clip(e.Pooler, maxEntryName), Clip(e.Target, maxEntryName),
+		Clip(e.Version, maxEntryName)
 	line, err := json.Marshal(e)
 	if err != nil {
 		return
@@ -189,8 +190,8 @@ func readJournalFile(path string) ([]Entry, error) {
 	return entries, nil
 }
 
-// eachEntry calls do for every line that is an entry, and returns how many bytes the lines have that are whole. What is no entry, or too long for
-// one, is left out.
+// eachEntry calls do for every line that is an entry, and returns how many bytes the lines have that are whole. What is no entry, or too
+// long for one, is left out.
 func eachEntry(r io.Reader, do func(Entry)) (read int64) {
 	lines := bufio.NewReaderSize(r, maxJournalLine)
 	skip := false

@@ -42,7 +42,8 @@ func TestSecondSignal(t *testing.T) {
 			asked <- struct{}{}
 		}
 	}()
-	config := "patroni: {url: \"http://127.0.0.1:1\"}\nstate_dir: " + dir + "/state\npoolers: [{dsn: \"postgres://a@" + pooler.Addr().String() + "/pgbouncer?sslmode=disable\"}]\nserve: {listen: \"127.0.0.1:0\", grace: 1m}\n"
+	config := "patroni: {url: \"http://127.0.0.1:1\"}\nstate_dir: " + dir + "/state\npoolers: [{dsn: \"postgres://a@" +
+		pooler.Addr().String() + "/pgbouncer?sslmode=disable\"}]\nserve: {listen: \"127.0.0.1:0\", grace: 1m}\n"
 	if err := os.WriteFile(dir+"/pgbaton.yaml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
