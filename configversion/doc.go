@@ -16,15 +16,16 @@
 // # How a file should be written
 //
 // By rename, as the kubelet does for volumes: then what is read is the old or the new configuration, never a part. A writer that truncates
-// first (echo 42 > version) is seen as "not there yet" for a moment, which is harmless: a part of a version is never more than the version. But the
-// line in a configuration file that is written in place should be its last, or the version is seen before the rest.
+// first (echo 42 > version) is seen as "not there yet" for a moment, which is harmless: a part of a version is never more than the version.
+// But the line in a configuration file that is written in place should be its last, or the version is seen before the rest.
 //
-// The kubelet never updates a volume that is mounted with subPath (Kubernetes' documentation of ConfigMaps), so no new version arrives there.
+// The kubelet never updates a volume that is mounted with subPath (Kubernetes' documentation of ConfigMaps), so no new version arrives
+// there.
 //
 // # Waiting
 //
-// [Watch] and [Wait] learn of changes from inotify, on the directory of every symbolic link on the way to the file: the kubelet changes a volume by
-// renaming the link ..data (source: AtomicWriter, which has always done so). They look once a second besides, so that an event that was lost,
-// a directory that was mounted over, or a limit on inotify costs a second, not the answer. Each read is of the whole file: its
-// times cannot be trusted to tell two writes within one tick of the kernel's clock (4 ms) apart.
+// [Watch] and [Wait] learn of changes from inotify, on the directory of every symbolic link on the way to the file: the kubelet changes a
+// volume by renaming the link ..data (source: AtomicWriter, which has always done so). They look once a second besides, so that an event
+// that was lost, a directory that was mounted over, or a limit on inotify costs a second, not the answer. Each read is of the whole file:
+// its times cannot be trusted to tell two writes within one tick of the kernel's clock (4 ms) apart.
 package configversion

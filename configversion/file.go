@@ -161,7 +161,8 @@ func (s *scanner) look(text []byte, cut bool) error {
 		hyphen += pos
 		pos = hyphen + 1
 		begin := hyphen - strings.IndexByte(key, '-')
-		if begin < 0 || len(text)-begin < len(key) || !bytes.EqualFold(text[begin:begin+len(key)], []byte(key)) || !opensComment(text[:begin]) {
+		if begin < 0 || len(text)-begin < len(key) || !bytes.EqualFold(text[begin:begin+len(key)], []byte(key)) ||
+			!opensComment(text[:begin]) {
 			continue
 		}
 		rest, finished := text[begin+len(key):], cut

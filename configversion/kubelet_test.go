@@ -62,7 +62,11 @@ func atomicWrite(volume string, payload map[string]string, visibleFirst bool) (s
 	}
 	for name, content := range payload {
 		path := filepath.Join(stamped, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), os.ModePerm), os.WriteFile(path, []byte(content), 0o644), os.Chmod(path, 0o644)); err != nil {
+		if err := errors.Join(
+			os.MkdirAll(filepath.Dir(path), os.ModePerm),
+			os.WriteFile(path, []byte(content), 0o644),
+			os.Chmod(path, 0o644),
+		); err != nil {
 			return swapped, err
 		}
 	}

@@ -18,8 +18,8 @@ import (
 const (
 	// poll is what a lost event costs.
 	poll = time.Second
-	// rest is the least time from one read to the next that events ask for: a writer that never stops costs 50 reads a second. The first event
-	// after a quiet time does not wait.
+	// rest is the least time from one read to the next that events ask for: a writer that never stops costs 50 reads a second. The first
+	// event after a quiet time does not wait.
 	rest = 20 * time.Millisecond
 	// grace is how long the system may refuse a file before that is final: kubelets whose AtomicWriter.Write takes no setPerms set a
 	// volume's owner only after they have swapped it (source).
@@ -73,9 +73,9 @@ func (e *TimeoutError) Unwrap() []error {
 	return errs
 }
 
-// Watch blocks until ctx ends and calls seen, from its own goroutine, with what src says: at once, and then whenever that is not what it was. A
-// version that was there for less than 20 ms may be passed over. While seen has not returned nothing is read. A *[PollingError] comes at most once,
-// with the version zero.
+// Watch blocks until ctx ends and calls seen, from its own goroutine, with what src says: at once, and then whenever that is not what it
+// was. A version that was there for less than 20 ms may be passed over. While seen has not returned nothing is read. A *[PollingError]
+// comes at most once, with the version zero.
 func Watch(ctx context.Context, src Source, seen func(Version, error)) {
 	watch(ctx, src, fsnotify.NewWatcher, changes(seen))
 }
@@ -104,9 +104,9 @@ func changes(seen func(Version, error)) func(Version, error) {
 	}
 }
 
-// Wait blocks until src says want or a later version, and returns that. When ctx ends first it returns a *[TimeoutError] with the version that was
-// seen last. [ErrAbsent] and a version that is too small, be it smaller than before, are waited out. Any other error is final: at once
-// when it is about the content, after 2 s when the system refuses the file ([fs.PathError]).
+// Wait blocks until src says want or a later version, and returns that. When ctx ends first it returns a *[TimeoutError] with the version
+// that was seen last. [ErrAbsent] and a version that is too small, be it smaller than before, are waited out. Any other error is final: at
+// once when it is about the content, after 2 s when the system refuses the file ([fs.PathError]).
 //
 // progress, which may be nil, is called for every change of what src says, as [Watch] does.
 func Wait(ctx context.Context, src Source, want Version, progress func(Version, error)) (Version, error) {
@@ -251,7 +251,8 @@ func (w *watches) close() {
 	}
 }
 
-// follow sets the watches to where the paths lead now. again: they still led elsewhere at the end. The error is why some watch could not be set.
+// follow sets the watches to where the paths lead now. again: they still led elsewhere at the end. The error is why some watch could not be
+// set.
 func (w *watches) follow() (again bool, err error) {
 	if len(w.paths) == 0 {
 		return false, nil

@@ -109,7 +109,10 @@ func mounts(t *testing.T) map[string]mounted {
 		ini := filepath.Join(dir, "pgbouncer.ini")
 		must(t, os.Symlink(filepath.Join("Line", "conf", "pgbouncer.ini"), ini))
 		m[kind] = mounted{volume, Line{ini}, func(n int) map[string]string {
-			return map[string]string{"conf/pgbouncer.ini": fmt.Sprintf("[pgbouncer]\n%s; config-version: %d\n", strings.Repeat("; a line\n", 1000), n), "users.txt": "x"}
+			return map[string]string{
+				"conf/pgbouncer.ini": fmt.Sprintf("[pgbouncer]\n%s; config-version: %d\n", strings.Repeat("; a line\n", 1000), n),
+				"users.txt":          "x",
+			}
 		}}
 	}
 	return m
@@ -330,7 +333,11 @@ func TestNeighbours(t *testing.T) {
 	for i := range 3000 {
 		must(t, os.WriteFile(filepath.Join(dir, "log"), []byte(strconv.Itoa(i)), 0o644))
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "version~"), []byte("2"), 0o644), os.Rename(filepath.Join(dir, "version~"), filepath.Join(dir, "version")))
+	must(
+		t,
+		os.WriteFile(filepath.Join(dir, "version~"), []byte("2"), 0o644),
+		os.Rename(filepath.Join(dir, "version~"), filepath.Join(dir, "version")),
+	)
 	expect(t, sights, 2)
 	if most := 3 + int64(time.Since(start)/time.Second); src.reads.Load() > most {
 		t.Errorf("%d reads, at most %d expected", src.reads.Load(), most)
@@ -487,8 +494,14 @@ func TestWaitingCostsNothing(t *testing.T) {
 			ns, err := strconv.ParseInt(string(bytes.TrimSpace(out)), 10, 64)
 			must(t, err)
 			share := 100 * float64(ns) / float64(long)
-			t.Logf("%s: %s of waiting: %s of processor time, %.3f %% of a core (with the process's start: %s)", name, long, time.Duration(ns), share,
-				child.ProcessState.UserTime()+child.ProcessState.SystemTime())
+			t.Logf(
+				"%s: %s of waiting: %s of processor time, %.3f %% of a core (with the process's start: %s)",
+				name,
+				long,
+				time.Duration(ns),
+				share,
+				child.ProcessState.UserTime()+child.ProcessState.SystemTime(),
+			)
 			if share > 1 {
 				t.Errorf("%.3f %% of a core", share)
 			}

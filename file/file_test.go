@@ -28,7 +28,13 @@ func must(t *testing.T, errs ...error) {
 func TestNotRegular(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	must(t, syscall.Mkfifo(at("fifo"), 0o600), os.Symlink("fifo", at("link")), os.Symlink("loop", at("loop")), os.WriteFile(at("plain"), []byte("12345"), 0o600))
+	must(
+		t,
+		syscall.Mkfifo(at("fifo"), 0o600),
+		os.Symlink("fifo", at("link")),
+		os.Symlink("loop", at("loop")),
+		os.WriteFile(at("plain"), []byte("12345"), 0o600),
+	)
 	socket, err := net.Listen("unix", at("socket"))
 	must(t, err)
 	defer socket.Close()
@@ -52,7 +58,8 @@ func TestNotRegular(t *testing.T) {
 		}
 		_, irregular := errors.AsType[*file.NotRegularError](err)
 		_, large := errors.AsType[*file.TooLargeError](err)
-		if irregular != strings.Contains(want, "regular") || large != strings.Contains(want, "larger") || errors.Is(err, fs.ErrNotExist) != strings.Contains(want, "no such") {
+		if irregular != strings.Contains(want, "regular") || large != strings.Contains(want, "larger") ||
+			errors.Is(err, fs.ErrNotExist) != strings.Contains(want, "no such") {
 			t.Errorf("%s: %#v", path, err)
 		}
 		if took := time.Since(start); took > time.Second {
@@ -106,8 +113,18 @@ func TestWalk(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	must(t, err)
 	at := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.MkdirAll(at("real/sub"), 0o755), os.WriteFile(at("real/sub/f"), nil, 0o644),
-		os.Symlink("real", at("rel")), os.Symlink(at("rel/sub"), at("abs")), os.Symlink("../real/sub/f", at("real/up")), os.Symlink("loop", at("loop")))
+	must(
+		t,
+		os.MkdirAll(at("real/sub"), 0o755),
+		os.WriteFile(at("real/sub/f"), nil, 0o644),
+		os.Symlink(
+			"real",
+			at("rel"),
+		),
+		os.Symlink(at("rel/sub"), at("abs")),
+		os.Symlink("../real/sub/f", at("real/up")),
+		os.Symlink("loop", at("loop")),
+	)
 	for path, want := range map[string][]file.Hop{
 		"real/sub/f":    {{at("real/sub"), "f", ""}},
 		"abs/f":         {{dir, "abs", at("rel/sub")}, {dir, "rel", "real"}, {at("real/sub"), "f", ""}},
@@ -133,8 +150,14 @@ func TestWalk(t *testing.T) {
 func TestWalkInRoot(t *testing.T) {
 	root := t.TempDir()
 	at := func(name string) string { return filepath.Join(root, name) }
-	must(t, os.MkdirAll(at("etc/real"), 0o755), os.WriteFile(at("etc/real/f"), nil, 0o644), os.Symlink("/etc/real", at("etc/link")), os.Symlink("../../../etc/link/f", at("etc/up")),
-		os.Symlink("/proc/self/fd/1", at("etc/out")))
+	must(
+		t,
+		os.MkdirAll(at("etc/real"), 0o755),
+		os.WriteFile(at("etc/real/f"), nil, 0o644),
+		os.Symlink("/etc/real", at("etc/link")),
+		os.Symlink("../../../etc/link/f", at("etc/up")),
+		os.Symlink("/proc/self/fd/1", at("etc/out")),
+	)
 	folder, err := os.Open(root)
 	must(t, err)
 	defer folder.Close()

@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// Permissions says who besides its owner, root and us may write a file, or read one that holds a secret, as a problem with what to do: "" is
-// nobody. The group may read it: so does a Kubernetes secret under fsGroup. What its folders allow is not looked at.
+// Permissions says who besides its owner, root and us may write a file, or read one that holds a secret, as a problem with what to do: ""
+// is nobody. The group may read it: so does a Kubernetes secret under fsGroup. What its folders allow is not looked at.
 func Permissions(info fs.FileInfo, secret bool) string {
 	mode := info.Mode().Perm()
 	at := fmt.Sprintf("mode %04o", mode)

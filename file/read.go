@@ -49,8 +49,9 @@ func (e *TooLargeError) Error() string {
 // a symbolic link) is a [*NotRegularError] at once, so that neither a named pipe without a writer nor a terminal can keep us. It is not
 // inherited by a program that is started.
 //
-// That there is no such file (errors.Is(err, fs.ErrNotExist)) it says only when the links that lead to it stood still meanwhile: the kubelet
-// removes the old directory of a volume right after it has moved the link ..data, and whoever had followed ..data just then finds nothing.
+// That there is no such file (errors.Is(err, fs.ErrNotExist)) it says only when the links that lead to it stood still meanwhile: the
+// kubelet removes the old directory of a volume right after it has moved the link ..data, and whoever had followed ..data just then finds
+// nothing.
 //
 // Every error is an [*fs.PathError] with the path as it was given.
 func Open(path string) (*os.File, error) {

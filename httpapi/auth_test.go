@@ -37,7 +37,13 @@ func testLog(t *testing.T) *slog.Logger {
 func TestTokens(t *testing.T) {
 	a := start(t, &fake{}, func(c *config.Config, _ *Options) {
 		sum := sha256.Sum256([]byte(gonePassword))
-		writeText(t, c.Serve.TokensFile, "# who may\n\nviewer read "+readToken+"\noperator read,operate "+operateToken+"\nhashed operate sha256:"+hex.EncodeToString(sum[:])+"\n")
+		writeText(
+			t,
+			c.Serve.TokensFile,
+			"# who may\n\nviewer read "+readToken+"\noperator read,operate "+operateToken+"\nhashed operate sha256:"+hex.EncodeToString(
+				sum[:],
+			)+"\n",
+		)
 	})
 	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml"} {
 		if got := a.do("GET", path, "", "Authorization: Bearer nonsense"); got.status != 200 {
@@ -141,7 +147,10 @@ func TestParseTokens(t *testing.T) {
 			t.Errorf("%q: %v %v", text, err, tokens)
 		}
 	}
-	if tokens, err := parseTokens([]byte(strings.Repeat("a read 0123456789abcdef\n", maxTokens+2))); err == nil || len(tokens) != maxTokens {
+	if tokens, err := parseTokens(
+		[]byte(strings.Repeat("a read 0123456789abcdef\n", maxTokens+2)),
+	); err == nil ||
+		len(tokens) != maxTokens {
 		t.Errorf("%d %v", len(tokens), err)
 	}
 }
@@ -223,8 +232,9 @@ func FuzzParseTokens(f *testing.F) {
 		tokens, err := parseTokens(text)
 		if err != nil {
 			for field := range strings.FieldsSeq(string(text)) {
-				if len(field) >= minTokenLength && strings.Contains(err.Error(), field) && !strings.Contains("NAME SCOPE TOKEN hexadecimal digits",
-					field) {
+				if len(field) >= minTokenLength && strings.Contains(err.Error(), field) &&
+					!strings.Contains("NAME SCOPE TOKEN hexadecimal digits",
+						field) {
 					t.Errorf("the error repeats %q: %v", field, err)
 				}
 			}
@@ -274,9 +284,16 @@ func (a *authority) issue(name string) (tls.Certificate, string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{
+			net.IPv4(127, 0, 0, 1),
+		},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		a.t.Fatal(err)
@@ -426,7 +443,9 @@ func TestBeyondLoopback(t *testing.T) {
 		{config.Serve{Listen: "127.0.0.1:0", TokensFile: dir + "/server.key"}, "is not NAME SCOPE TOKEN"},
 		{config.Serve{Listen: "nosuch.invalid:1"}, "cannot be resolved"},
 	} {
-		server, err := New(Options{Member: &member.Member{Log: testLog(t), Config: &config.Config{StateDir: t.TempDir(), Serve: test.serve}}})
+		server, err := New(
+			Options{Member: &member.Member{Log: testLog(t), Config: &config.Config{StateDir: t.TempDir(), Serve: test.serve}}},
+		)
 		if err == nil {
 			server.Close()
 		}

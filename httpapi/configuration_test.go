@@ -43,7 +43,11 @@ func TestConfigurationThatBreaks(t *testing.T) {
 			return err == nil && strings.Contains(string(log), text)
 		}
 	}
-	eventually(t, "the log says so", logged(`level=ERROR msg="the configuration is no longer usable: every hook exits with code 2 and pauses nothing"`))
+	eventually(
+		t,
+		"the log says so",
+		logged(`level=ERROR msg="the configuration is no longer usable: every hook exits with code 2 and pauses nothing"`),
+	)
 	writeText(t, dir+"/pgbaton.yaml", good)
 	eventually(t, "all is well", func() bool { return valid().Status == "True" && metric() == "1" })
 	eventually(t, "the log says so", logged("the configuration is usable again"))
@@ -66,7 +70,10 @@ func TestOperationOfAnotherMember(t *testing.T) {
 	at := accepted.header.Get("Location")
 	for _, path := range []string{at, at + "/events"} {
 		p := next.expect(next.do("GET", path, ""), 404, "operation-not-found").problem(t)
-		if !strings.HasPrefix(p.Detail, "this is the server of member m2, which has no such operation; only the server of the member that accepted an operation knows it") {
+		if !strings.HasPrefix(
+			p.Detail,
+			"this is the server of member m2, which has no such operation; only the server of the member that accepted an operation knows it",
+		) {
 			t.Errorf("%s", p.Detail)
 		}
 	}

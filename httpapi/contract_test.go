@@ -53,8 +53,15 @@ type contract struct {
 func fullStatus() health.Status {
 	now, v := time.Now(), configversion.Version(42)
 	return health.Status{Status: api.Status{Member: "m1", Scope: "demo", Server: api.ServerStatus{Role: "primary", Version: 170000,
-		Started: now.Format(time.RFC3339)}, Patroni: api.PatroniStatus{HasLock: true, State: "running", Role: "primary", Version: "4.0.7",
-		DCSLastSeen: now, TTLSeconds: 30, LoopWaitSeconds: 10}, Poolers: []api.PoolerStatus{{Pooler: "p:6432", Version: "1.24.1", Paused: "yes",
+		Started: now.Format(time.RFC3339)}, Patroni: api.PatroniStatus{
+		HasLock:         true,
+		State:           "running",
+		Role:            "primary",
+		Version:         "4.0.7",
+		DCSLastSeen:     now,
+		TTLSeconds:      30,
+		LoopWaitSeconds: 10,
+	}, Poolers: []api.PoolerStatus{{Pooler: "p:6432", Version: "1.24.1", Paused: "yes",
 		PausedBy: "hand", Databases: []string{"a"}, Waiting: 1, MaxWaitSeconds: .5, Servers: 2}}, Leases: []api.LeaseStatus{{Owner: "hand",
 		Since: now, Until: now.Add(time.Minute)}}, Versions: []api.VersionReport{{Target: "pgbouncer", Source: "file", Seen: &v, OnDisk: &v,
 		Applied: &v}, {Target: "postgres", Error: "not there"}}, Handover: []api.HandoverEvent{{Time: now, Hook: "before_stop",
@@ -277,10 +284,14 @@ func TestContract(t *testing.T) {
 			v := configversion.Version(42)
 			o.Progress(reload.Progress{Time: time.Now(), Target: o.Target, Pooler: "p:6432", Text: "RELOAD"})
 			return reload.Report{Result: member.Result{Code: member.Failed, Decision: "version 43 did not arrive"},
-				ReloadReport: api.ReloadReport{Problem: api.ProblemVersionTimeout,
-					Poolers: []api.PoolerReload{{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []api.SettingDifference{{Key: "a", Want: "1",
-						Running: "2"}}}},
-					Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}}}}
+				ReloadReport: api.ReloadReport{
+					Problem: api.ProblemVersionTimeout,
+					Poolers: []api.PoolerReload{
+						{Pooler: "p:6432", Done: "failed", Error: "x", NotApplied: []api.SettingDifference{{Key: "a", Want: "1",
+							Running: "2"}}},
+					},
+					Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}},
+				}}
 		}}
 	c.service = start(t, f, func(serve *config.Config, _ *Options) { usedKeys().write(t, serve.StateDir) })
 	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Member.Config.Serve.TokensFile = "" })
@@ -394,8 +405,13 @@ func TestContract(t *testing.T) {
 			t.Errorf("%s is not in the document", x.pattern)
 		}
 	}
-	if yaml := c.do("GET", "/openapi.yaml", ""); !strings.HasPrefix(string(yaml.body), "components:") || !strings.Contains(string(yaml.body),
-		"openapi: 3.1.0") {
+	if yaml := c.do(
+		"GET",
+		"/openapi.yaml",
+		"",
+	); !strings.HasPrefix(string(yaml.body), "components:") ||
+		!strings.Contains(string(yaml.body),
+			"openapi: 3.1.0") {
 		t.Errorf("%.200s", yaml.body)
 	}
 }
@@ -551,7 +567,14 @@ func (c *contract) check(op *huma.Operation, response *huma.Response, got answer
 		return
 	}
 	result := &huma.ValidateResult{}
-	huma.Validate(c.server.document.Components.Schemas, media.Schema, huma.NewPathBuffer([]byte{}, 0), huma.ModeReadFromServer, value, result)
+	huma.Validate(
+		c.server.document.Components.Schemas,
+		media.Schema,
+		huma.NewPathBuffer([]byte{}, 0),
+		huma.ModeReadFromServer,
+		value,
+		result,
+	)
 	for _, err := range result.Errors {
 		c.t.Errorf("%s: %v\n%s", at, err, got.body)
 	}

@@ -132,7 +132,8 @@ func FuzzRequests(f *testing.F) {
 		answers := bufio.NewReader(c)
 		// More than one may follow: a request that is over may have another one behind it, and 100 Continue comes before the answer itself.
 		for n := 0; ; n++ {
-			// Closing is fine, also with a reset (of what it has not read), but for the first answer; it has to answer whatever it was sent.
+			// Closing is fine, also with a reset (of what it has not read), but for the first answer; it has to answer whatever it was
+			// sent.
 			if _, err := answers.Peek(1); err != nil {
 				if errors.Is(err, os.ErrDeadlineExceeded) || n == 0 && len(request) > 0 {
 					t.Fatalf("no answer to %q: %v", request, err)

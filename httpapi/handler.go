@@ -154,7 +154,12 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 		}
 		release := s.take(route.access)
 		if release == nil {
-			s.refuse(w, r, instance, overloaded.problem(fmt.Sprintf("%d requests are being answered", maxRequests)).retryAfter(retryOverload))
+			s.refuse(
+				w,
+				r,
+				instance,
+				overloaded.problem(fmt.Sprintf("%d requests are being answered", maxRequests)).retryAfter(retryOverload),
+			)
 			return
 		}
 		defer release()

@@ -98,7 +98,8 @@ func TestNotReading(t *testing.T) {
 		return value(string(a.do("GET", "/metrics", "").body), `pgbaton_http_connections_dropped_total{reason="not_reading"}`) == "3" &&
 			a.server.listener.count() < 3
 	})
-	if log := a.out.String(); strings.Count(log, "its client does not read the answer") != 1 || !strings.Contains(log, "reason=not_reading") {
+	if log := a.out.String(); strings.Count(log, "its client does not read the answer") != 1 ||
+		!strings.Contains(log, "reason=not_reading") {
 		t.Errorf("%s", log)
 	}
 }

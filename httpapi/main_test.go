@@ -88,8 +88,11 @@ func (f *fake) calls() operation.Calls {
 		},
 		Resume: func(ctx context.Context, _ *member.Member) pause.Report {
 			if f.resume == nil {
-				return pause.Report{Result: member.Result{Decision: "1 pooler(s) are not paused"}, Poolers: []api.PoolerReport{{Pooler: "p:6432",
-					Done: "resumed"}}}
+				return pause.Report{
+					Result: member.Result{Decision: "1 pooler(s) are not paused"},
+					Poolers: []api.PoolerReport{{Pooler: "p:6432",
+						Done: "resumed"}},
+				}
 			}
 			return f.resume(ctx)
 		},

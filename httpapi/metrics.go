@@ -60,14 +60,20 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		handovers: counter("pgbaton_handovers_total",
-			"Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.", "part",
-			"result"),
+		handovers: counter(
+			"pgbaton_handovers_total",
+			"Handovers that this member took part in, as the one that stops (guard) or the one that becomes primary (worker), by result.",
+			"part",
+			"result",
+		),
 		handover: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_handover_duration_seconds",
 			Help: "How long this member's part of a handover took.", Buckets: short}, []string{"part"}),
-		pause: histogram("pgbaton_pause_seconds",
-			"From PAUSE to the end of the pause, for each pooler that was paused from this member. Where another member resumed, up to 0.5 s more.",
-			short),
+		pause: histogram(
+			"pgbaton_pause_seconds",
+			"From PAUSE to the end of the pause, for each pooler that was paused from this member. "+
+				"Where another member resumed, up to 0.5 s more.",
+			short,
+		),
 		drain:   histogram("pgbaton_drain_seconds", "From PAUSE until a pooler was drained.", short),
 		reloads: counter("pgbaton_reloads_total", "Reloads of a program, by its kind and result.", "target", "result"),
 		leases: prometheus.NewCounter(prometheus.CounterOpts{Name: "pgbaton_leases_expired_total",
@@ -81,10 +87,15 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pgbaton_http_request_duration_seconds",
 			Help:    "How long requests took. Event streams are not among them.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 3, 10, 30}}, []string{"method", "route"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."}),
-		dropped: counter("pgbaton_http_connections_dropped_total",
-			"Connections that were closed: idle, for a new one where too many were open; not_reading, an answer could not be written in time.",
-			"reason"),
+		inFlight: prometheus.NewGauge(
+			prometheus.GaugeOpts{Name: "pgbaton_http_requests_in_flight", Help: "Requests that are being answered."},
+		),
+		dropped: counter(
+			"pgbaton_http_connections_dropped_total",
+			"Connections that were closed: idle, for a new one where too many were open; "+
+				"not_reading, an answer could not be written in time.",
+			"reason",
+		),
 		paused: map[pauseKey]state.Entry{},
 		lease:  lease,
 	}
@@ -221,8 +232,13 @@ var (
 	pausedDesc = prometheus.NewDesc("pgbaton_pooler_paused",
 		"1 when the pooler is paused, 0 when it is not. Not there when it cannot be told.", []string{"pooler"}, nil)
 	upDesc      = prometheus.NewDesc("pgbaton_pooler_up", "1 when the pooler answers.", []string{"pooler"}, nil)
-	waitingDesc = prometheus.NewDesc("pgbaton_pooler_waiting_clients", "Clients that wait for a server connection.", []string{"pooler"}, nil)
-	leaseDesc   = prometheus.NewDesc("pgbaton_lease_expiry_timestamp_seconds", "When a pause of this member ends by itself.",
+	waitingDesc = prometheus.NewDesc(
+		"pgbaton_pooler_waiting_clients",
+		"Clients that wait for a server connection.",
+		[]string{"pooler"},
+		nil,
+	)
+	leaseDesc = prometheus.NewDesc("pgbaton_lease_expiry_timestamp_seconds", "When a pause of this member ends by itself.",
 		[]string{"owner"}, nil)
 	validDesc = prometheus.NewDesc("pgbaton_configuration_valid",
 		"1 when pgbaton's configuration is usable now; 0: every hook exits with code 2 and pauses nothing.", nil, nil)

@@ -57,7 +57,10 @@ func TestMetrics(t *testing.T) {
 	entry(time.Second, state.Entry{Hook: "before_stop", Handover: "x", Event: state.EventDrained, Pooler: "p:6432", Took: time.Second})
 	entry(time.Second, state.Entry{Hook: "before_stop", Handover: "x", Event: state.EventReleased, Took: 1200 * time.Millisecond})
 	entry(2*time.Second, state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventResumed, Pooler: "p:6432"})
-	entry(2*time.Second, state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventEnded, Took: time.Second, Code: member.Failed})
+	entry(
+		2*time.Second,
+		state.Entry{Hook: "on_role_change", Handover: "y", Event: state.EventEnded, Took: time.Second, Code: member.Failed},
+	)
 	// Resumed by another member, which has a journal of its own; this member's keeper sees it. What is resumed here much later is another
 	// pause.
 	entry(time.Minute, state.Entry{Hook: "before_stop", Handover: "z", Event: state.EventPauseSent, Pooler: "p:6432"})
@@ -137,7 +140,14 @@ func TestScrapes(t *testing.T) {
 	}
 	for accept, want := range map[string]string{"": "text/plain",
 		"application/openmetrics-text;version=1.0.0": "application/openmetrics-text"} {
-		if got := a.expect(a.do("GET", "/metrics", "", "Accept: "+accept), 200, ""); !strings.HasPrefix(got.header.Get("Content-Type"), want) {
+		if got := a.expect(
+			a.do("GET", "/metrics", "", "Accept: "+accept),
+			200,
+			"",
+		); !strings.HasPrefix(
+			got.header.Get("Content-Type"),
+			want,
+		) {
 			t.Errorf("%q: %v", accept, got.header)
 		}
 	}

@@ -88,7 +88,9 @@ func (s *Server) postResume(ctx context.Context, in *PostInput) (*operationOutpu
 }
 
 func (s *Server) noOperation() *refusal {
-	return operationNotFound.problem(fmt.Sprintf("this is the server of member %s, which has no such operation; only the server of the member that "+
-		"accepted an operation knows it (see its \"member\"); it keeps the newest %d, and for %s those that have ended",
-		s.member.Name(), operation.MaxOperations, operation.KeepFor))
+	return operationNotFound.problem(
+		fmt.Sprintf("this is the server of member %s, which has no such operation; only the server of the member that "+
+			"accepted an operation knows it (see its \"member\"); it keeps the newest %d, and for %s those that have ended",
+			s.member.Name(), operation.MaxOperations, operation.KeepFor),
+	)
 }

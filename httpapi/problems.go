@@ -91,7 +91,9 @@ func failed(o operation.Operation) *api.Problem {
 		}
 	}
 	p := what.problem(o.Failure.Detail).Problem
-	p.Class, p.Pooler, p.ObservedVersion, p.Operation = o.Failure.Class, o.Failure.Pooler, o.Failure.ObservedVersion, api.OperationPath(o.ID)
+	p.Class, p.Pooler, p.ObservedVersion, p.Operation = o.Failure.Class, o.Failure.Pooler, o.Failure.ObservedVersion, api.OperationPath(
+		o.ID,
+	)
 	return &p
 }
 

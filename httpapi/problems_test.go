@@ -87,8 +87,9 @@ func TestEveryErrorIsAProblem(t *testing.T) {
 			continue
 		}
 		p := got.problem(t)
-		if p.Type != api.ProblemBase+test.problem || !strings.HasPrefix(p.Instance, "urn:pgbaton:request:") || !strings.Contains(a.out.String(),
-			p.Instance) {
+		if p.Type != api.ProblemBase+test.problem || !strings.HasPrefix(p.Instance, "urn:pgbaton:request:") ||
+			!strings.Contains(a.out.String(),
+				p.Instance) {
 			t.Errorf("%s %s: %+v", test.method, test.path, p)
 		}
 		if test.status == 405 && got.header.Get("Allow") == "" {
@@ -285,7 +286,8 @@ const authorized = " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + operateTok
 // TestLimits: those of docs/api.md, and those that net/http is given.
 func TestLimits(t *testing.T) {
 	serving(t, &fake{}, nil, func(s *Server) {
-		if s.headerTimeout != 5*time.Second || s.bodyTimeout != 10*time.Second || s.writeTimeout != time.Minute || s.idleTimeout != time.Minute {
+		if s.headerTimeout != 5*time.Second || s.bodyTimeout != 10*time.Second || s.writeTimeout != time.Minute ||
+			s.idleTimeout != time.Minute {
 			t.Errorf("header %s, body %s, write %s, idle %s", s.headerTimeout, s.bodyTimeout, s.writeTimeout, s.idleTimeout)
 		}
 	})

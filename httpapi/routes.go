@@ -10,13 +10,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pgbaton/pgbaton/pause"
-
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/config"
 )
 
 const (
@@ -105,7 +102,9 @@ func (s *Server) register(version string) error {
 
 	open := []kind{notAcceptable, contentTooLarge, misdirected, internalError}
 	get := append([]kind{overloaded}, open...)
-	read := append([]kind{malformedRequest, unauthenticated, requestTimeout}, get...) // the first and last of a body, which none of them needs
+	read := append(
+		[]kind{malformedRequest, unauthenticated, requestTimeout},
+		get...) // the first and last of a body, which none of them needs
 	post := append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, requestTimeout, invalidRequest, keyReused,
 		operationForgotten,
 		shuttingDown, stateNotKept}, get...)
@@ -133,16 +132,35 @@ func (s *Server) register(version string) error {
 			accepted, err := s.operations.Pause(demand(ctx, in.IdempotencyKey, request), o)
 			return s.accepted(accepted, err)
 		})
-	add(s, routes, problem, huma.Operation{OperationID: "resumePoolers", Method: "POST", Path: "/v1/pgbouncer/resume", DefaultStatus: 200,
-		Summary:     "Resume the poolers, whoever paused them",
-		Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; with 202 if that takes longer than 30 s. A body is not looked at."},
-		toOperate, append([]kind{poolerFailed, invalidConfiguration, interrupted, unknownOutcome}, without(post, stateNotKept)...), s.postResume)
+	add(
+		s,
+		routes,
+		problem,
+		huma.Operation{
+			OperationID:   "resumePoolers",
+			Method:        "POST",
+			Path:          "/v1/pgbouncer/resume",
+			DefaultStatus: 200,
+			Summary:       "Resume the poolers, whoever paused them",
+			Description: "Never refused for another operation: a pause that is under way is ended first. Answers when it is done; " +
+				"with 202 if that takes longer than 30 s. A body is not looked at.",
+		},
+		toOperate,
+		append([]kind{poolerFailed, invalidConfiguration, interrupted, unknownOutcome}, without(post, stateNotKept)...),
+		s.postResume,
+	)
 	for _, x := range []struct{ id, kind, target, summary string }{
 		{"reloadPostgres", api.KindReloadPostgres, api.TargetPostgres, "Reload PostgreSQL's configuration, and verify that it was applied"},
-		{"reloadPoolers", api.KindReloadPgBouncer, api.TargetPgBouncer, "Reload the poolers' configuration, and verify that it was applied"},
+		{"reloadPoolers", api.KindReloadPgBouncer, api.TargetPgBouncer,
+			"Reload the poolers' configuration, and verify that it was applied"},
 	} {
-		add(s, routes, problem, huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary},
-			toOperate, body,
+		add(
+			s,
+			routes,
+			problem,
+			huma.Operation{OperationID: x.id, Method: "POST", Path: "/v1/" + x.kind, DefaultStatus: 202, Summary: x.summary},
+			toOperate,
+			body,
 			func(ctx context.Context, in *reloadInput) (*operationOutput, error) {
 				if in.Body == nil {
 					in.Body = &api.ReloadBody{}
@@ -153,7 +171,8 @@ func (s *Server) register(version string) error {
 				}
 				accepted, err := s.operations.Reload(demand(ctx, in.IdempotencyKey, request), o)
 				return s.accepted(accepted, err)
-			})
+			},
+		)
 	}
 	add(s, routes, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations",
 		Summary: "Operations, newest first"}, toRead, read,
@@ -165,15 +184,21 @@ func (s *Server) register(version string) error {
 			}
 			return &listOutput{Body: api.OperationList{Operations: list}}, nil
 		})
-	add(s, routes, problem, huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"},
-		toRead, append([]kind{operationNotFound}, read...),
+	add(
+		s,
+		routes,
+		problem,
+		huma.Operation{OperationID: "getOperation", Method: "GET", Path: "/v1/operations/{id}", Summary: "One operation"},
+		toRead,
+		append([]kind{operationNotFound}, read...),
 		func(_ context.Context, in *operationInput) (*struct{ Body api.Operation }, error) {
 			o, _, ok := s.operations.Get(in.ID)
 			if !ok {
 				return nil, s.noOperation()
 			}
 			return &struct{ Body api.Operation }{wire(o)}, nil
-		})
+		},
+	)
 	stream := huma.Operation{OperationID: "watchOperation", Method: "GET", Path: "/v1/operations/{id}/events",
 		Summary:     "Steps of an operation as server-sent events",
 		Description: "Each event is a step, with its id; the stream ends when the operation has. Last-Event-ID goes on behind that one.",
@@ -204,8 +229,16 @@ func (s *Server) register(version string) error {
 	var asJSON, asYAML []byte
 	s.plain(document, problem, "getDocument", "/openapi.json", "This document", []string{jsonType, "application/openapi+json"}, open,
 		serve(jsonType, &asJSON))
-	s.plain(document, problem, "getDocumentYAML", "/openapi.yaml", "This document", []string{"application/yaml", "application/openapi+yaml"},
-		open, serve("application/yaml", &asYAML))
+	s.plain(
+		document,
+		problem,
+		"getDocumentYAML",
+		"/openapi.yaml",
+		"This document",
+		[]string{"application/yaml", "application/openapi+yaml"},
+		open,
+		serve("application/yaml", &asYAML),
+	)
 	var err error
 	if asJSON, err = document.MarshalJSON(); err != nil {
 		return err
@@ -307,7 +340,8 @@ func (s *Server) ready(context.Context, *struct{}) (*healthOutput, error) {
 		return nil, notReady.problem("the server is ending").retryAfter(5 * time.Second)
 	}
 	if s.guard.wrong() != "" { // the log says what
-		return nil, notReady.problem("a file with tokens, certificates or keys cannot be used as it is; the log has more").retryAfter(5 * time.Second)
+		return nil, notReady.problem("a file with tokens, certificates or keys cannot be used as it is; the log has more").
+			retryAfter(5 * time.Second)
 	}
 	out := &healthOutput{}
 	out.Body.Status = "ok"
@@ -332,42 +366,4 @@ func (s *Server) getStatus(context.Context, *struct{}) (*statusOutput, error) {
 	}
 	return &statusOutput{Age: int(math.Max(0, time.Since(at).Seconds())), Body: api.StatusAnswer{Status: status.Status,
 		ObservedAt: at.UTC()}}, nil
-}
-
-// duration reads one of a body, with the rules and words of the configuration.
-func duration(text, location string, longest time.Duration, errs *[]api.FieldError) time.Duration {
-	if text == "" {
-		return 0
-	}
-	d, err := config.ParseDuration(location, text)
-	switch {
-	case err != nil:
-		*errs = append(*errs, api.FieldError{Message: "is not a duration with a unit, longer than nothing: write 500ms, 15s or 1m30s",
-			Location: location})
-	case d > longest:
-		*errs = append(*errs, api.FieldError{Message: "is longer than " + longest.String(), Location: location})
-	}
-	return d
-}
-
-func (s *Server) pauseRequest(body *api.PauseBody) (pause.Options, api.OperationRequest, error) {
-	if body == nil {
-		body = &api.PauseBody{}
-	}
-	var errs []api.FieldError
-	o := pause.Options{Lease: duration(body.Lease, "body.lease", maxLease, &errs), Timeout: duration(body.Timeout, "body.timeout",
-		maxPauseFor, &errs)}
-	if len(errs) > 0 {
-		p := invalidRequest.problem("validation failed")
-		p.Errors = errs
-		return o, api.OperationRequest{}, p
-	}
-	c := s.member.Config.Pause
-	if o.Lease == 0 {
-		o.Lease = c.Lease
-	}
-	if o.Timeout == 0 {
-		o.Timeout = c.Budget
-	}
-	return o, api.OperationRequest{Lease: o.Lease.String(), Timeout: o.Timeout.String()}, nil
 }

@@ -64,11 +64,24 @@ type Server struct {
 func New(o Options) (_ *Server, err error) {
 	m := o.Member
 	c := m.Config.Serve
-	s := &Server{member: m, log: m.Log.With("hook", "serve"), reconciler: o.Reconciler,
-		origins: http.NewCrossOriginProtection(), slots: make(chan struct{}, maxRequests-reservedRequests), reserved: make(chan struct{},
-			reservedRequests), streams: make(chan struct{}, maxStreams), stopping: make(chan struct{}),
-		headerTimeout: headerTimeout, bodyTimeout: bodyTimeout, writeTimeout: writeTimeout, openTimeout: openTimeout, idleTimeout: idleTimeout,
-		heartbeat: heartbeat, resumeWait: 30 * time.Second}
+	s := &Server{
+		member:     m,
+		log:        m.Log.With("hook", "serve"),
+		reconciler: o.Reconciler,
+		origins:    http.NewCrossOriginProtection(),
+		slots:      make(chan struct{}, maxRequests-reservedRequests),
+		reserved: make(chan struct{},
+			reservedRequests),
+		streams:       make(chan struct{}, maxStreams),
+		stopping:      make(chan struct{}),
+		headerTimeout: headerTimeout,
+		bodyTimeout:   bodyTimeout,
+		writeTimeout:  writeTimeout,
+		openTimeout:   openTimeout,
+		idleTimeout:   idleTimeout,
+		heartbeat:     heartbeat,
+		resumeWait:    30 * time.Second,
+	}
 	if m.Config.StateDir == "" {
 		return nil, &config.Error{Name: "state_dir", Problem: "the HTTP mode needs one"}
 	}
@@ -129,7 +142,11 @@ func mayListen(address *net.TCPAddr, c config.Serve) error {
 		return nil
 	}
 	fail := func(problem, hint string) error {
-		return &config.Error{Name: "serve.listen", Problem: fmt.Sprintf("%s leads beyond this machine, and %s", c.Listen, problem), Hint: hint}
+		return &config.Error{
+			Name:    "serve.listen",
+			Problem: fmt.Sprintf("%s leads beyond this machine, and %s", c.Listen, problem),
+			Hint:    hint,
+		}
 	}
 	switch {
 	case c.CertFile == "":

@@ -74,9 +74,13 @@ state_dir: %s/state
 	c.kill(syscall.SIGKILL)
 	console := func() pgb.State {
 		t.Helper()
-		poolers, errs := pgb.Resolve(t.Context(), []pgb.Spec{{DSN: fmt.Sprintf("postgres://%s@%s:%d/pgbouncer?sslmode=disable", single.AdminUser,
-			pooler.Addr, pooler.Port),
-			Password: single.Password}}, func(_ context.Context, host string) ([]string, error) { return []string{host}, nil })
+		poolers, errs := pgb.Resolve(
+			t.Context(),
+			[]pgb.Spec{{DSN: fmt.Sprintf("postgres://%s@%s:%d/pgbouncer?sslmode=disable", single.AdminUser,
+				pooler.Addr, pooler.Port),
+				Password: single.Password}},
+			func(_ context.Context, host string) ([]string, error) { return []string{host}, nil },
+		)
 		if len(errs) > 0 || len(poolers) != 1 {
 			t.Fatal(errs)
 		}

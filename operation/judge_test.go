@@ -66,9 +66,16 @@ func TestJudgePause(t *testing.T) {
 		}
 	}
 	// Of which no address is known is not among those that answer.
-	got := judgePause(Operation{ID: "x", Kind: api.KindPause, Started: began},
-		view{status: health.Status{Status: api.Status{Poolers: []api.PoolerStatus{free("a")}}, Unresolved: []string{"pooler b: no such host"}},
-			entries: nil})
+	got := judgePause(
+		Operation{ID: "x", Kind: api.KindPause, Started: began},
+		view{
+			status: health.Status{
+				Status:     api.Status{Poolers: []api.PoolerStatus{free("a")}},
+				Unresolved: []string{"pooler b: no such host"},
+			},
+			entries: nil,
+		},
+	)
 	if got.state != api.Unknown || got.final {
 		t.Errorf("%+v", got)
 	}
@@ -87,7 +94,11 @@ func TestJudgeResume(t *testing.T) {
 		{api.PoolerStatus{Paused: "unknown", Servers: 1}, api.Succeeded, true},
 		{api.PoolerStatus{Paused: "unknown"}, api.Unknown, true},
 	} {
-		if got := judgeResume(Operation{}, view{status: health.Status{Status: api.Status{Poolers: []api.PoolerStatus{test.pooler}}}}); got.state != test.state || got.final != test.final {
+		if got := judgeResume(
+			Operation{},
+			view{status: health.Status{Status: api.Status{Poolers: []api.PoolerStatus{test.pooler}}}},
+		); got.state != test.state ||
+			got.final != test.final {
 			t.Errorf("%+v: %+v", test.pooler, got)
 		}
 	}

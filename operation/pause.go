@@ -134,9 +134,15 @@ func judgePause(o Operation, v view) ending {
 	case held == 0:
 		return ending{state: api.Failed, final: true, text: "the server was killed before all were drained; nothing of it stands any more"}
 	case free > 0:
-		return ending{state: api.Unknown, text: fmt.Sprintf("%d pooler(s) paused, %d not; the lease ends that%s", held, free, atTime(until))}
+		return ending{
+			state: api.Unknown,
+			text:  fmt.Sprintf("%d pooler(s) paused, %d not; the lease ends that%s", held, free, atTime(until)),
+		}
 	}
-	return ending{state: api.Unknown, text: fmt.Sprintf("%d pooler(s) paused, not seen drained; the lease ends that%s", held, atTime(until))}
+	return ending{
+		state: api.Unknown,
+		text:  fmt.Sprintf("%d pooler(s) paused, not seen drained; the lease ends that%s", held, atTime(until)),
+	}
 }
 
 func atTime(t time.Time) string {

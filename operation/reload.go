@@ -109,12 +109,20 @@ func judgeReload(o Operation, v view) ending {
 			continue
 		}
 		if asked, err := configversion.Parse(o.Request.ConfigVersion); err == nil && x.Applied != nil && *x.Applied >= asked {
-			return ending{state: api.Succeeded, final: true, outcome: &api.Outcome{Decision: "version " + versionText(x.Applied) + " is applied"},
-				text: fmt.Sprintf("version %s is applied", versionText(x.Applied))}
+			return ending{
+				state:   api.Succeeded,
+				final:   true,
+				outcome: &api.Outcome{Decision: "version " + versionText(x.Applied) + " is applied"},
+				text:    fmt.Sprintf("version %s is applied", versionText(x.Applied)),
+			}
 		}
 	}
 	if o.Request.ConfigVersion == "" {
-		return ending{state: api.Unknown, final: true, text: "whether it was reloaded cannot be seen: ask for the reload again, it does no harm"}
+		return ending{
+			state: api.Unknown,
+			final: true,
+			text:  "whether it was reloaded cannot be seen: ask for the reload again, it does no harm",
+		}
 	}
 	if until := appliedUntil(o, s); target == api.TargetPostgres && v.now.Before(until) {
 		return ending{state: api.Unknown, text: fmt.Sprintf("version %s is not applied; looking until %s", o.Request.ConfigVersion,

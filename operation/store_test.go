@@ -205,7 +205,13 @@ func TestTooLarge(t *testing.T) {
 		o.ID != last {
 		t.Errorf("its key: %v %+v", err, o.ID)
 	}
-	if _, err := r.Reload(Demand{Caller: "somebody", Key: "0"}, reload.Options{Target: api.TargetPgBouncer}); !errors.Is(err, ErrForgotten) {
+	if _, err := r.Reload(
+		Demand{Caller: "somebody", Key: "0"},
+		reload.Options{Target: api.TargetPgBouncer},
+	); !errors.Is(
+		err,
+		ErrForgotten,
+	) {
 		t.Errorf("the key of one that is forgotten: %v", err)
 	}
 }

@@ -38,13 +38,25 @@ func TestCheckConfig(t *testing.T) {
 		ok           bool
 		line, column int // of the error
 	}{
-		{"good", "scope: demo\npostgresql:\n  authentication: {superuser: {password: hunter2}}\n  pg_hba:\n  - host all all 0.0.0.0/0 md5\n# config-version: 50\n", true, 0, 0},
+		{
+			"good",
+			"scope: demo\npostgresql:\n  authentication: {superuser: {password: hunter2}}\n  pg_hba:\n  - host all all 0.0.0.0/0 md5\n# config-version: 50\n",
+			true,
+			0,
+			0,
+		},
 		{"a key twice", "scope: a\nscope: b\n", true, 0, 0},
 		{"anchors", "tags: &t {a: 1}\nother:\n  <<: *t\n  b: 2\n", true, 0, 0},
 		{"one document", "%YAML 1.1\n---\nscope: a\n...\n", true, 0, 0},
 		{"braces", "{scope: a, name: b}\n", true, 0, 0},
 		{"Windows", "\ufeffscope: a\r\nname: b\r\n", true, 0, 0},
-		{"tabs where they may be", "a: \"x\ty\" # it's\ta tab\nb: 'it''s\t'\nc:\n- \"host\tall\tall\t::/0\tmd5\"\nd: |\n  x\ty\n\n  \tz\ne: 1\n", true, 0, 0},
+		{
+			"tabs where they may be",
+			"a: \"x\ty\" # it's\ta tab\nb: 'it''s\t'\nc:\n- \"host\tall\tall\t::/0\tmd5\"\nd: |\n  x\ty\n\n  \tz\ne: 1\n",
+			true,
+			0,
+			0,
+		},
 		{"JSON", "{\n  \"scope\": \"\\u003ca\\\"b\\tc\",\n  \"tags\": {}\n}\n# config-version: 50\n", true, 0, 0},
 		{"JSON and a tab", "{\n  \"scope\": \"a\"\n}\n\t# a tab\n# config-version: 51\n", false, 4, 1},
 		{"indented with a tab", "scope: a\npostgresql:\n\tparameters: {password: hunter2}\n# config-version: 50\n", false, 3, 1},
@@ -88,7 +100,10 @@ func TestCheckConfig(t *testing.T) {
 		}
 	}
 	for _, path := range []string{filepath.Join(t.TempDir(), "none.yml"), os.DevNull} {
-		if err := patroni.CheckConfig(path); err == nil || !strings.HasPrefix(err.Error(), path+": cannot be read: ") || strings.Count(err.Error(), path) != 1 {
+		if err := patroni.CheckConfig(
+			path,
+		); err == nil || !strings.HasPrefix(err.Error(), path+": cannot be read: ") ||
+			strings.Count(err.Error(), path) != 1 {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

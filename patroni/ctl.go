@@ -46,15 +46,18 @@ func (e *CtlError) Error() string {
 
 func (e *CtlError) Unwrap() error { return e.Err }
 
-// CtlReload runs `patronictl -c CONFIG reload SCOPE MEMBER --force`, with our environment. patronictl finds the member in the DCS and sends the
-// POST /reload of [Client.Reload] itself: it helps where it knows an address, a certificate or credentials that we do not, and not where
-// the REST API is down. nil: Patroni has taken the request, and does it up to loop_wait later.
+// CtlReload runs `patronictl -c CONFIG reload SCOPE MEMBER --force`, with our environment. patronictl finds the member in the DCS and sends
+// the POST /reload of [Client.Reload] itself: it helps where it knows an address, a certificate or credentials that we do not, and not
+// where the REST API is down. nil: Patroni has taken the request, and does it up to loop_wait later.
 //
-// It blocks until patronictl ends (1 to 2 s, longer without a DCS) or ctx is done, which kills it with its children. The error is [ErrNoCtl] or a [*CtlError];
-// secrets are words to keep out of it.
+// It blocks until patronictl ends (1 to 2 s, longer without a DCS) or ctx is done, which kills it with its children. The error is
+// [ErrNoCtl] or a [*CtlError]; secrets are words to keep out of it.
 func CtlReload(ctx context.Context, config, scope, member string, secrets ...string) error {
 	if config == "" || scope == "" || member == "" {
-		return fmt.Errorf("patroni: %w: Patroni's configuration file with the names of cluster and member is not known (patroni.config)", ErrNoCtl)
+		return fmt.Errorf(
+			"patroni: %w: Patroni's configuration file with the names of cluster and member is not known (patroni.config)",
+			ErrNoCtl,
+		)
 	}
 	program, err := exec.LookPath("patronictl")
 	if err != nil {

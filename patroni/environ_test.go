@@ -42,7 +42,12 @@ func TestEnviron(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, program := range []string{name, bash} {
-		cmd := exec.Command(program, "-c", `unset PATRONI_SUPERUSER_PASSWORD; sh -c '"$0" -test.run "^TestEnvironBelow$"; true' "$0"; true`, os.Args[0])
+		cmd := exec.Command(
+			program,
+			"-c",
+			`unset PATRONI_SUPERUSER_PASSWORD; sh -c '"$0" -test.run "^TestEnvironBelow$"; true' "$0"; true`,
+			os.Args[0],
+		)
 		cmd.Env = append(os.Environ(), "ENVIRON_OUT="+out, "PATRONI_SUPERUSER_PASSWORD=a=b\nc", "XPATRONI_NAME=no")
 		if text, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, text)

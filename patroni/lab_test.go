@@ -154,7 +154,16 @@ func startMember(t *testing.T, suite string) *member {
 		t.Fatal(err)
 	}
 	m := &member{}
-	l, err := lab.Start(ctx, lab.Options{Suite: suite, Members: 1, PgbenchScale: 1, Callbacks: dir, Patroni: func(_ *lab.Member, c map[string]any) { m.config = c }}.Quick())
+	l, err := lab.Start(
+		ctx,
+		lab.Options{
+			Suite:        suite,
+			Members:      1,
+			PgbenchScale: 1,
+			Callbacks:    dir,
+			Patroni:      func(_ *lab.Member, c map[string]any) { m.config = c },
+		}.Quick(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +214,8 @@ func restarts(t *testing.T, m *member, c *patroni.Client) {
 		if err != nil {
 			return err
 		}
-		if r := h.PendingRestartReason; !h.PendingRestart || len(r) != 1 || r["max_connections"] != (patroni.Change{Old: "300", New: "301"}) {
+		if r := h.PendingRestartReason; !h.PendingRestart || len(r) != 1 ||
+			r["max_connections"] != (patroni.Change{Old: "300", New: "301"}) {
 			return fmt.Errorf("%+v", h)
 		}
 		return nil
@@ -222,7 +232,8 @@ func restarts(t *testing.T, m *member, c *patroni.Client) {
 		}
 		defer conn.Close()
 		pending, err := conn.PendingRestart(ctx)
-		if err != nil || len(pending) != 1 || pending[0] != (postgres.PendingRestart{Name: "max_connections", Running: "300", File: "301"}) {
+		if err != nil || len(pending) != 1 ||
+			pending[0] != (postgres.PendingRestart{Name: "max_connections", Running: "300", File: "301"}) {
 			return fmt.Errorf("%+v, %v", pending, err)
 		}
 		return nil
@@ -248,7 +259,13 @@ func processes(t *testing.T, m *member) {
 			t.Errorf("%q: %s", config, got)
 		}
 	}
-	if got := m.do(t, "postgres", "find", "/etc/passwd"); !strings.HasPrefix(got, "ErrNoProcess ") || !strings.Contains(got, "was not started with /etc/passwd, which is patroni.config") {
+	if got := m.do(
+		t,
+		"postgres",
+		"find",
+		"/etc/passwd",
+	); !strings.HasPrefix(got, "ErrNoProcess ") ||
+		!strings.Contains(got, "was not started with /etc/passwd, which is patroni.config") {
 		t.Error(got)
 	}
 	if got := m.do(t, "root", "find", ""); !strings.HasPrefix(got, "ErrNoProcess ") || !strings.Contains(got, "run pgbaton as that user") {
@@ -266,13 +283,34 @@ func processes(t *testing.T, m *member) {
 	})
 
 	// As process 1 it starts itself once more. It waits for a DCS that is not there; its signal handlers stand by then.
-	m.write(t, "first.yml", []byte(`{"scope": "x", "name": "x", "etcd3": {"host": "127.0.0.1:9"}, "restapi": {"listen": "127.0.0.1:18008", "connect_address": "127.0.0.1:18008"},
- "postgresql": {"listen": "127.0.0.1:15432", "connect_address": "127.0.0.1:15432", "data_dir": "/tmp/none", "bin_dir": "/usr/local/pgbin", "authentication": {"replication": {"username": "x"}}}}`))
+	m.write(
+		t,
+		"first.yml",
+		[]byte(
+			`{"scope": "x", "name": "x", "etcd3": {"host": "127.0.0.1:9"}, "restapi": {"listen": "127.0.0.1:18008", "connect_address": "127.0.0.1:18008"},
+ "postgresql": {"listen": "127.0.0.1:15432", "connect_address": "127.0.0.1:15432", "data_dir": "/tmp/none", "bin_dir": "/usr/local/pgbin", "authentication": {"replication": {"username": "x"}}}}`,
+		),
+	)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		r, err := m.ExecAs(ctx, "root", nil, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups",
-			"--", "patroni", "/etc/lab/first.yml")
+		r, err := m.ExecAs(
+			ctx,
+			"root",
+			nil,
+			"unshare",
+			"--pid",
+			"--fork",
+			"--kill-child",
+			"--mount-proc",
+			"setpriv",
+			"--reuid=postgres",
+			"--regid=postgres",
+			"--init-groups",
+			"--",
+			"patroni",
+			"/etc/lab/first.yml",
+		)
 		done <- fmt.Errorf("%s %s %w", r.Stdout, r.Stderr, errors.Join(err, errors.New("ended")))
 	}()
 	var found string
@@ -300,7 +338,13 @@ func processes(t *testing.T, m *member) {
 	if again := m.do(t, "postgres", "reload", "/etc/lab/first.yml"); again != found {
 		t.Errorf("%s, before %s", again, found)
 	}
-	if many := m.do(t, "postgres", "reload", ""); !strings.HasPrefix(many, "ErrManyProcesses ") || !strings.Contains(many, strings.TrimPrefix(found, "ok ")) {
+	if many := m.do(
+		t,
+		"postgres",
+		"reload",
+		"",
+	); !strings.HasPrefix(many, "ErrManyProcesses ") ||
+		!strings.Contains(many, strings.TrimPrefix(found, "ok ")) {
 		t.Error(many)
 	}
 	// SIGHUP has ended none of them.
@@ -321,7 +365,15 @@ func patronictl(t *testing.T, m *member, scope string) {
 	if got := m.do(t, "postgres", "ctl", "/etc/lab/patroni.yml", scope, "m1"); got != "ok" {
 		t.Error(got)
 	}
-	if got := m.do(t, "postgres", "ctl", "/etc/lab/patroni.yml", scope, "m9"); !strings.HasPrefix(got, "CtlError 1 ") || !strings.Contains(got, "among provided members") {
+	if got := m.do(
+		t,
+		"postgres",
+		"ctl",
+		"/etc/lab/patroni.yml",
+		scope,
+		"m9",
+	); !strings.HasPrefix(got, "CtlError 1 ") ||
+		!strings.Contains(got, "among provided members") {
 		t.Error(got)
 	}
 	if got := m.do(t, "postgres", "ctl", "/etc/lab/patroni.yml", scope, "--help"); !strings.HasPrefix(got, "CtlError ") {
@@ -354,7 +406,14 @@ func credentials(t *testing.T, m *member, scope string) {
 	m.write(t, "ca.pem", authority.pem)
 	m.write(t, "rest.pem", append(cert, key...))
 	cert, key = authority.issue(t, "pgbaton", nil)
-	ours := patroni.Options{URL: strings.Replace(m.URL(), "http:", "https:", 1), CAFile: ca, CertFile: filepath.Join(dir, "c.pem"), KeyFile: filepath.Join(dir, "k.pem"), Username: "u", Password: secret}
+	ours := patroni.Options{
+		URL:      strings.Replace(m.URL(), "http:", "https:", 1),
+		CAFile:   ca,
+		CertFile: filepath.Join(dir, "c.pem"),
+		KeyFile:  filepath.Join(dir, "k.pem"),
+		Username: "u",
+		Password: secret,
+	}
 	if err := errors.Join(os.WriteFile(ours.CertFile, cert, 0o600), os.WriteFile(ours.KeyFile, key, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -418,8 +477,20 @@ func credentials(t *testing.T, m *member, scope string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.write(t, "wrong.yml", append(content[:len(content)-1], `, "ctl": {"insecure": true, "authentication": {"username": "u", "password": "wrong"}}}`...))
-	if got := m.do(t, "postgres", "ctl", "/etc/lab/wrong.yml", scope, "m1"); !strings.HasPrefix(got, "CtlError 0 ") || !strings.Contains(got, "status code=403") {
+	m.write(
+		t,
+		"wrong.yml",
+		append(content[:len(content)-1], `, "ctl": {"insecure": true, "authentication": {"username": "u", "password": "wrong"}}}`...),
+	)
+	if got := m.do(
+		t,
+		"postgres",
+		"ctl",
+		"/etc/lab/wrong.yml",
+		scope,
+		"m1",
+	); !strings.HasPrefix(got, "CtlError 0 ") ||
+		!strings.Contains(got, "status code=403") {
 		t.Error(got)
 	}
 	secure("required")
@@ -456,8 +527,15 @@ func newAuthority(t *testing.T) *authority {
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "authority"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
 	if err != nil {
 		t.Fatal(err)
@@ -475,8 +553,15 @@ func (a *authority) issue(t *testing.T, name string, ip net.IP) (cert, key []byt
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(a.next), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, AuthorityKeyId: a.cert.SubjectKeyId}
+	template := &x509.Certificate{
+		SerialNumber:   big.NewInt(a.next),
+		Subject:        pkix.Name{CommonName: name},
+		NotBefore:      time.Now().Add(-time.Hour),
+		NotAfter:       time.Now().Add(24 * time.Hour),
+		KeyUsage:       x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:    []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		AuthorityKeyId: a.cert.SubjectKeyId,
+	}
 	if ip != nil {
 		template.IPAddresses = []net.IP{ip}
 	}
@@ -489,5 +574,9 @@ func (a *authority) issue(t *testing.T, name string, ip net.IP) (cert, key []byt
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	return pem.EncodeToMemory(
+			&pem.Block{Type: "CERTIFICATE", Bytes: der},
+		), pem.EncodeToMemory(
+			&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8},
+		)
 }

@@ -134,7 +134,12 @@ func TestDynamic(t *testing.T) {
 		}
 	}
 	var e *patroni.Error
-	if _, err := answering(t, 502, "").Dynamic(t.Context()); !errors.As(err, &e) || e.StatusCode != 502 || patroni.Unanswered(err) || patroni.Unreachable(err) {
+	if _, err := answering(
+		t,
+		502,
+		"",
+	).Dynamic(t.Context()); !errors.As(err, &e) || e.StatusCode != 502 || patroni.Unanswered(err) ||
+		patroni.Unreachable(err) {
 		t.Errorf("502: %v", err)
 	}
 }
@@ -151,13 +156,36 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Date(2026, 11, 22, 2, 0, 0, 250e6, time.UTC)
-	want := patroni.Cluster{Scope: "demo", Paused: true, ScheduledSwitchover: &patroni.Switchover{At: at, From: "m1"}, Members: []patroni.Member{
-		{Name: "m1", Role: "leader", State: "running", APIURL: "http://127.80.0.1:8008/patroni", Host: "127.80.0.1", Port: 5432, Timeline: 3},
-		{Name: "m2", Role: "sync_standby", State: "streaming", APIURL: "http://127.80.0.2:8008/patroni", Host: "127.80.0.2", Port: 5432, Timeline: 3,
-			PendingRestart: true, PendingRestartReason: map[string]patroni.Change{"max_connections": {Old: "100", New: "101"}, "x": {New: "5"}},
-			Tags: map[string]any{"nofailover": true}, Lag: patroni.Lag{Bytes: 1234, Known: true}},
-		{Name: "m3", Role: "replica", State: "stopped", APIURL: "http://127.80.0.3:8008/patroni"},
-	}}
+	want := patroni.Cluster{
+		Scope:               "demo",
+		Paused:              true,
+		ScheduledSwitchover: &patroni.Switchover{At: at, From: "m1"},
+		Members: []patroni.Member{
+			{
+				Name:     "m1",
+				Role:     "leader",
+				State:    "running",
+				APIURL:   "http://127.80.0.1:8008/patroni",
+				Host:     "127.80.0.1",
+				Port:     5432,
+				Timeline: 3,
+			},
+			{
+				Name:                 "m2",
+				Role:                 "sync_standby",
+				State:                "streaming",
+				APIURL:               "http://127.80.0.2:8008/patroni",
+				Host:                 "127.80.0.2",
+				Port:                 5432,
+				Timeline:             3,
+				PendingRestart:       true,
+				PendingRestartReason: map[string]patroni.Change{"max_connections": {Old: "100", New: "101"}, "x": {New: "5"}},
+				Tags:                 map[string]any{"nofailover": true},
+				Lag:                  patroni.Lag{Bytes: 1234, Known: true},
+			},
+			{Name: "m3", Role: "replica", State: "stopped", APIURL: "http://127.80.0.3:8008/patroni"},
+		},
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -297,7 +325,11 @@ func TestSilence(t *testing.T) {
 	}
 	t.Logf("with a queue of 5, %d of 8 calls connected", connected)
 
-	if _, err := client(t, strings.Replace(silence(t, 5), "http:", "https:", 1)).Leader(soon(t)); !patroni.Unanswered(err) || patroni.Unreachable(err) {
+	if _, err := client(
+		t,
+		strings.Replace(silence(t, 5), "http:", "https:", 1),
+	).Leader(soon(t)); !patroni.Unanswered(err) ||
+		patroni.Unreachable(err) {
 		t.Errorf("silent before TLS: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

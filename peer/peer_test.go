@@ -49,7 +49,8 @@ func TestTextOfAnything(t *testing.T) {
 		in := rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }),
 			rapid.Map(rapid.IntRange(0, 40000), func(n int) string { return strings.Repeat("ä", n/2) })).Draw(t, "text")
 		got := peer.Text(in+secret+in, secret)
-		if len(got) > peer.MaxText || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if len(got) > peer.MaxText || !utf8.ValidString(got) ||
+			strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q", got)
 		}
 		if strings.Contains(got, secret) && !strings.Contains(in, secret) {
@@ -94,9 +95,17 @@ func encode(t testing.TB, messages ...pgproto3.BackendMessage) []byte {
 // Every message comes through, however the bytes are cut.
 func TestBoundPassesOn(t *testing.T) {
 	messages := []pgproto3.BackendMessage{
-		&pgproto3.AuthenticationOk{}, &pgproto3.ParameterStatus{Name: "a", Value: "b"}, &pgproto3.ReadyForQuery{TxStatus: 'I'},
-		&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("n")}}}, &pgproto3.DataRow{Values: [][]byte{[]byte("v"), nil}},
-		&pgproto3.DataRow{}, &pgproto3.EmptyQueryResponse{}, &pgproto3.CommandComplete{CommandTag: []byte("SHOW")}, &pgproto3.ReadyForQuery{TxStatus: 'I'},
+		&pgproto3.AuthenticationOk{},
+		&pgproto3.ParameterStatus{Name: "a", Value: "b"},
+		&pgproto3.ReadyForQuery{TxStatus: 'I'},
+		&pgproto3.RowDescription{
+			Fields: []pgproto3.FieldDescription{{Name: []byte("n")}},
+		},
+		&pgproto3.DataRow{Values: [][]byte{[]byte("v"), nil}},
+		&pgproto3.DataRow{},
+		&pgproto3.EmptyQueryResponse{},
+		&pgproto3.CommandComplete{CommandTag: []byte("SHOW")},
+		&pgproto3.ReadyForQuery{TxStatus: 'I'},
 		&pgproto3.AuthenticationSASLContinue{Data: []byte("r=x,s=y,i=4096")},
 	}
 	text := encode(t, messages...)

@@ -255,7 +255,10 @@ func (r *rig) certify(t *testing.T, name string) string {
 		"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: pkcs8},
 	} {
 		path := filepath.Join(r.Dir, file)
-		if err := errors.Join(os.WriteFile(path, pem.EncodeToMemory(block), 0o600), os.Chown(path, int(owner.Uid), int(owner.Gid))); err != nil {
+		if err := errors.Join(
+			os.WriteFile(path, pem.EncodeToMemory(block), 0o600),
+			os.Chown(path, int(owner.Uid), int(owner.Gid)),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -343,7 +346,11 @@ func TestPasswordBySCRAMOnly(t *testing.T) {
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
 			for method, settings := range map[string]map[string]string{"md5": {"auth_type": "md5"}, "plain": {"auth_type": "plain"}} {
-				b, err := single.StartPgBouncer(t.Context(), suite, single.PgBouncerOptions{Settings: settings, Databases: "x = host=127.0.0.1"})
+				b, err := single.StartPgBouncer(
+					t.Context(),
+					suite,
+					single.PgBouncerOptions{Settings: settings, Databases: "x = host=127.0.0.1"},
+				)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -18,7 +18,17 @@ func TestEveryParameterOfADatabaseIsSeen(t *testing.T) {
 		r := newReloader(t, r0)
 		// The pooler's own are not the defaults, so that both kinds of number are told apart.
 		base := r.base + "min_pool_size = 1\nreserve_pool_size = 2\nmax_db_connections = 50\nserver_lifetime = 77\n"
-		params := []string{"host=127.0.0.9", "port=7", "dbname=other", "pool_size=3", "min_pool_size=4", "reserve_pool=5", "pool_mode=Session", "max_db_connections=6", "user=someone"}
+		params := []string{
+			"host=127.0.0.9",
+			"port=7",
+			"dbname=other",
+			"pool_size=3",
+			"min_pool_size=4",
+			"reserve_pool=5",
+			"pool_mode=Session",
+			"max_db_connections=6",
+			"user=someone",
+		}
 		if r.Suite != single.SuiteHost {
 			base += "max_db_client_connections = 60\n"
 			params = slices.Insert(params, 0, "server_lifetime=8", "max_db_client_connections=9")
@@ -31,7 +41,13 @@ func TestEveryParameterOfADatabaseIsSeen(t *testing.T) {
 			name, value, _ := strings.Cut(p, "=")
 			changed := file("app = password='" + secret + "' connect_query='" + secret + "' " + p)
 			r.write(t, changed)
-			if d := r.wantOnly(t, "written", "database app: "+name, 2); !strings.EqualFold(d.Want, value) || d.NeedsRestart || strings.Contains(fmt.Sprint(d), secret) {
+			if d := r.wantOnly(
+				t,
+				"written",
+				"database app: "+name,
+				2,
+			); !strings.EqualFold(d.Want, value) || d.NeedsRestart ||
+				strings.Contains(fmt.Sprint(d), secret) {
 				t.Errorf("%+v", d)
 			}
 			r.put(t, changed)
@@ -62,7 +78,9 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		renamed := strings.Replace(r.base, "app =", "app2 =", 1)
 		r.write(t, renamed)
 		d := r.diff(t)
-		if len(d) != 2 || d[0].Key != "database app2" || d[0].Line != 2 || d[1].Key != "database app" || d[1].Line != 0 || d[0].Problem == "" || !d[1].NeedsRestart {
+		if len(d) != 2 || d[0].Key != "database app2" || d[0].Line != 2 || d[1].Key != "database app" || d[1].Line != 0 ||
+			d[0].Problem == "" ||
+			!d[1].NeedsRestart {
 			t.Errorf("%+v", d)
 		}
 		r.put(t, renamed)
@@ -89,7 +107,12 @@ func TestDatabasesComeAndGo(t *testing.T) {
 		r.client(t, "auto3").must("select 1")
 		// A "*" line that is nonsense is found by clients only.
 		r.put(t, strings.Replace(config, star, "* = nonsense", 1))
-		if d := r.diff(t); !slices.ContainsFunc(d, func(d pgbini.Difference) bool { return d.Key == "database *" && d.Line == 2 && d.Problem != "" }) {
+		if d := r.diff(
+			t,
+		); !slices.ContainsFunc(
+			d,
+			func(d pgbini.Difference) bool { return d.Key == "database *" && d.Line == 2 && d.Problem != "" },
+		) {
 			t.Errorf("%v", d)
 		}
 		auto.must("commit")
@@ -98,28 +121,41 @@ func TestDatabasesComeAndGo(t *testing.T) {
 
 // What is right after RELOAD of an auth_file is a fact that docs state.
 func TestAuthFileIsReadAtReload(t *testing.T) {
-	eachSuite(t, single.PgBouncerOptions{Databases: "app = {backend} user=postgres password=" + single.Password, Users: map[string]string{"someone": "old"}}, func(t *testing.T, r0 *rig) {
-		r := newReloader(t, r0)
-		login := func(password string) error {
-			c := parse(t, r.DSN("someone", "app"))
-			c.Password = password
-			p := resolveOne(t, pgb.Spec{DSN: "host=" + c.Host + fmt.Sprintf(" port=%d", c.Port) + " user=someone dbname=app sslmode=disable", Password: password})
-			defer p.Close()
-			return p.Open(soon(t))
-		}
-		if err := login("old"); err != nil {
-			t.Fatal(err)
-		}
-		replace(t, r.AuthPath, fmt.Sprintf("%q %q\n\"someone\" \"new\"\n", single.AdminUser, single.Password))
-		if err := login("old"); err != nil {
-			t.Errorf("before RELOAD: %v", err)
-		}
-		r.put(t, r.base)
-		if err := login("new"); err != nil {
-			t.Errorf("right after RELOAD: %v", err)
-		}
-		if err := login("old"); err == nil {
-			t.Error("the old password is still good")
-		}
-	})
+	eachSuite(
+		t,
+		single.PgBouncerOptions{
+			Databases: "app = {backend} user=postgres password=" + single.Password,
+			Users:     map[string]string{"someone": "old"},
+		},
+		func(t *testing.T, r0 *rig) {
+			r := newReloader(t, r0)
+			login := func(password string) error {
+				c := parse(t, r.DSN("someone", "app"))
+				c.Password = password
+				p := resolveOne(
+					t,
+					pgb.Spec{
+						DSN:      "host=" + c.Host + fmt.Sprintf(" port=%d", c.Port) + " user=someone dbname=app sslmode=disable",
+						Password: password,
+					},
+				)
+				defer p.Close()
+				return p.Open(soon(t))
+			}
+			if err := login("old"); err != nil {
+				t.Fatal(err)
+			}
+			replace(t, r.AuthPath, fmt.Sprintf("%q %q\n\"someone\" \"new\"\n", single.AdminUser, single.Password))
+			if err := login("old"); err != nil {
+				t.Errorf("before RELOAD: %v", err)
+			}
+			r.put(t, r.base)
+			if err := login("new"); err != nil {
+				t.Errorf("right after RELOAD: %v", err)
+			}
+			if err := login("old"); err == nil {
+				t.Error("the old password is still good")
+			}
+		},
+	)
 }

@@ -87,7 +87,10 @@ func TestConfigArgument(t *testing.T) {
 func FuzzReadFile(f *testing.F) {
 	for _, s := range samples {
 		fill := strings.NewReplacer("{inc}", "/nosuch/inc", "{dir}", "/nosuch").Replace
-		f.Add([]byte(fill(s.head)+"[databases]\napp = host=127.0.0.1 password="+secret+"\n[pgbouncer]\npool_mode = session\n"+fill(s.tail)), "transaction")
+		f.Add(
+			[]byte(fill(s.head)+"[databases]\napp = host=127.0.0.1 password="+secret+"\n[pgbouncer]\npool_mode = session\n"+fill(s.tail)),
+			"transaction",
+		)
 	}
 	f.Add([]byte("[databases]\nx='"), "")
 	dir := f.TempDir()
@@ -100,17 +103,32 @@ func FuzzReadFile(f *testing.F) {
 		ini, err := pgbini.ReadFile("/pgbouncer.ini", dir)
 		if err != nil {
 			var e *file.Problem
-			if !errors.As(err, &e) || e.Problem == "" || e.Line < 0 || e.Line > 1+strings.Count(string(content), "\n") || len(err.Error()) > 2000+len(content) {
+			if !errors.As(err, &e) || e.Problem == "" || e.Line < 0 || e.Line > 1+strings.Count(string(content), "\n") ||
+				len(err.Error()) > 2000+len(content) {
 				t.Errorf("%#v", err)
 			}
-			if strings.Contains(string(content), secret) && strings.Contains(err.Error(), secret) && strings.Count(string(content), "password="+secret) == strings.Count(string(content), secret) {
+			if strings.Contains(string(content), secret) && strings.Contains(err.Error(), secret) &&
+				strings.Count(string(content), "password="+secret) == strings.Count(string(content), secret) {
 				t.Error("the error tells a password")
 			}
 			return
 		}
 		settings := []pgbini.Setting{
-			{Key: "pool_mode", Value: value, Default: "session", Changeable: true}, {Key: "default_pool_size", Value: value, Default: "20", Changeable: true},
-			{Key: "query_timeout", Value: value, Default: "0", Changeable: true}, {Key: "listen_port", Value: value}, {Key: "auth_file", Value: value, Changeable: true},
+			{
+				Key:        "pool_mode",
+				Value:      value,
+				Default:    "session",
+				Changeable: true,
+			},
+			{Key: "default_pool_size", Value: value, Default: "20", Changeable: true},
+			{
+				Key:        "query_timeout",
+				Value:      value,
+				Default:    "0",
+				Changeable: true,
+			},
+			{Key: "listen_port", Value: value},
+			{Key: "auth_file", Value: value, Changeable: true},
 		}
 		_ = ini.Check(settings)
 		for _, d := range ini.Diff(settings, []pgbini.Database{{Name: "app", Host: value}, {Name: value}}) {

@@ -41,8 +41,32 @@ func FuzzConsole(f *testing.F) {
 	}
 	ready := &pgproto3.ReadyForQuery{TxStatus: 'I'}
 	shown := &pgproto3.CommandComplete{CommandTag: []byte("SHOW")}
-	f.Add(message(columns("key", "value"), row("server_login_retry", "15.043"), shown, ready, columns("database", "cl_waiting", "sv_active", "maxwait"), row("app", "1", "2", "3"), shown, ready,
-		columns("name", "host", "port", "database", "paused"), row("app", "h", "5432", "app", "1"), shown, ready, columns("key", "value"), row("paused", "yes"), shown, ready))
+	f.Add(
+		message(
+			columns("key", "value"),
+			row("server_login_retry", "15.043"),
+			shown,
+			ready,
+			columns("database", "cl_waiting", "sv_active", "maxwait"),
+			row("app", "1", "2", "3"),
+			shown,
+			ready,
+			columns(
+				"name",
+				"host",
+				"port",
+				"database",
+				"paused",
+			),
+			row("app", "h", "5432", "app", "1"),
+			shown,
+			ready,
+			columns("key", "value"),
+			row("paused", "yes"),
+			shown,
+			ready,
+		),
+	)
 	f.Add(message(&pgproto3.CommandComplete{CommandTag: []byte("PAUSE")}, ready))
 	f.Add(message(&pgproto3.ErrorResponse{Severity: "ERROR", Code: "08P01", Message: "already paused"}, ready))
 	f.Add(message(&pgproto3.ErrorResponse{Severity: "FATAL", Message: "password=" + secret + "\x1b[31m"}))
@@ -89,7 +113,8 @@ func FuzzConsole(f *testing.F) {
 			t.Error("it did not end")
 		}
 		text := fmt.Sprint(state.Version, " ", err, " ", err2, " ", err3)
-		if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(text, secret) || len(text) > 4000 {
+		if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(text, secret) ||
+			len(text) > 4000 {
 			t.Errorf("%q", text)
 		}
 		for _, err := range []error{err, err2, err3} {

@@ -68,7 +68,8 @@ func TestMarkTwiceKeepsTheOriginal(t *testing.T) {
 			t.Errorf("15 s, nonce 4, guard is %s", got)
 		}
 		before, put, err := other.Mark(soon(t), pgb.Hand, 9)
-		if want := (pgb.Mark{Original: 15 * time.Second, Nonce: 4, Owner: pgb.Guard}); err != nil || !put || before == nil || *before != want {
+		if want := (pgb.Mark{Original: 15 * time.Second, Nonce: 4, Owner: pgb.Guard}); err != nil || !put || before == nil ||
+			*before != want {
 			t.Fatalf("before %+v, put %v, %v", before, put, err)
 		}
 		s, err := p.State(soon(t))

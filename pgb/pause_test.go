@@ -89,7 +89,9 @@ func TestPauseStandsWhenTheContextEnds(t *testing.T) {
 			t.Errorf("%d server connections, %v", n, err)
 		}
 		s, err := p.State(soon(t))
-		if err != nil || s.PausedKnown != (r.Suite != single.SuiteHost) || s.Paused != s.PausedKnown || s.Waiting != 1 || s.Servers != 0 || s.MaxWait <= 0 || !s.LooksPaused() {
+		if err != nil || s.PausedKnown != (r.Suite != single.SuiteHost) || s.Paused != s.PausedKnown || s.Waiting != 1 || s.Servers != 0 ||
+			s.MaxWait <= 0 ||
+			!s.LooksPaused() {
 			t.Errorf("state of a paused pooler %+v %v", s, err)
 		}
 		select {
@@ -106,7 +108,9 @@ func TestPauseStandsWhenTheContextEnds(t *testing.T) {
 		}
 		r.wantNotPaused(t)
 		s, err = p.State(soon(t))
-		if err != nil || s.Paused || s.LooksPaused() || s.Waiting != 0 || s.Servers == 0 || s.LoginRetry != 15*time.Second || s.Mark != nil || len(s.PausedDBs) != 0 {
+		if err != nil || s.Paused || s.LooksPaused() || s.Waiting != 0 || s.Servers == 0 || s.LoginRetry != 15*time.Second ||
+			s.Mark != nil ||
+			len(s.PausedDBs) != 0 {
 			t.Errorf("state of a resumed pooler %+v %v", s, err)
 		}
 		if was, err := p.Resume(soon(t)); err != nil || was {
@@ -359,7 +363,8 @@ func TestPauseOfSingleDatabases(t *testing.T) {
 			if i < 0 {
 				t.Fatalf("%q is not among %+v", name, listed)
 			}
-			if d := listed[i]; d.Target != "postgres" || d.Host != r.pg.Addr || d.Port != r.pg.Port || d.Paused || d.Disabled || d.PoolSize != 20 {
+			if d := listed[i]; d.Target != "postgres" || d.Host != r.pg.Addr || d.Port != r.pg.Port || d.Paused || d.Disabled ||
+				d.PoolSize != 20 {
 				t.Errorf("%+v", d)
 			}
 		}

@@ -28,7 +28,11 @@ func replace(t *testing.T, path, content string) {
 		t.Fatal(err)
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	if err := errors.Join(os.WriteFile(path+"+", []byte(content), info.Mode()), os.Chown(path+"+", int(st.Uid), int(st.Gid)), os.Rename(path+"+", path)); err != nil {
+	if err := errors.Join(
+		os.WriteFile(path+"+", []byte(content), info.Mode()),
+		os.Chown(path+"+", int(st.Uid), int(st.Gid)),
+		os.Rename(path+"+", path),
+	); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -145,7 +149,8 @@ func TestSameUserNeedsNoPassword(t *testing.T) {
 		if s.Connect != "" || s.Settings < 80 || !strings.Contains(s.Diff, `:16: query_timeout = "9", in force: "0"`) || s.Reload != "" {
 			t.Errorf("%+v", s)
 		}
-		if s.Only != "" && !strings.Contains(s.Only, "several pgbouncer processes of user "+strconv.Itoa(int(uid))) || s.Only != "" && !strings.Contains(s.Only, strconv.Itoa(r.PID)) {
+		if s.Only != "" && !strings.Contains(s.Only, "several pgbouncer processes of user "+strconv.Itoa(int(uid))) ||
+			s.Only != "" && !strings.Contains(s.Only, strconv.Itoa(r.PID)) {
 			t.Errorf("only process: %s", s.Only)
 		}
 		until(t, "SIGHUP took", func() bool { return len(r.diff(t)) == 0 })
@@ -188,7 +193,8 @@ func TestOnlyProcess(t *testing.T) {
 	p.Close()
 	second := startAsUser(t, "pgbouncer", uid)
 	_, err = pgb.OnlyProcess(uid)
-	if !errors.Is(err, pgb.ErrSeveralProcesses) || !strings.Contains(err.Error(), strconv.Itoa(first.Process.Pid)) || !strings.Contains(err.Error(), strconv.Itoa(second.Process.Pid)) {
+	if !errors.Is(err, pgb.ErrSeveralProcesses) || !strings.Contains(err.Error(), strconv.Itoa(first.Process.Pid)) ||
+		!strings.Contains(err.Error(), strconv.Itoa(second.Process.Pid)) {
 		t.Errorf("two: %v", err)
 	}
 	// One that has ended and is not reaped does not count, nor does one of another name.

@@ -179,7 +179,10 @@ func TestEverySettingIsSeen(t *testing.T) {
 		all := r.settings(t)
 		changeable, stays := 0, []string{}
 		for _, s := range all {
-			base := strings.Join(slices.DeleteFunc(strings.SplitAfter(r.base, "\n"), func(l string) bool { return strings.HasPrefix(l, s.Key+" ") }), "")
+			base := strings.Join(
+				slices.DeleteFunc(strings.SplitAfter(r.base, "\n"), func(l string) bool { return strings.HasPrefix(l, s.Key+" ") }),
+				"",
+			)
 			changed := base + s.Key + " = " + legal(r, s) + "\n"
 			if s.Key == "conffile" {
 				changed, base = r.base+"conffile = "+legal(r, s)+"\n", r.base+"conffile = "+r.ConfigPath+"\n"
@@ -254,7 +257,9 @@ func TestBadValuesAreNamed(t *testing.T) {
 			line := lines(r.base) + 1
 
 			var e *file.Problem
-			if err := r.read(t).Check(before); !errors.As(err, &e) || e.Name != key || e.Line != line || e.File != r.ConfigPath || e.Problem == "" {
+			if err := r.read(t).
+				Check(before); !errors.As(err, &e) || e.Name != key || e.Line != line || e.File != r.ConfigPath ||
+				e.Problem == "" {
 				t.Errorf("%s: %v", bad, err)
 			}
 			if r.reload(t) {
@@ -399,7 +404,10 @@ var samples = []sample{
 	{name: "clients", tail: "[databases]\nb = max_db_client_connections=5\n"},
 	{name: "query_wait_timeout of a database", tail: "[databases]\nb = query_wait_timeout=5\n"},
 	{name: "of 1.27 perhaps", tail: "[databases]\nb = target_session_attrs=any\n"},
-	{name: "all of 1.18", tail: "[databases]\nb = host=127.0.0.1 port=7 dbname=x user=u password=p auth_user=a client_encoding=c datestyle=d timezone=e pool_size=1 min_pool_size=2 reserve_pool=3 max_db_connections=4 pool_mode=session connect_query='select 1' application_name=f\n"},
+	{
+		name: "all of 1.18",
+		tail: "[databases]\nb = host=127.0.0.1 port=7 dbname=x user=u password=p auth_user=a client_encoding=c datestyle=d timezone=e pool_size=1 min_pool_size=2 reserve_pool=3 max_db_connections=4 pool_mode=session connect_query='select 1' application_name=f\n",
+	},
 
 	{name: "user", tail: "[users]\nu = pool_mode=session max_user_connections=5\n"},
 	{name: "user, bad mode", tail: "[users]\nu = pool_mode=x\n"},
@@ -492,7 +500,12 @@ func TestReadFileAgreesWithPgBouncer(t *testing.T) {
 				}
 			}
 			if took && !s.odd {
-				if d := slices.DeleteFunc(r.diff(t), func(d pgbini.Difference) bool { return d.NeedsRestart || d.Key == "database *" }); len(d) > 0 {
+				if d := slices.DeleteFunc(
+					r.diff(t),
+					func(d pgbini.Difference) bool { return d.NeedsRestart || d.Key == "database *" },
+				); len(
+					d,
+				) > 0 {
 					t.Errorf("%s: taken, and yet %v", s.name, d)
 				}
 			}

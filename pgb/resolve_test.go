@@ -70,7 +70,14 @@ func TestResolve(t *testing.T) {
 
 // A pidfile is one process's, of this host: a pooler of another host that shares it must not have this one's paused or resumed.
 func TestResolvePidfile(t *testing.T) {
-	lookup := book(map[string][]string{"pool": {"127.0.0.1", "203.0.113.1"}, "far": {"203.0.113.1"}, "both": {"127.0.0.1", "::1"}, "all": {"203.0.113.1", "203.0.113.2"}})
+	lookup := book(
+		map[string][]string{
+			"pool": {"127.0.0.1", "203.0.113.1"},
+			"far":  {"203.0.113.1"},
+			"both": {"127.0.0.1", "::1"},
+			"all":  {"203.0.113.1", "203.0.113.2"},
+		},
+	)
 	const file = "/run/p.pid"
 	for name, test := range map[string]struct {
 		specs []pgb.Spec
@@ -122,7 +129,8 @@ func TestResolveKeepsTLSOnTheHost(t *testing.T) {
 		if cfg.Host != want || cfg.TLSConfig == nil {
 			t.Errorf("%s: dials %s first, TLS %v", p.Name, cfg.Host, cfg.TLSConfig != nil)
 		}
-		if len(cfg.Fallbacks) != 1 || cfg.Fallbacks[0].Host != want || cfg.Fallbacks[0].Port != cfg.Port || cfg.Fallbacks[0].TLSConfig != nil {
+		if len(cfg.Fallbacks) != 1 || cfg.Fallbacks[0].Host != want || cfg.Fallbacks[0].Port != cfg.Port ||
+			cfg.Fallbacks[0].TLSConfig != nil {
 			t.Errorf("%s: falls back to %+v", p.Name, cfg.Fallbacks)
 		}
 	}
@@ -131,7 +139,9 @@ func TestResolveKeepsTLSOnTheHost(t *testing.T) {
 		t.Fatal(poolers, errs)
 	}
 	for i, p := range poolers {
-		if cfg, want := p.ConsoleConfig(), []string{"a.example", "b.example"}[i]; cfg.TLSConfig.ServerName != want || net.ParseIP(cfg.Host) == nil || len(cfg.Fallbacks) != 0 {
+		if cfg, want := p.ConsoleConfig(), []string{"a.example", "b.example"}[i]; cfg.TLSConfig.ServerName != want ||
+			net.ParseIP(cfg.Host) == nil ||
+			len(cfg.Fallbacks) != 0 {
 			t.Errorf("%s: dials %s, verifies %s, falls back to %v", p.Name, cfg.Host, cfg.TLSConfig.ServerName, cfg.Fallbacks)
 		}
 	}

@@ -71,7 +71,14 @@ func (p *Process) wrote(path string, pidfile os.FileInfo) error {
 		if owner == 0 || owner == uid || owner == os.Geteuid() {
 			return nil
 		}
-		return fmt.Errorf("%s belongs to uid %d, and process %d, which it names, runs as uid %d: %w", path, owner, p.PID, uid, ErrForeignPidfile)
+		return fmt.Errorf(
+			"%s belongs to uid %d, and process %d, which it names, runs as uid %d: %w",
+			path,
+			owner,
+			p.PID,
+			uid,
+			ErrForeignPidfile,
+		)
 	}
 	for _, hop := range file.Walk("", path) {
 		if hop.Target == "" {

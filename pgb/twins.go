@@ -17,8 +17,8 @@ import (
 const (
 	// twinTimeout bounds how long [OnePerProcess] asks. Whoever has not answered by then is left as it is.
 	twinTimeout = time.Second
-	// openTimeout is how long it waits for an address that neither answers nor refuses, as where packets of one family get lost. On the loopback
-	// interface none does.
+	// openTimeout is how long it waits for an address that neither answers nor refuses, as where packets of one family get lost. On the
+	// loopback interface none does.
 	openTimeout = 300 * time.Millisecond
 )
 

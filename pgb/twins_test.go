@@ -102,7 +102,11 @@ func TestOneProcessBehindTwoFamilies(t *testing.T) {
 func TestTwoProcessesBehindOneName(t *testing.T) {
 	port := portOfBoth(t)
 	eachSuite(t, single.PgBouncerOptions{Port: port}, func(t *testing.T, r *rig) {
-		other, err := single.StartPgBouncer(soon(t), r.Suite, single.PgBouncerOptions{Port: port, Databases: "x = host=127.0.0.1", Settings: map[string]string{"so_reuseport": "0"}})
+		other, err := single.StartPgBouncer(
+			soon(t),
+			r.Suite,
+			single.PgBouncerOptions{Port: port, Databases: "x = host=127.0.0.1", Settings: map[string]string{"so_reuseport": "0"}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +115,9 @@ func TestTwoProcessesBehindOneName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := other.RewriteConfig(strings.Replace(config, "listen_addr = "+other.Addr, "listen_addr = "+other.Addr+", ::1", 1)); err != nil {
+		if err := other.RewriteConfig(
+			strings.Replace(config, "listen_addr = "+other.Addr, "listen_addr = "+other.Addr+", ::1", 1),
+		); err != nil {
 			t.Fatal(err)
 		}
 		other.Stop()

@@ -135,8 +135,9 @@ select system_identifier from pg_control_system()`
 
 // Replay is how a server has come to the data that it has.
 type Replay struct {
-	Up       time.Duration // since the postmaster was started, by the server's own clock
-	LastXact time.Time     // commit time, by the clock of the primary that wrote it, of the last transaction replayed since then; zero: none
+	Up time.Duration // since the postmaster was started, by the server's own clock
+	// LastXact is the commit time, by the clock of the primary that wrote it, of the last transaction replayed since then; zero: none.
+	LastXact time.Time
 }
 
 // Replay asks how long the server runs and what it has replayed meanwhile. A promotion leaves that as it was.

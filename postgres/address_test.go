@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/postgres"
 )
@@ -116,11 +117,15 @@ func TestPreferIsOneConnection(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			pg := start(t, suite, single.PostgresOptions{})
 			f := forward(t, fmt.Sprintf("%s:%d", pg.Addr, pg.Port))
-			direct, err := postgres.Open(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres password=%s", f.port(), single.Password))
+			direct, err := postgres.Open(
+				fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres password=%s", f.port(), single.Password),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
-			local, err := postgres.Open(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres password=%s", pg.SocketDir, pg.Port, single.Password))
+			local, err := postgres.Open(
+				fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres password=%s", pg.SocketDir, pg.Port, single.Password),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,8 +164,10 @@ func TestPreferIsOneConnection(t *testing.T) {
 				host string
 				well bool
 			}{{"db.pgbaton.test", true}, {"other.pgbaton.test", false}, {"127.0.0.1", false}} {
-				s, err := postgres.Open(fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres password=%s sslmode=verify-full sslrootcert=%s",
-					pg.SocketDir, pg.Port, single.Password, ca))
+				s, err := postgres.Open(
+					fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres password=%s sslmode=verify-full sslrootcert=%s",
+						pg.SocketDir, pg.Port, single.Password, ca),
+				)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -319,7 +326,8 @@ func TestAtPasswordFile(t *testing.T) {
 	}
 }
 
-// What a server has replayed since it was started: nothing after a fast shutdown, its own transactions after a crash, and a promotion leaves it.
+// What a server has replayed since it was started: nothing after a fast shutdown, its own transactions after a crash, and a promotion
+// leaves it.
 func TestReplay(t *testing.T) {
 	for _, suite := range []string{single.SuiteTrixie, single.SuiteSid} {
 		t.Run(suite, func(t *testing.T) {

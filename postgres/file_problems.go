@@ -135,7 +135,8 @@ func (c *Conn) settingErrors(ctx context.Context) ([]file.Problem, error) {
 	results, err := c.query(ctx, `select coalesce(sourcefile, ''), sourceline, coalesce(name, ''), error,
  case when lower(name) in (select lower(name) from pg_settings where context = 'postmaster') then setting end
  from pg_file_settings where error is not null order by seqno;
-select name, pending_restart, vartype, coalesce(min_val, ''), coalesce(max_val, ''), coalesce(unit, ''), coalesce(array_to_string(enumvals, ', '), '') from pg_settings`)
+select name, pending_restart, vartype, coalesce(min_val, ''), coalesce(max_val, ''), coalesce(unit, ''),
+ coalesce(array_to_string(enumvals, ', '), '') from pg_settings`)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +241,8 @@ func (c *Conn) authErrors(ctx context.Context, v view, setting, parsed string, v
 	}
 	results, err := c.query(
 		ctx,
-		"select coalesce("+path+", '"+setting+"'), line_number, case when error like '%record cannot match because%' then null else error end from "+
+		"select coalesce("+path+", '"+setting+"'), line_number,"+
+			" case when error like '%record cannot match because%' then null else error end from "+
 			v.name+" where "+parsed+" is null order by 1, 2",
 	)
 	if unreadable := (*pgconn.PgError)(
@@ -279,7 +281,9 @@ var quoted = regexp.MustCompile(`"[^"]*"|“[^”]*”|„[^“”]*[“”]|»[
 // withoutValues takes out of an error of pg_hba.conf what may be a secret, such as an ldapbindpasswd with a blank in place
 // of its "=". Whole are only texts that are known to have none; in other languages none is known.
 func withoutValues(problem string) string {
-	for _, harmless := range []string{"invalid authentication method", "invalid connection type", "unrecognized authentication option name", "could not open"} {
+	for _, harmless := range []string{
+		"invalid authentication method", "invalid connection type", "unrecognized authentication option name", "could not open",
+	} {
 		if strings.HasPrefix(problem, harmless) {
 			return problem
 		}
@@ -319,7 +323,8 @@ func (c *Conn) PendingRestart(ctx context.Context) ([]PendingRestart, error) {
 	// Reading the files marks them in this session's pg_settings: in this order.
 	files := "select null, null where false"
 	if err == nil {
-		files = "select lower(name), setting from pg_file_settings where lower(name) in (select lower(name) from pg_settings where context = 'postmaster') order by seqno"
+		files = "select lower(name), setting from pg_file_settings" +
+			" where lower(name) in (select lower(name) from pg_settings where context = 'postmaster') order by seqno"
 	}
 	results, err := c.query(
 		ctx,

@@ -30,7 +30,9 @@ func asHostileClient() bool {
 		return func(host string, port int, limit time.Duration) string {
 			ctx, cancel := context.WithTimeout(context.Background(), limit)
 			defer cancel()
-			s, err := postgres.Open(fmt.Sprintf("host=%s port=%d user=u dbname=d sslmode=disable password=%s", host, port, hostile.Password))
+			s, err := postgres.Open(
+				fmt.Sprintf("host=%s port=%d user=u dbname=d sslmode=disable password=%s", host, port, hostile.Password),
+			)
 			if err != nil {
 				return err.Error()
 			}

@@ -31,7 +31,12 @@ type files struct {
 
 func configured(t *testing.T, pg *single.Postgres) *files {
 	t.Helper()
-	f := &files{pg: pg, conf: filepath.Join(pg.DataDir, "postgresql.conf"), hba: filepath.Join(pg.DataDir, "pg_hba.conf"), superuser: pg.SocketDSN("postgres", "postgres")}
+	f := &files{
+		pg:        pg,
+		conf:      filepath.Join(pg.DataDir, "postgresql.conf"),
+		hba:       filepath.Join(pg.DataDir, "pg_hba.conf"),
+		superuser: pg.SocketDSN("postgres", "postgres"),
+	}
 	for path, to := range map[string]*string{f.conf: &f.conf0, f.hba: &f.hba0} {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -221,7 +226,8 @@ func fileErrors(t *testing.T, f *files) {
 		t.Fatal(err)
 	}
 	got, err := connect(t, f.superuser).FileErrors(ctx)
-	if err != nil || len(got) != 1 || got[0].File != ident || got[0].Line == 0 || got[0].Error() != fmt.Sprintf("%s:%d: missing entry at end of line", ident, got[0].Line) {
+	if err != nil || len(got) != 1 || got[0].File != ident || got[0].Line == 0 ||
+		got[0].Error() != fmt.Sprintf("%s:%d: missing entry at end of line", ident, got[0].Line) {
 		t.Errorf("pg_ident.conf: %v, %v", got, err)
 	}
 	if err := os.WriteFile(ident, old, 0o600); err != nil {
@@ -248,7 +254,10 @@ func settings(t *testing.T, f *files) {
 			t.Errorf("%s: %q, %v, %v", name, v, ok, err)
 		}
 	}
-	if names, err := c.FileSettingNames(ctx); err != nil || !names["pgbaton.config_version"] || !names["shared_buffers"] || names["PgBaton.Config_Version"] || names["autovacuum"] {
+	if names, err := c.FileSettingNames(
+		ctx,
+	); err != nil || !names["pgbaton.config_version"] || !names["shared_buffers"] || names["PgBaton.Config_Version"] ||
+		names["autovacuum"] {
 		t.Errorf("names: %v, %v", names, err)
 	}
 	// A syntax error behind it: it is on disk, and not loaded.
@@ -281,7 +290,10 @@ func pendingRestart(t *testing.T, f *files) {
 	ctx := testContext(t)
 	f.write(t, "max_connections = 61\nmax_connections = 62\nshared_buffers = '17MB'\n", "")
 	f.reload(t)
-	both := []postgres.PendingRestart{{Name: "max_connections", Running: "60", File: "62"}, {Name: "shared_buffers", Running: "16MB", File: "17MB"}}
+	both := []postgres.PendingRestart{
+		{Name: "max_connections", Running: "60", File: "62"},
+		{Name: "shared_buffers", Running: "16MB", File: "17MB"},
+	}
 	got, err := connect(t, f.superuser).PendingRestart(ctx)
 	if d := cmp.Diff(both, got); d != "" || err != nil {
 		t.Error(err, d)
@@ -331,7 +343,8 @@ func rights(t *testing.T, f *files) {
 	}
 	got, err := connect(t, weak).FileErrors(ctx)
 	var grant *postgres.GrantError
-	if len(got) != 0 || !errors.As(err, &grant) || !postgres.Denied(err) || grant.User != "weak" || len(grant.Views) != 3 || len(grant.Missing) != 6 {
+	if len(got) != 0 || !errors.As(err, &grant) || !postgres.Denied(err) || grant.User != "weak" || len(grant.Views) != 3 ||
+		len(grant.Missing) != 6 {
 		t.Fatalf("%v, %v", got, err)
 	}
 	t.Log(err)
@@ -343,7 +356,11 @@ func rights(t *testing.T, f *files) {
 	}
 	// The advice is enough, and half of it is not.
 	session(t, f.superuser, grant.Missing[0])
-	if _, _, err := connect(t, weak).FileSetting(ctx, "work_mem"); !errors.As(err, &grant) || len(grant.Missing) != 1 || !strings.HasPrefix(grant.Missing[0], "GRANT EXECUTE ON FUNCTION ") {
+	if _, _, err := connect(
+		t,
+		weak,
+	).FileSetting(ctx, "work_mem"); !errors.As(err, &grant) || len(grant.Missing) != 1 ||
+		!strings.HasPrefix(grant.Missing[0], "GRANT EXECUTE ON FUNCTION ") {
 		t.Errorf("%v", err)
 	}
 	session(t, f.superuser, grant.Missing[0])

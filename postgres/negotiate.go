@@ -28,7 +28,8 @@ func inOneConnection(config *pgconn.Config, again bool) (prefers bool) {
 	var kept []*pgconn.FallbackConfig
 	for i := 0; i < len(entries); i++ {
 		e := entries[i]
-		if i+1 == len(entries) || e.TLSConfig == nil || entries[i+1].TLSConfig != nil || entries[i+1].Host != e.Host || entries[i+1].Port != e.Port {
+		if i+1 == len(entries) || e.TLSConfig == nil || entries[i+1].TLSConfig != nil || entries[i+1].Host != e.Host ||
+			entries[i+1].Port != e.Port {
 			kept = append(kept, e)
 			continue
 		}

@@ -342,7 +342,8 @@ func lags(t *testing.T, pg *single.Postgres) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(all) == 1 && all[0].Application == "s1" && all[0].State != "" && all[0].SyncState == "async" && all[0].Replay == -1 && all[0].Flush == -1
+		return len(all) == 1 && all[0].Application == "s1" && all[0].State != "" && all[0].SyncState == "async" && all[0].Replay == -1 &&
+			all[0].Flush == -1
 	})
 	if all, err := connect(t, pg.SocketDSN("weak", "postgres")).Lags(ctx); !errors.Is(err, postgres.ErrHidden) || len(all) != 1 {
 		t.Errorf("without pg_read_all_stats: %+v, %v", all, err)

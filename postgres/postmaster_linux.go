@@ -80,8 +80,11 @@ func (c *Conn) Postmaster(ctx context.Context) (_ *Postmaster, err error) {
 		return nil, fmt.Errorf("postgres: session's process: %w", err)
 	}
 	if parent != said {
-		return nil, fmt.Errorf("postgres: process %d is not the parent of this session's process %d; is the server in another pid namespace?",
-			said, backend)
+		return nil, fmt.Errorf(
+			"postgres: process %d is not the parent of this session's process %d; is the server in another pid namespace?",
+			said,
+			backend,
+		)
 	}
 	if dataDir != "" {
 		if err := c.proveTCP(p, child, dataDir); err != nil {
@@ -101,8 +104,11 @@ func (c *Conn) proveTCP(postmaster, session *process.Process, dataDir string) er
 		return fmt.Errorf("postgres: who is at %s: %w", c.RemoteAddr(), err)
 	}
 	if !holds {
-		return fmt.Errorf("postgres: process %d, which answers at %s by its own words, does not have that connection; is something in between?",
-			session.PID, c.RemoteAddr())
+		return fmt.Errorf(
+			"postgres: process %d, which answers at %s by its own words, does not have that connection; is something in between?",
+			session.PID,
+			c.RemoteAddr(),
+		)
 	}
 	works, err := postmaster.WorksIn(dataDir)
 	if err != nil {

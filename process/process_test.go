@@ -59,7 +59,13 @@ func TestProcess(t *testing.T) {
 	parent, err2 := p.Parent()
 	uid, err3 := p.UID()
 	inner, err4 := p.InnerPID()
-	if err := errors.Join(err, err2, err3, err4); err != nil || !strings.HasSuffix(name, "sh") || parent != os.Getpid() || uid != os.Geteuid() || inner <= 0 || p.PID != cmd.Process.Pid {
+	if err := errors.Join(
+		err,
+		err2,
+		err3,
+		err4,
+	); err != nil || !strings.HasSuffix(name, "sh") || parent != os.Getpid() || uid != os.Geteuid() || inner <= 0 ||
+		p.PID != cmd.Process.Pid {
 		t.Error(name, parent, uid, inner, err)
 	}
 	args, err := p.Args()
@@ -258,7 +264,9 @@ func TestHoldsOtherEnd(t *testing.T) {
 
 func TestListeners(t *testing.T) {
 	reuse := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		if failed := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); failed != nil {
+		if failed := c.Control(
+			func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) },
+		); failed != nil {
 			return failed
 		}
 		return err

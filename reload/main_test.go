@@ -11,7 +11,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	membertest.Main(m, map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, m *member.Member, in io.Reader, out io.Writer) int {
-		return pause.Keep(ctx, m, in, out).Code
-	}})
+	membertest.Main(
+		m,
+		map[string]membertest.Command{member.KeepCommand: func(ctx context.Context, m *member.Member, in io.Reader, out io.Writer) int {
+			return pause.Keep(ctx, m, in, out).Code
+		}},
+	)
 }

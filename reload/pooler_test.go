@@ -78,7 +78,8 @@ func TestReloadFrozenPooler(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = b.Thaw() }()
-	if p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemNotVerified, "no console answers")[0]; p.Done != api.ReloadSignaled || p.Verified {
+	if p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemNotVerified, "no console answers")[0]; p.Done != api.ReloadSignaled ||
+		p.Verified {
 		t.Errorf("%+v", p)
 	}
 }
@@ -96,12 +97,22 @@ func TestReloadNotApplied(t *testing.T) {
 				t.Fatal(err)
 			}
 			copied := filepath.Join(t.TempDir(), "pgbouncer.ini")
-			if err := os.WriteFile(copied, []byte(strings.Replace(text, "default_pool_size = 94\n", "default_pool_size = 95\n", 1)), 0o600); err != nil {
+			if err := os.WriteFile(
+				copied,
+				[]byte(strings.Replace(text, "default_pool_size = 94\n", "default_pool_size = 95\n", 1)),
+				0o600,
+			); err != nil {
 				t.Fatal(err)
 			}
 			m.Config.Poolers[0].Config = copied
 			p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemNotApplied, "default_pool_size", `"95"`, `"94"`)[0]
-			want := api.SettingDifference{File: copied, Line: lineOf(t, copied, "default_pool_size"), Key: "default_pool_size", Want: "95", Running: "94"}
+			want := api.SettingDifference{
+				File:    copied,
+				Line:    lineOf(t, copied, "default_pool_size"),
+				Key:     "default_pool_size",
+				Want:    "95",
+				Running: "94",
+			}
 			if len(p.NotApplied) != 1 || p.NotApplied[0] != want || p.Verified || p.Done != api.ReloadFailed {
 				t.Errorf("%+v, want %+v", p, want)
 			}
@@ -164,7 +175,8 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 			}()
 			<-waits
 			change("config-version: 41\n", "config-version: 43\nquery_wait_timeout = 77\n")
-			if r := <-done; r.Code != member.Done || !r.Poolers[0].Verified || len(r.Poolers[0].Changed) != 1 || *r.Versions[0].Applied != 42 {
+			if r := <-done; r.Code != member.Done || !r.Poolers[0].Verified || len(r.Poolers[0].Changed) != 1 ||
+				*r.Versions[0].Applied != 42 {
 				t.Errorf("%d %s: %+v", r.Code, r.Decision, r.Poolers)
 			}
 
@@ -202,7 +214,8 @@ func TestReloadLogToStdout(t *testing.T) {
 			for _, logfile := range []string{"/dev/stdout", link, fmt.Sprintf("/proc/%d/fd/1", b.PID)} {
 				change("logfile = "+was+"\n", "logfile = "+logfile+"\n")
 				was = logfile
-				if p := reloadEnds(t, m, Options{}, member.Done, "")[0]; !p.Verified || len(p.Changed) != 1 || p.Changed[0].Want != logfile {
+				if p := reloadEnds(t, m, Options{}, member.Done, "")[0]; !p.Verified || len(p.Changed) != 1 ||
+					p.Changed[0].Want != logfile {
 					t.Errorf("%s: %+v", logfile, p)
 				}
 				before, err := os.ReadFile(stdout)
@@ -210,7 +223,10 @@ func TestReloadLogToStdout(t *testing.T) {
 					t.Fatal(err)
 				}
 				membertest.Admin(t, b, "RELOAD")
-				if after, err := os.ReadFile(stdout); err != nil || strings.Count(string(after), "RELOAD command issued") <= strings.Count(string(before), "RELOAD command issued") {
+				if after, err := os.ReadFile(
+					stdout,
+				); err != nil ||
+					strings.Count(string(after), "RELOAD command issued") <= strings.Count(string(before), "RELOAD command issued") {
 					t.Errorf("%s: it does not log there: %v", logfile, err)
 				}
 			}
@@ -258,12 +274,14 @@ func TestReloadByStatsUser(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemUnreachable, "admin access needed")[0]; p.Done != api.ReloadNot || p.How != "" {
+			if p := reloadEnds(t, m, Options{}, member.Failed, api.ProblemUnreachable, "admin access needed")[0]; p.Done != api.ReloadNot ||
+				p.How != "" {
 				t.Errorf("%+v", p)
 			}
 			m.Config.Poolers[0].Pidfile = b.Pidfile
 			p := reloadEnds(t, m, Options{}, member.Done, "")[0]
-			if p.How != fmt.Sprintf("SIGHUP to process %d", b.PID) || !p.Verified || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" {
+			if p.How != fmt.Sprintf("SIGHUP to process %d", b.PID) || !p.Verified || len(p.Changed) != 1 ||
+				p.Changed[0].Key != "query_wait_timeout" {
 				t.Errorf("%+v", p)
 			}
 			// A bad file is one for him, too.
@@ -310,7 +328,8 @@ func TestReloadAfterRestart(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !x.report.Verified || x.report.How != "RELOAD" || len(x.report.Changed) != 1 || x.process == nil || x.process.PID != b.PID {
+			if err != nil || !x.report.Verified || x.report.How != "RELOAD" || len(x.report.Changed) != 1 || x.process == nil ||
+				x.process.PID != b.PID {
 				t.Errorf("%v: %+v", err, x.report)
 			}
 		})
@@ -375,8 +394,15 @@ func TestReloadAsTheSameUser(t *testing.T) {
 	ini, logfile := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "log")
 	write := func(listen, more string) {
 		t.Helper()
-		text := fmt.Sprintf("[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.77.0.1\nlisten_port = %s\nunix_socket_dir = %s\npidfile = %s\nlogfile = %s\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = boss\n%s",
-			listen, dir, filepath.Join(dir, "pid"), logfile, filepath.Join(dir, "users"), more)
+		text := fmt.Sprintf(
+			"[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.77.0.1\nlisten_port = %s\nunix_socket_dir = %s\npidfile = %s\nlogfile = %s\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = boss\n%s",
+			listen,
+			dir,
+			filepath.Join(dir, "pid"),
+			logfile,
+			filepath.Join(dir, "users"),
+			more,
+		)
 		if err := errors.Join(os.WriteFile(ini+"+", []byte(text), 0o644), os.Rename(ini+"+", ini)); err != nil {
 			t.Fatal(err)
 		}
@@ -423,15 +449,19 @@ func TestReloadAsTheSameUser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		membertest.Eventually(t, "the copy runs", func() bool { // "text file busy" while another test's child, forked meanwhile, has it open
-			cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestSameUserChild$", "-test.v")
-			cmd.Env, cmd.Dir, cmd.SysProcAttr = []string{sameUser + "=" + string(told)}, "/", as
-			out, err := cmd.CombinedOutput()
-			if err != nil && !errors.Is(err, syscall.ETXTBSY) {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			return err == nil
-		})
+		membertest.Eventually(
+			t,
+			"the copy runs",
+			func() bool { // "text file busy" while another test's child, forked meanwhile, has it open
+				cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestSameUserChild$", "-test.v")
+				cmd.Env, cmd.Dir, cmd.SysProcAttr = []string{sameUser + "=" + string(told)}, "/", as
+				out, err := cmd.CombinedOutput()
+				if err != nil && !errors.Is(err, syscall.ETXTBSY) {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				return err == nil
+			},
+		)
 		out, err := os.ReadFile(filepath.Join(dir, "report"))
 		var r sameUserReport
 		if err == nil {
@@ -458,19 +488,41 @@ func TestReloadAsTheSameUser(t *testing.T) {
 	}
 
 	write(same, "default_pool_size = 31\n")
-	if p := reload(dsn("secret"), member.Done, ""); p.How != "RELOAD" || p.File != ini || !p.Verified || len(p.NeedsRestart) > 0 || size() != "31" {
+	if p := reload(
+		dsn("secret"),
+		member.Done,
+		"",
+	); p.How != "RELOAD" || p.File != ini || !p.Verified || len(p.NeedsRestart) > 0 ||
+		size() != "31" {
 		t.Errorf("the same port in other digits: %+v", p)
 	}
 	write("6499", "default_pool_size = 32\n")
-	if p := reload(dsn("secret"), member.Done, ""); p.How != "RELOAD" || p.File != ini || !p.Verified || len(p.NeedsRestart) != 1 || p.NeedsRestart[0].Key != "listen_port" || p.NeedsRestart[0].Want != "6499" || size() != "32" {
+	if p := reload(
+		dsn("secret"),
+		member.Done,
+		"",
+	); p.How != "RELOAD" || p.File != ini || !p.Verified || len(p.NeedsRestart) != 1 || p.NeedsRestart[0].Key != "listen_port" || p.NeedsRestart[0].Want != "6499" ||
+		size() != "32" {
 		t.Errorf("another port: %+v", p)
 	}
 	write("6499", "default_pool_size = 33\ndefault_pool_sise = 33\n")
-	if p := reload(dsn("secret"), member.Failed, api.ProblemInvalidFile, ini, "default_pool_sise"); p.Done != api.ReloadNot || size() != "32" {
+	if p := reload(
+		dsn("secret"),
+		member.Failed,
+		api.ProblemInvalidFile,
+		ini,
+		"default_pool_sise",
+	); p.Done != api.ReloadNot ||
+		size() != "32" {
 		t.Errorf("another port and a mistake: %s, %+v", size(), p)
 	}
 	write("6499", "default_pool_size = 34\n")
-	if p := reload(dsn("wrong"), member.Done, ""); p.How != fmt.Sprintf("SIGHUP to process %d", b.Process.Pid) || !p.Verified || len(p.NeedsRestart) != 1 || size() != "34" {
+	if p := reload(
+		dsn("wrong"),
+		member.Done,
+		"",
+	); p.How != fmt.Sprintf("SIGHUP to process %d", b.Process.Pid) || !p.Verified || len(p.NeedsRestart) != 1 ||
+		size() != "34" {
 		t.Errorf("another port, and the console refuses us: %s, %+v", size(), p)
 	}
 	// Another pooler's password is wrong: ours, the only one of this user, is not that one.

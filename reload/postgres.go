@@ -361,7 +361,8 @@ func (r *reload) awaitLoaded(ctx context.Context, report *api.PostgresReload, be
 		return &fault{
 			problem: api.ProblemNotVerified,
 			err: fmt.Errorf(
-				"%s was sent, and the server has loaded its files at %s, but within %s Patroni was not seen to do it: %w; Patroni's log says why",
+				"%s was sent, and the server has loaded its files at %s, but within %s Patroni was not seen to do it: %w; "+
+					"Patroni's log says why",
 				report.How,
 				report.Loaded.Format(time.RFC3339Nano),
 				limit,

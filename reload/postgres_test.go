@@ -29,7 +29,14 @@ import (
 // reloadOf is a reload of this runtime's server.
 func reloadOf(t *testing.T, m *member.Member, o Options) *reload {
 	t.Helper()
-	r := &reload{m: m, o: o, log: m.Log, journal: m.Journal("reload", state.NewID()), versions: map[string]*api.VersionReport{}, deadline: time.Now().Add(time.Minute)}
+	r := &reload{
+		m:        m,
+		o:        o,
+		log:      m.Log,
+		journal:  m.Journal("reload", state.NewID()),
+		versions: map[string]*api.VersionReport{},
+		deadline: time.Now().Add(time.Minute),
+	}
 	var err error
 	if r.patroni, err = m.Patroni(); err != nil {
 		t.Fatal(err)
@@ -66,7 +73,11 @@ func (p *reloadingPatroni) start(t *testing.T, m *member.Member) {
 		case req.URL.Path == "/config":
 			_, _ = io.WriteString(w, p.dynamic)
 		default:
-			fmt.Fprintf(w, `{"state": "running", "role": "primary", "dcs_last_seen": %d, "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`, time.Now().Unix())
+			fmt.Fprintf(
+				w,
+				`{"state": "running", "role": "primary", "dcs_last_seen": %d, "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`,
+				time.Now().Unix(),
+			)
 		}
 	}))
 	t.Cleanup(s.Close)
@@ -98,7 +109,9 @@ func TestReloadNeverDone(t *testing.T) {
 	patroni := &reloadingPatroni{dynamic: `{"loop_wait": 1}`}
 	patroni.start(t, m)
 	r := Run(t.Context(), m, Options{Target: api.TargetPostgres})
-	if r.Code != member.Failed || r.Problem != api.ProblemNotApplied || !strings.Contains(r.Decision, "POST /reload was sent, and within 6s it has not come to effect") || strings.Contains(r.Decision, "not known") {
+	if r.Code != member.Failed || r.Problem != api.ProblemNotApplied ||
+		!strings.Contains(r.Decision, "POST /reload was sent, and within 6s it has not come to effect") ||
+		strings.Contains(r.Decision, "not known") {
 		t.Errorf("%d %s %s", r.Code, r.Problem, r.Decision)
 	}
 	if p := r.Postgres; p.Done != api.ReloadFailed || p.Verified || !p.Loaded.IsZero() || patroni.asked.Load() != 1 {
@@ -135,10 +148,14 @@ func TestReloadBadPatroniFile(t *testing.T) {
 			m.DryRun = dry
 			write(bad)
 			r := Run(t.Context(), m, Options{Target: api.TargetPostgres, Version: &want, Timeout: 5 * time.Second})
-			if r.Code != member.Failed || r.Problem != api.ProblemInvalidFile || r.Postgres.Done != api.ReloadNot || patroni.asked.Load() != 0 || r.Versions[0].Applied != nil {
+			if r.Code != member.Failed || r.Problem != api.ProblemInvalidFile || r.Postgres.Done != api.ReloadNot ||
+				patroni.asked.Load() != 0 ||
+				r.Versions[0].Applied != nil {
 				t.Errorf("%s: %d %s %s: %+v", name, r.Code, r.Problem, r.Decision, r.Postgres)
 			}
-			if e := r.Postgres.FileErrors; len(e) != 1 || e[0].File != path || e[0].Line != 4 || !strings.Contains(r.Decision, path+":4:1: ") || strings.Contains(r.Decision, "hunter2") {
+			if e := r.Postgres.FileErrors; len(e) != 1 || e[0].File != path || e[0].Line != 4 ||
+				!strings.Contains(r.Decision, path+":4:1: ") ||
+				strings.Contains(r.Decision, "hunter2") {
 				t.Errorf("%s: %s: %+v", name, r.Decision, e)
 			}
 		}
@@ -156,11 +173,15 @@ func TestReloadLeftOut(t *testing.T) {
 	pg := membertest.OwnPostgres(t)
 	m := membertest.New(t, pg)
 	(&reloadingPatroni{dynamic: `{"loop_wait": 1, "postgresql": {"parameters": {"an odd name": "1", "Shared_Buffers": "16MB", "recovery_target": "x",
- "gone": null, "zz.last": 1}}}`}).start(t, m)
+ "gone": null, "zz.last": 1}}}`}).start(
+		t,
+		m,
+	)
 	ctx := t.Context()
 	report := &api.PostgresReload{How: byREST}
 	err := reloadOf(t, m, Options{}).judgeParameters(ctx, report, 0)
-	if problemOf(err) != api.ProblemInvalidFile || len(report.FileErrors) != 2 || report.FileErrors[0].Name != "an odd name" || report.FileErrors[1].Name != "zz.last" {
+	if problemOf(err) != api.ProblemInvalidFile || len(report.FileErrors) != 2 || report.FileErrors[0].Name != "an odd name" ||
+		report.FileErrors[1].Name != "zz.last" {
 		t.Errorf("%v: %+v", err, report.FileErrors)
 	}
 	// It may come a loop later.
@@ -211,7 +232,11 @@ func TestReloadWithoutREST(t *testing.T) {
 	dir := t.TempDir()
 	m.Config.Patroni = config.Patroni{URL: "http://127.0.0.1:1", Config: filepath.Join(dir, "patroni.yml"), Scope: "demo", Name: "node1"}
 	// The real one finds Patroni by the DCS, and both are needed for that.
-	ctl := fmt.Sprintf("#!/bin/sh\nset -e\ncd %s\ncp postgresql.conf copy\ncat copy >postgresql.conf\nrm copy\nkill -HUP %d\necho Reload request received for member node1\n", pg.DataDir, pg.PID)
+	ctl := fmt.Sprintf(
+		"#!/bin/sh\nset -e\ncd %s\ncp postgresql.conf copy\ncat copy >postgresql.conf\nrm copy\nkill -HUP %d\necho Reload request received for member node1\n",
+		pg.DataDir,
+		pg.PID,
+	)
 	for path, text := range map[string]string{m.Config.Patroni.Config: "scope: demo\n", filepath.Join(dir, "patronictl"): ctl} {
 		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
@@ -223,14 +248,18 @@ func TestReloadWithoutREST(t *testing.T) {
 	var steps []string
 	r := Run(t.Context(), m, Options{Target: api.TargetPostgres, Progress: func(s Progress) { steps = append(steps, s.Text) }})
 	const notSeen = "whether Patroni has left out a setting of the DCS was not seen: its REST API does not answer"
-	if r.Code != member.Done || !r.Postgres.Verified || r.Postgres.How != "patronictl reload" || r.Decision != "postgres reloaded and verified; "+notSeen {
+	if r.Code != member.Done || !r.Postgres.Verified || r.Postgres.How != "patronictl reload" ||
+		r.Decision != "postgres reloaded and verified; "+notSeen {
 		t.Errorf("%d %s: %+v", r.Code, r.Decision, r.Postgres)
 	}
 	if !slices.Contains(steps, notSeen) || !strings.Contains(log.String(), "level=WARN msg=\""+notSeen) {
 		t.Errorf("%q\n%s", steps, &log)
 	}
 	// Not 10 s and the grace: loop_wait may be longer than its default.
-	if said := "patronictl reload is sent; Patroni does it within its loop_wait, which is not known: waiting 35s at most"; !slices.Contains(steps, said) {
+	if said := "patronictl reload is sent; Patroni does it within its loop_wait, which is not known: waiting 35s at most"; !slices.Contains(
+		steps,
+		said,
+	) {
 		t.Errorf("%q", steps)
 	}
 }
@@ -255,7 +284,8 @@ func TestReloadByAnother(t *testing.T) {
 	for name, before := range map[string]serverFiles{"by the file": before, "by the DCS": unseen} {
 		report := &api.PostgresReload{How: "POST /reload"}
 		err := r.awaitLoaded(ctx, report, before, time.Second)
-		if problemOf(err) != api.ProblemNotVerified || !strings.Contains(err.Error(), "Patroni was not seen to do it") || !report.Loaded.After(before.loaded) {
+		if problemOf(err) != api.ProblemNotVerified || !strings.Contains(err.Error(), "Patroni was not seen to do it") ||
+			!report.Loaded.After(before.loaded) {
 			t.Errorf("%s: %v; %+v", name, err, report)
 		}
 	}
@@ -295,7 +325,8 @@ func TestReloadInterrupted(t *testing.T) {
 		r := reloadOf(t, m, Options{Progress: func(s Progress) { steps = append(steps, s.Text) }})
 		report := &api.PostgresReload{Done: api.ReloadNot}
 		err := r.reloadPostgres(ctx, report)
-		if problemOf(err) != api.ProblemNotVerified || err.Error() != "interrupted: POST /reload was begun, and Patroni may still do it" || report.Done != api.ReloadFailed {
+		if problemOf(err) != api.ProblemNotVerified || err.Error() != "interrupted: POST /reload was begun, and Patroni may still do it" ||
+			report.Done != api.ReloadFailed {
 			t.Errorf("%v; %+v", err, report)
 		}
 		if len(steps) > 0 {
@@ -319,7 +350,8 @@ func TestReloadInterrupted(t *testing.T) {
 		}})
 		report := &api.PostgresReload{Done: api.ReloadNot}
 		err := r.reloadPostgres(ctx, report)
-		if problemOf(err) != api.ProblemNotVerified || !strings.HasPrefix(err.Error(), "interrupted: POST /reload was sent") || report.Done != api.ReloadFailed {
+		if problemOf(err) != api.ProblemNotVerified || !strings.HasPrefix(err.Error(), "interrupted: POST /reload was sent") ||
+			report.Done != api.ReloadFailed {
 			t.Errorf("%v; %+v", err, report)
 		}
 	})
@@ -329,7 +361,12 @@ func TestReloadInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		report := &api.PostgresReload{Done: api.ReloadNot}
-		if err := reloadOf(t, m, Options{}).reloadPostgres(ctx, report); err == nil || err.Error() != "interrupted: nothing was reloaded" || report.Done != api.ReloadNot {
+		if err := reloadOf(
+			t,
+			m,
+			Options{},
+		).reloadPostgres(ctx, report); err == nil || err.Error() != "interrupted: nothing was reloaded" ||
+			report.Done != api.ReloadNot {
 			t.Errorf("%v; %+v", err, report)
 		}
 	})
@@ -346,7 +383,8 @@ func TestReloadInterrupted(t *testing.T) {
 		if problemOf(err) != api.ProblemVersionTimeout {
 			t.Fatal(err)
 		}
-		if text := err.Error(); strings.Count(text, "interrupted: nothing was reloaded") != 2 || strings.Contains(text, "\n") || strings.Contains(text, "in time") {
+		if text := err.Error(); strings.Count(text, "interrupted: nothing was reloaded") != 2 || strings.Contains(text, "\n") ||
+			strings.Contains(text, "in time") {
 			t.Errorf("%q", text)
 		}
 	})

@@ -98,9 +98,10 @@ func (r *reload) judgeParameters(ctx context.Context, report *api.PostgresReload
 		}
 		for _, name := range names {
 			report.FileErrors = append(report.FileErrors, api.FileError{
-				File:    "postgresql.parameters in the DCS",
-				Name:    name,
-				Problem: "Patroni has not written it into postgresql.conf: its value is not valid, or this version of PostgreSQL has no such setting; Patroni's log says which",
+				File: "postgresql.parameters in the DCS",
+				Name: name,
+				Problem: "Patroni has not written it into postgresql.conf: its value is not valid, or this version of PostgreSQL " +
+					"has no such setting; Patroni's log says which",
 			})
 		}
 		return invalidFiles(report.FileErrors)

@@ -141,7 +141,9 @@ func (r *reload) conclude(report Report, errs []error) Report {
 	if len(texts) > 0 {
 		return report
 	}
-	what := map[string]string{api.TargetPostgres: "postgres", api.TargetPgBouncer: "pgbouncer", api.TargetAll: "postgres and pgbouncer"}[r.o.Target]
+	what := map[string]string{
+		api.TargetPostgres: "postgres", api.TargetPgBouncer: "pgbouncer", api.TargetAll: "postgres and pgbouncer",
+	}[r.o.Target]
 	switch {
 	case r.m.DryRun:
 		report.Decision = "would reload " + what

@@ -64,7 +64,11 @@ func TestReloadOnePooler(t *testing.T) {
 
 			change("", "query_wait_timeout = 77\nlisten_backlog = 99\n")
 			m.DryRun = true
-			if p := reload(member.Done, ""); p.Done != api.ReloadWould || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" || len(p.NeedsRestart) != 1 {
+			if p := reload(
+				member.Done,
+				"",
+			); p.Done != api.ReloadWould || len(p.Changed) != 1 || p.Changed[0].Key != "query_wait_timeout" ||
+				len(p.NeedsRestart) != 1 {
 				t.Errorf("would: %+v", p)
 			}
 			m.DryRun = false
@@ -114,7 +118,8 @@ func TestReloadUnseenFile(t *testing.T) {
 	if r.Code != member.Failed || r.Problem != api.ProblemNotVerified {
 		t.Fatalf("%d %s %s", r.Code, r.Problem, r.Decision)
 	}
-	if p := r.Poolers[0]; p.Done != api.ReloadDone || p.Verified || !strings.Contains(p.NotVerified, "poolers[].config") || len(p.Changed) != 1 {
+	if p := r.Poolers[0]; p.Done != api.ReloadDone || p.Verified || !strings.Contains(p.NotVerified, "poolers[].config") ||
+		len(p.Changed) != 1 {
 		t.Errorf("1.24: %+v", p)
 	}
 	if p := r.Poolers[1]; p.Done != api.ReloadDone || !p.Verified || p.NotVerified != "" {
@@ -178,7 +183,12 @@ func TestReloadWaitsForBoth(t *testing.T) {
 	if len(r.Versions) != 2 || r.Versions[0].Seen != nil || r.Versions[1].Seen == nil || *r.Versions[1].Seen != 42 {
 		t.Errorf("%+v", r.Versions)
 	}
-	if s := Run(t.Context(), m, Options{Target: api.TargetPgBouncer, Version: &want}); s.Code != member.Done || len(s.Poolers[0].Changed) != 1 {
+	if s := Run(
+		t.Context(),
+		m,
+		Options{Target: api.TargetPgBouncer, Version: &want},
+	); s.Code != member.Done ||
+		len(s.Poolers[0].Changed) != 1 {
 		t.Errorf("reloaded before: %+v", s)
 	}
 	// The journal tells status which version the poolers run.
@@ -211,10 +221,14 @@ func TestReloadGivesUp(t *testing.T) {
 		want := configversion.Version(42)
 		start := time.Now()
 		r := Run(t.Context(), m, Options{Version: &want, Timeout: 30 * time.Second})
-		if took := time.Since(start); r.Code != member.Failed || r.Problem != api.ProblemVersionInvalid || r.Poolers != nil || r.Postgres != nil || took > 15*time.Second {
+		if took := time.Since(
+			start,
+		); r.Code != member.Failed || r.Problem != api.ProblemVersionInvalid || r.Poolers != nil || r.Postgres != nil ||
+			took > 15*time.Second {
 			t.Errorf("%s, after %s: %d %s: %+v", wrong, took, r.Code, r.Problem, r)
 		}
-		if !strings.Contains(r.Decision, "3 bytes that are no number") || !strings.Contains(r.Decision, "given up because of "+wrong+": nothing was reloaded; waited for configuration version 42") {
+		if !strings.Contains(r.Decision, "3 bytes that are no number") ||
+			!strings.Contains(r.Decision, "given up because of "+wrong+": nothing was reloaded; waited for configuration version 42") {
 			t.Errorf("%s: %s", wrong, r.Decision)
 		}
 		if v := r.Versions[late]; v.Target == wrong || v.Seen != nil && *v.Seen != 41 || !strings.Contains(v.Error, "given up") {

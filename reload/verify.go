@@ -26,9 +26,9 @@ func (x *poolerReload) readFile() (*pgbini.File, error) {
 
 // check finds what must not be reloaded. Of a file with a line that this PgBouncer refuses, what stands before the line comes into force,
 // and the rest of [pgbouncer] goes back to the defaults. A logfile that cannot be opened ends the process at its next line of log; without
-// its hba file nobody can log in, and without its certificates TLS with clients is what it was; those for servers are not read before a connection
-// is made, which then fails (all 1.18 to 1.26). What the file does not say has the version's default: server_tls_sslmode is prefer in 1.24 and 1.26, and
-// disable in 1.18.
+// its hba file nobody can log in, and without its certificates TLS with clients is what it was; those for servers are not read before a
+// connection is made, which then fails (all 1.18 to 1.26). What the file does not say has the version's default: server_tls_sslmode is
+// prefer in 1.24 and 1.26, and disable in 1.18.
 func (x *poolerReload) check(file *pgbini.File) error {
 	if file == nil {
 		return nil

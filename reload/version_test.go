@@ -12,8 +12,17 @@ func TestLastApplied(t *testing.T) {
 	entry := func(run, target, pooler, event, version string) state.Entry {
 		return state.Entry{Hook: "reload", Handover: run, Target: target, Pooler: pooler, Event: event, Version: version}
 	}
-	first := []state.Entry{entry("1", "pgbouncer", "a", state.EventReloaded, "41"), entry("1", "pgbouncer", "gone", state.EventReloaded, "41"), entry("1", "pgbouncer", "", state.EventAllReloaded, "41")}
-	second := append(first, entry("2", "pgbouncer", "a", state.EventReloaded, "42"), entry("2", "pgbouncer", "", state.EventAllReloaded, "42"), entry("2", "postgres", "", state.EventReloaded, "50"))
+	first := []state.Entry{
+		entry("1", "pgbouncer", "a", state.EventReloaded, "41"),
+		entry("1", "pgbouncer", "gone", state.EventReloaded, "41"),
+		entry("1", "pgbouncer", "", state.EventAllReloaded, "41"),
+	}
+	second := append(
+		first,
+		entry("2", "pgbouncer", "a", state.EventReloaded, "42"),
+		entry("2", "pgbouncer", "", state.EventAllReloaded, "42"),
+		entry("2", "postgres", "", state.EventReloaded, "50"),
+	)
 	for _, c := range []struct {
 		name    string
 		entries []state.Entry

@@ -48,7 +48,8 @@ func (x *poolerReload) awaitUnpaused(ctx, waiting context.Context) error {
 			return &fault{
 				problem: api.ProblemHandover,
 				err: fmt.Errorf(
-					"not reloaded: still %s after %s, and RELOAD would undo what the pause has set; pgbaton status says more, pgbaton resume ends it",
+					"not reloaded: still %s after %s, and RELOAD would undo what the pause has set; "+
+						"pgbaton status says more, pgbaton resume ends it",
 					owner,
 					x.o.Timeout,
 				),

@@ -24,8 +24,10 @@ func (c *connString) get(key string) (value string, ok bool) {
 
 // connShown are the parameters whose values are kept: those that SHOW DATABASES shows and a few that are checked. connect_query, for
 // one, may have a password in it, and nothing shows it.
-var connShown = regexp.MustCompile(`^(host|port|dbname|user|pool_size|min_pool_size|reserve_pool|reserve_pool_size|pool_mode|max_db_connections|` +
-	`max_db_client_connections|server_lifetime|load_balance_hosts)$`)
+var connShown = regexp.MustCompile(
+	`^(host|port|dbname|user|pool_size|min_pool_size|reserve_pool|reserve_pool_size|pool_mode|max_db_connections|` +
+		`max_db_client_connections|server_lifetime|load_balance_hosts)$`,
+)
 
 var errConnString = errors.New("syntax error in the connection string")
 

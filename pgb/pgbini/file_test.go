@@ -98,7 +98,10 @@ func TestReadFileStaysInTheRoot(t *testing.T) {
 		}
 	}
 	// As Kubernetes mounts a ConfigMap, and as Debian's /var/run.
-	write("etc/pgb/..2026_11_23/pgbouncer.ini", "[pgbouncer]\npool_mode = session\n%include /var/run/more.ini\n%include pgb/rel.ini\n%include beside.ini\n")
+	write(
+		"etc/pgb/..2026_11_23/pgbouncer.ini",
+		"[pgbouncer]\npool_mode = session\n%include /var/run/more.ini\n%include pgb/rel.ini\n%include beside.ini\n",
+	)
 	link("etc/pgb/..data", "..2026_11_23")
 	link("etc/pgb/pgbouncer.ini", "..data/pgbouncer.ini")
 	link("var/run", "/run")
@@ -133,7 +136,10 @@ some_password = `+secret+`
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := []pgbini.Setting{{Key: "auth_ldap_options", Changeable: true}, {Key: "pool_mode", Value: "session", Default: "session", Changeable: true}}
+	settings := []pgbini.Setting{
+		{Key: "auth_ldap_options", Changeable: true},
+		{Key: "pool_mode", Value: "session", Default: "session", Changeable: true},
+	}
 	found := f.Diff(settings, []pgbini.Database{{Name: "app", Host: "x"}})
 	all := fmt.Sprintf("%+v %+v %v", f, found, f.Check(settings))
 	if strings.Contains(all, secret) || !strings.Contains(all, "auth_ldap_options") {
@@ -156,7 +162,11 @@ func TestLaterVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := []pgbini.Setting{{Key: "new_time", Value: "5", Changeable: true}, {Key: "new_word", Value: "yes", Changeable: true}, {Key: "server_lifetime", Value: "3600", Default: "3600"}}
+	settings := []pgbini.Setting{
+		{Key: "new_time", Value: "5", Changeable: true},
+		{Key: "new_word", Value: "yes", Changeable: true},
+		{Key: "server_lifetime", Value: "3600", Default: "3600"},
+	}
 	if err := f.Check(settings); err != nil {
 		t.Error(err)
 	}
@@ -226,8 +236,16 @@ func TestParametersByRelease(t *testing.T) {
 func TestFileComments(t *testing.T) {
 	dir := t.TempDir()
 	inc, path := filepath.Join(dir, "inc"), filepath.Join(dir, "ini")
-	if err := errors.Join(os.WriteFile(inc, []byte("# of inc"), 0o600),
-		os.WriteFile(path, []byte("; one\n[databases]\na = password='secret' user='; no comment'\n \t## four\r\n\n%include "+inc+"\n[pgbouncer]\n;eight\n\x00; nine\n"), 0o600)); err != nil {
+	if err := errors.Join(
+		os.WriteFile(inc, []byte("# of inc"), 0o600),
+		os.WriteFile(
+			path,
+			[]byte(
+				"; one\n[databases]\na = password='secret' user='; no comment'\n \t## four\r\n\n%include "+inc+"\n[pgbouncer]\n;eight\n\x00; nine\n",
+			),
+			0o600,
+		),
+	); err != nil {
 		t.Fatal(err)
 	}
 	f, err := readIn(t, path, "")
