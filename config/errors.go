@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/pgbaton/pgbaton/file"
@@ -41,6 +42,14 @@ func (e Errors) Unwrap() []error {
 
 // ErrStateDir is wrapped by what is wrong with the state directory and nothing else: the rest of the configuration can be used, without leases and journal.
 var ErrStateDir = errors.New("state directory cannot be used")
+
+// IsStateDir reports whether nothing is wrong but the state directory ([ErrStateDir]).
+func IsStateDir(err error) bool {
+	if all, ok := errors.AsType[Errors](err); ok {
+		return !slices.ContainsFunc(all, func(e *Error) bool { return !errors.Is(e, ErrStateDir) })
+	}
+	return errors.Is(err, ErrStateDir)
+}
 
 // IsInvalid reports whether err is, or wraps, a configuration that cannot be used.
 func IsInvalid(err error) bool {

@@ -25,6 +25,7 @@ type Options struct {
 	Set        []Setting // flags that were given
 	Executable string    // the running binary, links resolved; "" asks the system
 	Argv0      string    // as which it was called; "" is os.Args[0]
+	LookOnly   bool      // do not make the state directory: StateDir is "" where there is none
 	Reconcile  bool      // serve's flag: serve.reconcile is ReconcileOwn where it would be ReconcileOff
 
 	LookupEnv func(string) (string, bool) // nil is os.LookupEnv

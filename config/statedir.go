@@ -13,9 +13,18 @@ import (
 
 const defaultStateDir = "/run/pgbaton"
 
+// errNotMade: there is no such directory, and there could be one.
+var errNotMade = errors.New("does not exist")
+
 // openStateDir makes dir when it is not there and says why it cannot be ours to write in: what
-// stands in it decides whom a keeper resumes, so nobody else may put anything there.
-func openStateDir(dir string) error {
+// stands in it decides whom a keeper resumes, so nobody else may put anything there. With lookOnly it makes nothing: errNotMade.
+func openStateDir(dir string, lookOnly bool) error {
+	if lookOnly {
+		_, err := os.Lstat(dir)
+		if _, above := os.Stat(filepath.Dir(dir)); errors.Is(err, os.ErrNotExist) && above == nil {
+			return errNotMade
+		}
+	}
 	if err := os.Mkdir(dir, 0o700); errors.Is(err, os.ErrNotExist) {
 		return errors.New("cannot be made: make the directory above it first")
 	} else if err != nil && !errors.Is(err, os.ErrExist) {
@@ -53,17 +62,19 @@ func fallbackStateDir(tmp string) string {
 }
 
 func (l *loader) openStateDir() error {
-	c := &l.config
+	c, lookOnly := &l.config, l.options.LookOnly
 	if c.StateDir != "" {
 		v := l.where("state_dir")
-		if err := openStateDir(c.StateDir); err != nil {
+		if err := openStateDir(c.StateDir, lookOnly); errors.Is(err, errNotMade) {
+			c.StateDir = ""
+		} else if err != nil {
 			problem := stateDirProblem(c.StateDir, err)
 			c.StateDir = ""
 			return v.fail(problem, "", errors.Join(ErrStateDir, err))
 		}
 		return nil
 	}
-	if openStateDir(defaultStateDir) == nil {
+	if openStateDir(defaultStateDir, lookOnly) == nil {
 		c.StateDir = defaultStateDir
 		return nil
 	}
@@ -72,8 +83,11 @@ func (l *loader) openStateDir() error {
 		tmp = "/tmp"
 	}
 	dir := fallbackStateDir(tmp)
-	if err := openStateDir(dir); err != nil {
-		return &Error{Name: "state_dir", Problem: stateDirProblem(dir, err), Hint: "set state_dir to a directory of your own", Err: errors.Join(ErrStateDir, err)}
+	if err := openStateDir(dir, lookOnly); errors.Is(err, errNotMade) {
+		return nil
+	} else if err != nil {
+		return &Error{Name: "state_dir", Problem: stateDirProblem(dir, err), Hint: "set state_dir to a directory of your own",
+			Err: errors.Join(ErrStateDir, err)}
 	}
 	c.StateDir = dir
 	return nil

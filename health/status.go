@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pause"
@@ -166,7 +167,10 @@ func (s *Status) judge(m *member.Member, health patroni.Health, dynamic patroni.
 		problem("no poolers are configured: set poolers in the configuration file")
 	}
 	if m.Recheck != nil {
-		if err := m.Recheck(); err != nil {
+		if err := m.Recheck(); config.IsStateDir(err) {
+			s.Invalid = true
+			problem("no state directory, hooks go on without: leases and the journal are not kept, and serve does not start: %v", err)
+		} else if err != nil {
 			s.Invalid = true
 			problem("the configuration is no longer usable, every hook exits with code 2 and pauses nothing: %v", err)
 		}

@@ -95,12 +95,20 @@ func patroniEnv() func(name, patroniConfig string) (string, bool) {
 	}
 }
 
-// runtime loads the configuration for a hook. The error is the configuration's.
+// runtime loads the configuration for a hook. The error is the configuration's. Without a state directory everything but serve works:
+// that somebody else has made /tmp/pgbaton-UID must not turn the guard off. It is logged.
 func (p *program) runtime(dryRun bool) (*member.Member, error) {
-	return p.runtimeOf(p.options(), dryRun)
+	options := p.options()
+	options.LookOnly = dryRun
+	m, noStateDir, err := p.runtimeOf(options, dryRun)
+	if noStateDir != nil && !p.args.Selected().Hidden { // who has started it has told it
+		m.Log.Error("going on without a state directory, so nobody takes up the lease of a keeper that is killed", "error", noStateDir)
+	}
+	return m, err
 }
 
-func (p *program) runtimeOf(options config.Options, dryRun bool) (*member.Member, error) {
+// runtimeOf does the same with other options. Where nothing is wrong but the state directory it returns that apart.
+func (p *program) runtimeOf(options config.Options, dryRun bool) (m *member.Member, noStateDir, err error) {
 	c, err := config.Load(options)
 	log := p.log()
 	if !p.args.Selected().Hidden { // who has started it has told them
@@ -108,10 +116,13 @@ func (p *program) runtimeOf(options config.Options, dryRun bool) (*member.Member
 			log.Warn("configuration: " + w.Error())
 		}
 	}
-	if err != nil {
-		return nil, err
+	if config.IsStateDir(err) {
+		noStateDir, err = err, nil
 	}
-	return &member.Member{Config: c, Log: log, DryRun: dryRun, Self: p.self(c, options.Set)}, nil
+	if err != nil {
+		return nil, nil, err
+	}
+	return &member.Member{Config: c, Log: log, DryRun: dryRun, Self: p.self(c, options.Set)}, noStateDir, nil
 }
 
 // hookRuntime is runtime for what Patroni starts: a log that nobody reads any more must not end

@@ -31,7 +31,10 @@ type serveCmd struct {
 func (c *serveCmd) Run(p *program) error {
 	options := p.options()
 	options.Reconcile = c.Reconcile
-	m, err := p.runtimeOf(options, false)
+	m, noStateDir, err := p.runtimeOf(options, false)
+	if err == nil {
+		err = noStateDir
+	}
 	if err != nil {
 		return err
 	}

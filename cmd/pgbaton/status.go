@@ -16,10 +16,13 @@ type statusCmd struct {
 }
 
 func (c *statusCmd) Run(p *program) error {
-	m, err := p.runtime(false)
+	options := p.options()
+	options.LookOnly = true
+	m, noStateDir, err := p.runtimeOf(options, false)
 	if err != nil {
 		return err
 	}
+	m.Recheck = func() error { return noStateDir }
 	s := health.Of(p.ctx, m)
 	if s.Invalid {
 		p.code = member.Invalid
