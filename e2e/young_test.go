@@ -14,7 +14,12 @@ func TestYoungCluster(t *testing.T) {
 		name string
 		do   func(c *cluster, old *lab.Member)
 	}{
-		{"SIGTERM", func(c *cluster, old *lab.Member) { c.must(old.Term(c.ctx)) }},
+		{"SIGTERM", func(c *cluster, old *lab.Member) {
+			c.must(old.Term(c.ctx))
+			_, err := c.WaitLeader(c.ctx, old)
+			c.must(err)
+			c.must(old.Start())
+		}},
 		{"switchover", func(c *cluster, _ *lab.Member) { c.switchover() }},
 	} {
 		t.Run(stop.name, func(t *testing.T) {

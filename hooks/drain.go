@@ -28,14 +28,23 @@ func (g *guard) drain(ctx context.Context) *ending {
 			continue // the plan may have changed meanwhile
 		}
 		trying, cancel := g.attempt(waiting, length)
+		held := g.watchHeld(trying, cancel)
 		err := g.fleet.Pause(trying)
 		cancel()
+		sessions := held()
 		if err == nil {
 			g.outcome = member.Result{Decision: fmt.Sprintf("%d pooler(s) paused and drained", g.fleet.Reachable())}
 			return nil
 		}
 		if waiting.Err() != nil {
 			break
+		}
+		if sessions != nil && pause.OnlyNotDrained(err) {
+			end, again := g.heldOnly(ctx, waiting, sessions)
+			if again {
+				continue
+			}
+			return end
 		}
 		if !g.plan().patient && pause.OnlyNotDrained(err) {
 			continue // the plan changed while we paused: the pause stands, wait on

@@ -82,7 +82,8 @@ func judgeUnknown(v standbyView) standby {
 	})
 	var reasons []string
 	for _, s := range v.replication.Senders {
-		if strings.HasPrefix(s.Application, "pg_") || slices.Contains(v.recorded.OtherSlots, slotName(s.Application)) {
+		stores := strings.HasPrefix(s.Application, "pg_") || slices.Contains(v.recorded.OtherSlots, slotName(s.Application))
+		if stores || s.State != "streaming" && s.State != "catchup" {
 			continue
 		}
 		if s.State == "streaming" && s.Flushed >= max(0, v.after) {

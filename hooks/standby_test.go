@@ -77,6 +77,7 @@ func TestJudgeStandbys(t *testing.T) {
 		{name: "Patroni silent, somebody streams", senders: []postgres.Sender{streams2}, want: ready, who: "m2"},
 		{name: "Patroni silent, nobody was ever seen", want: nobodyElse},
 		{name: "Patroni silent, a backup runs", senders: []postgres.Sender{sends("pg_basebackup", "streaming", 1)}, want: nobodyElse},
+		{name: "Patroni silent, somebody is connected for replication and gets nothing", senders: []postgres.Sender{sends("", "startup", -1)}, want: nobodyElse},
 		{name: "Patroni silent, a slot without its standby", slots: []string{"m2"}, want: notReady, says: "slots are there for m2"},
 		{name: "Patroni silent, a slot of the operator's", slots: []string{"barman"}, recorded: clusterRecord{OtherSlots: []string{"barman"}}, want: nobodyElse},
 		{name: "Patroni silent, members were seen", recorded: clusterRecord{Others: []string{"m2"}}, want: notReady, who: "-m2"},

@@ -201,6 +201,43 @@ func (f *Fleet) Backends(ctx context.Context, here func(pid int32) bool) (pids m
 	return pids, err == nil
 }
 
+// Watcher looks at the poolers of a fleet on connections of its own, while a pause is under way.
+type Watcher struct{ poolers []*pgb.Pooler }
+
+// Watcher is nil where not every pooler can be looked at. The caller closes it.
+func (f *Fleet) Watcher() *Watcher {
+	w := &Watcher{}
+	for _, x := range f.Poolers {
+		if x.absent == nil && x.signals {
+			return nil
+		}
+		if x.absent == nil {
+			w.poolers = append(w.poolers, x.Another())
+		}
+	}
+	return w
+}
+
+// Close ends its connections.
+func (w *Watcher) Close() { member.CloseAll(w.poolers) }
+
+// Servers are the server connections of all the poolers, of the databases that a pause stops. It blocks for ConsoleTimeout at most. What
+// stays there during a pause is what clients hold.
+func (w *Watcher) Servers(ctx context.Context) ([]pgb.ServerConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var all []pgb.ServerConn
+	errs := pgb.Each(w.poolers, func(p *pgb.Pooler) error {
+		servers, err := p.Servers(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, servers...)
+		return err
+	})
+	return all, errors.Join(errs...)
+}
+
 var errThroughAnother = errors.New("the pooler goes through another pooler")
 
 // newLease is what the keeper is told at first: whose pause it is and where its poolers are, but not yet until when.

@@ -50,6 +50,11 @@ func (p *Pooler) Prepare(ctx context.Context) error {
 	return err
 }
 
+// Another is the same pooler with connections of its own, to look at it while a method of this one blocks.
+func (p *Pooler) Another() *Pooler {
+	return &Pooler{Name: p.Name, Databases: slices.Clone(p.Databases), Pidfile: p.Pidfile, Config: p.Config, config: p.config}
+}
+
 // Close ends the connections. A pause stands on.
 func (p *Pooler) Close() {
 	p.dropHold()

@@ -273,6 +273,29 @@ func (c *Conn) ClientBackends(ctx context.Context) (map[int32]Backend, error) {
 	return m, err
 }
 
+// OpenSessions returns who is connected by process id, and whether he is in a transaction: clients, and those that replicate through a
+// pooler (replication=database). Sessions that this user may not see are not among them.
+func (c *Conn) OpenSessions(ctx context.Context) (map[int32]bool, error) {
+	results, err := c.query(ctx, `select pid, xact_start is not null from pg_stat_activity
+ where backend_type in ('client backend', 'walsender') and pid <> pg_backend_pid()`)
+	if err != nil {
+		return nil, err
+	}
+	all, err := rows(results, 0, 2)
+	if err != nil {
+		return nil, err
+	}
+	open := make(map[int32]bool, len(all))
+	for _, r := range all {
+		pid := int32(r.int())
+		open[pid] = r.bool()
+		if r.err != nil {
+			return nil, r.err
+		}
+	}
+	return open, nil
+}
+
 // Terminate ends a client's session if it is still the one that began at backendStart, and reports whether the
 // signal was sent; it does not wait for the end. It needs the session's own role, or pg_signal_backend, and for
 // a superuser's session a superuser.

@@ -331,6 +331,9 @@ func (c *client) Exec(sql string) error {
 	return err
 }
 
+// Close ends the session.
+func (c *client) Close() { _ = c.conn.Close(c.t.Context()) }
+
 func (c *client) Must(sql string) {
 	c.t.Helper()
 	if err := c.Exec(sql); err != nil {
