@@ -24,7 +24,7 @@
 //
 // # Waiting
 //
-// [Watch] and [Wait] learn of changes from inotify, on the directory of every symbolic link on the way to the file: the kubelet changes a
+// [Wait] learns of changes from inotify, on the directory of every symbolic link on the way to the file: the kubelet changes a
 // volume by renaming the link ..data (source: AtomicWriter, which has always done so). They look once a second besides, so that an event
 // that was lost, a directory that was mounted over, or a limit on inotify costs a second, not the answer. Each read is of the whole file:
 // its times cannot be trusted to tell two writes within one tick of the kernel's clock (4 ms) apart.

@@ -73,13 +73,6 @@ func (e *TimeoutError) Unwrap() []error {
 	return errs
 }
 
-// Watch blocks until ctx ends and calls seen, from its own goroutine, with what src says: at once, and then whenever that is not what it
-// was. A version that was there for less than 20 ms may be passed over. While seen has not returned nothing is read. A *[PollingError]
-// comes at most once, with the version zero.
-func Watch(ctx context.Context, src Source, seen func(Version, error)) {
-	watch(ctx, src, fsnotify.NewWatcher, changes(seen))
-}
-
 // changes passes on what differs from the call before.
 func changes(seen func(Version, error)) func(Version, error) {
 	var (
@@ -108,7 +101,9 @@ func changes(seen func(Version, error)) func(Version, error) {
 // that was seen last. [ErrAbsent] and a version that is too small, be it smaller than before, are waited out. Any other error is final: at
 // once when it is about the content, after 2 s when the system refuses the file ([fs.PathError]).
 //
-// progress, which may be nil, is called for every change of what src says, as [Watch] does.
+// progress, which may be nil, is called from the same goroutine for every change of what src says, a version or an error. A version that
+// was there for less than 20 ms may be passed over. While progress has not returned nothing is read. A *[PollingError] comes at most once,
+// with the version zero.
 func Wait(ctx context.Context, src Source, want Version, progress func(Version, error)) (Version, error) {
 	return wait(ctx, src, want, progress, fsnotify.NewWatcher)
 }

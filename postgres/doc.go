@@ -18,7 +18,7 @@
 //
 // # Errors
 //
-// [NotRunning], [NotReady], [Lost], [Timeout] and [Denied] classify them. [ErrHidden] is returned beside
+// [NotRunning], [Lost], [Timeout] and [Denied] classify them. [ErrHidden] is returned beside
 // what could be seen, and so is [*GrantError], which says what to grant. No error shows a password.
 //
 // # The process

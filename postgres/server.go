@@ -172,16 +172,6 @@ func NotRunning(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }
 
-// NotReady reports whether the server is there and takes no sessions: it starts, stops or recovers (57P03), or it
-// has just ended this one to stop (57P01, 57P02).
-func NotReady(err error) bool {
-	switch code(err) {
-	case "57P03", "57P01", "57P02":
-		return true
-	}
-	return false
-}
-
 // Lost reports whether the connection ended under the statement, or before it: the server went away, or a context
 // ended earlier. Whether the statement was done is not known.
 func Lost(err error) bool {

@@ -2,7 +2,6 @@ package pgbini
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -18,18 +17,6 @@ type Difference struct {
 	Running      string // in force
 	NeedsRestart bool   // RELOAD does not change it
 	Problem      string // what is wrong with the line, where that can be told: "not a number"
-}
-
-func (d Difference) String() string {
-	s := d.File
-	if d.Line > 0 {
-		s += fmt.Sprintf(":%d", d.Line)
-	}
-	s += fmt.Sprintf(": %s = %q, in force: %q", d.Key, d.Want, d.Running)
-	if d.Problem != "" {
-		s += " (" + d.Problem + ")"
-	}
-	return s
 }
 
 // same tells whether a running value is what PgBouncer makes of one in a file.

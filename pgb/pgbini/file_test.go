@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
 	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
-	"golang.org/x/sys/unix"
 )
 
 const secret = "s3cret-of-the-file"
