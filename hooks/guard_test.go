@@ -411,3 +411,24 @@ func TestBeforeStopLongTransactionThroughTwoPoolers(t *testing.T) {
 		t.Errorf("%+v", result)
 	}
 }
+
+// With databases: auto a pooler none of whose databases leads to this cluster is another's: it is not touched.
+func TestBeforeStopOfAnotherClustersPooler(t *testing.T) {
+	t.Parallel()
+	pg, other := membertest.OwnPostgres(t), membertest.SharedPostgres(t)
+	b, err := single.StartPgBouncer(t.Context(), single.SuiteTrixie, single.PgBouncerOptions{
+		Databases: fmt.Sprintf("postgres = host=%s port=%d dbname=postgres", other.Addr, other.Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	m := membertest.New(t, pg, b)
+	membertest.Automatic(m, pg)
+	membertest.NewPatroni(t, m, "stopping")
+	m.Config.Pause.StopServer = false
+	run(t, m, member.Done, "no database of any pooler leads to this cluster")
+	if s := membertest.StateOf(t, b); s.Paused || len(s.PausedDBs) > 0 {
+		t.Errorf("paused: %+v", s)
+	}
+	membertest.PutBack(t, b)
+}

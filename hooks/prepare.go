@@ -25,6 +25,7 @@ type preparation struct {
 
 	fleet   *pause.Fleet
 	poolers []*pgb.Pooler
+	none    bool  // no database of any pooler leads to this cluster
 	err     error // no keeper
 }
 
@@ -43,6 +44,7 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 		}
 		p.poolers = poolers
 		ours := g.m.SelectDatabases(ctx, g.log, poolers)
+		p.none = len(ours) == 0 && len(poolers) > 0 && len(errs) == 0
 		var both sync.WaitGroup
 		if !g.m.DryRun {
 			both.Go(func() { p.err = f.Arm(false, book, poolers) })
@@ -105,6 +107,9 @@ func (g *guard) takePoolers(p *preparation) *ending {
 	g.journal.Add(state.Entry{Event: state.EventStarted, Text: plan.reason})
 	if plan.kind == proceed {
 		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
+	}
+	if p.none {
+		return &ending{Result: member.Result{Decision: "no database of any pooler leads to this cluster: nothing to pause"}}
 	}
 	g.fleet.ReportAbsent()
 	if g.fleet.Reachable() == 0 {
