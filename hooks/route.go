@@ -13,16 +13,17 @@ import (
 
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
 const (
-	routeAsk        = 250 * time.Millisecond // between questions to the poolers where they connect to
-	routeFirstAsks  = 10
-	routeFirstRetry = 50 * time.Millisecond
-	routeAnswer     = time.Second     // for a pooler's answer; who takes longer is asked again after routeSilent
-	routeSilent     = 5 * time.Second // a pooler that did not answer is not asked again for so long
-	cacheRounding   = time.Second     // PgBouncer shows the rest of an entry's life in whole seconds, rounded down
+	routeAsk          = 250 * time.Millisecond // between questions to the poolers where they connect to
+	routeUnlisted     = 50 * time.Millisecond  // between them where a database that clients wait for is not listed
+	routeUnlistedMost = 5 * time.Second        // from the start; it takes a moment, and on a busy machine a second
+	routeAnswer       = time.Second            // for a pooler's answer; who takes longer is asked again after routeSilent
+	routeSilent       = 5 * time.Second        // a pooler that did not answer is not asked again for so long
+	cacheRounding     = time.Second            // PgBouncer shows the rest of an entry's life in whole seconds, rounded down
 )
 
 // route finds out when the addresses that the poolers use lead to this server. One goroutine uses it.
@@ -40,16 +41,17 @@ type route struct {
 	news      chan struct{}
 	following sync.WaitGroup // goroutines that look, and that close connections
 
-	silent  map[*pgb.Pooler]time.Time            // since when a pooler does not answer
-	listed  map[*pgb.Pooler][]member.Destination // what it has said last
-	expires map[string]time.Time                 // when an entry of a pooler's cache that shows 0 has surely expired
+	silent   map[*pgb.Pooler]time.Time            // since when a pooler does not answer
+	listed   map[*pgb.Pooler][]member.Destination // what it has said last
+	unlisted map[*pgb.Pooler]string               // a database that clients wait for and that the pooler does not list
+	expires  map[string]time.Time                 // when an entry of a pooler's cache that shows 0 has surely expired
 }
 
 // routeOf is the configured route, or what the poolers say that they connect to. It asks nobody yet. action is Patroni's.
 func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity, action string) (*route, error) {
 	r := &route{log: log, local: local, here: here, lookup: net.DefaultResolver.LookupHost, began: time.Now(), in: action, poolers: poolers,
 		to: map[string]*waypoint{}, news: make(chan struct{}, 1), silent: map[*pgb.Pooler]time.Time{},
-		listed: map[*pgb.Pooler][]member.Destination{}, expires: map[string]time.Time{}}
+		listed: map[*pgb.Pooler][]member.Destination{}, unlisted: map[*pgb.Pooler]string{}, expires: map[string]time.Time{}}
 	if rt.Config.Resume.Route != "" {
 		server, err := postgres.Open(rt.Config.Resume.Route)
 		if err != nil {
@@ -67,29 +69,34 @@ func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, pooler
 func (r *route) wait(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for range routeFirstAsks {
-		// An entry of a "*" line is not listed while the pooler sorts out who uses it (1.18, 1.24).
-		if r.discover(ctx); len(r.to) > 0 || !r.anybodyWaits(ctx) {
-			break
+	if r.fixed {
+		for _, w := range r.to {
+			r.start(ctx, w)
 		}
-		member.Sleep(ctx, routeFirstRetry)
 	}
-	if len(r.to) == 0 {
-		return "no address of the route is known", nil
-	}
-	for _, w := range r.to {
-		r.start(ctx, w)
-	}
+	r.discover(ctx)
 	ask := time.NewTicker(routeAsk)
 	defer ask.Stop()
 	var led time.Time // since when an address leads here
 	for {
-		select {
-		case <-ctx.Done():
+		if len(r.to) == 0 && len(r.unlisted) == 0 {
+			return "no address of the route is known", nil
+		}
+		if len(r.unlisted) == 0 {
+			select {
+			case <-ctx.Done():
+			case <-r.news:
+			case <-ask.C:
+				r.discover(ctx)
+			}
+		}
+		if ctx.Err() != nil {
 			return "", fmt.Errorf("the route does not lead here: %s", r.describe())
-		case <-r.news:
-		case <-ask.C:
+		}
+		if len(r.unlisted) > 0 {
+			member.Sleep(ctx, routeUnlisted)
 			r.discover(ctx)
+			continue
 		}
 		sights := r.sights()
 		if led.IsZero() && slices.Contains(sights, leadsHere) {
@@ -99,7 +106,7 @@ func (r *route) wait(ctx context.Context) (string, error) {
 			continue
 		}
 		r.discover(ctx) // what is new counts as not seen
-		if why := judge(r.sights(), time.Since(r.began), since(led)); why != "" && ctx.Err() == nil {
+		if why := judge(r.sights(), time.Since(r.began), since(led)); why != "" && len(r.unlisted) == 0 && ctx.Err() == nil {
 			if why != ledHere {
 				why += ": " + r.describe()
 			}
@@ -142,17 +149,22 @@ func (r *route) discover(ctx context.Context) {
 		}
 		var destinations []member.Destination
 		var cache map[string]pgb.DNSHost
+		var unlisted string
 		var err error
 		if !silent {
-			destinations, cache, err = ask(ctx, p)
+			destinations, cache, unlisted, err = ask(ctx, p)
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		delete(r.unlisted, p)
+		if unlisted != "" && time.Since(r.began) < routeUnlistedMost {
+			r.unlisted[p] = unlisted
+		}
 		if err != nil {
 			r.silent[p] = time.Now() // who cannot say where it connects to cannot be resumed either; that is reported there
 		}
-		if len(destinations) == 0 {
-			destinations = r.listed[p]
+		if len(destinations) == 0 || unlisted != "" {
+			destinations = append(destinations, r.listed[p]...)
 		}
 		r.listed[p] = destinations
 		for _, d := range destinations {
@@ -185,28 +197,36 @@ func (r *route) discover(ctx context.Context) {
 			w.stop()
 		}
 	}
-	for key, w := range now {
-		if known[key] == nil && len(known) > 0 {
-			r.log.Info("route", "address", w.name, "now", "a pooler leads there from now on")
+	for _, w := range now {
+		if w.stop == nil {
 			r.start(ctx, w)
 		}
 	}
 }
 
-// ask is one pooler's own account of where it connects to, with the host names that it has in its cache.
-func ask(ctx context.Context, p *pgb.Pooler) ([]member.Destination, map[string]pgb.DNSHost, error) {
+// ask is one pooler's own account of where it connects to, with the host names that it has in its cache. unlisted is a database that clients
+// wait for and that it does not list at the moment (an entry of a "*" line, 1.18 and 1.24): where that leads is not known yet.
+func ask(ctx context.Context, p *pgb.Pooler) (destinations []member.Destination, cache map[string]pgb.DNSHost, unlisted string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, routeAnswer)
 	defer cancel()
 	databases, err := p.ShowDatabases(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
 	}
-	destinations := member.Destinations(p, databases, false)
-	if !slices.ContainsFunc(destinations, func(d member.Destination) bool { return net.ParseIP(d.Host) == nil }) {
-		return destinations, nil, nil
+	waiting, err := p.WaitingDatabases(ctx)
+	if err != nil {
+		return nil, nil, "", err
 	}
-	cache, err := p.DNSHosts(ctx)
-	return destinations, cache, err
+	for _, name := range waiting {
+		if !slices.ContainsFunc(databases, func(d pgbini.Database) bool { return d.Name == name }) {
+			unlisted = name
+		}
+	}
+	destinations = member.Destinations(p, databases, false)
+	if slices.ContainsFunc(destinations, func(d member.Destination) bool { return net.ParseIP(d.Host) == nil }) {
+		cache, err = p.DNSHosts(ctx)
+	}
+	return destinations, cache, unlisted, err
 }
 
 // addresses are those that a pooler goes to for a host: what it has in its cache until that has expired, and every address that the name has
@@ -240,24 +260,6 @@ func (r *route) addresses(ctx context.Context, p *pgb.Pooler, d member.Destinati
 	}
 	slices.Sort(found)
 	return slices.Compact(found)
-}
-
-// anybodyWaits reports whether a client of a pooler waits. Where nobody does, nobody goes astray.
-func (r *route) anybodyWaits(ctx context.Context) bool {
-	waits := make([]bool, len(r.poolers))
-	var all sync.WaitGroup
-	for i, p := range r.poolers {
-		if p.HasConsole() && r.silent[p].IsZero() {
-			all.Go(func() {
-				ctx, cancel := context.WithTimeout(ctx, routeAnswer)
-				defer cancel()
-				state, err := p.State(ctx)
-				waits[i] = err == nil && state.Waiting > 0
-			})
-		}
-	}
-	all.Wait()
-	return slices.Contains(waits, true)
 }
 
 func (r *route) sights() []sight {

@@ -172,6 +172,23 @@ func (p *Pooler) ServerConnections(ctx context.Context) (int, error) {
 	return p.countPools(pools, "sv_"), nil
 }
 
+// WaitingDatabases are the databases that a pause of this pooler stops and that clients wait for. SHOW DATABASES does not list them all: an
+// entry of a "*" line may be missing for a moment (1.18, 1.24).
+func (p *Pooler) WaitingDatabases(ctx context.Context) ([]string, error) {
+	pools, err := p.exec(ctx, "SHOW POOLS")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for row := range pools.Rows {
+		name := pools.Get(row, "database")
+		if name != pgbini.AdminDatabase && p.stops(name) && pools.Int(row, "cl_waiting") > 0 && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
 // countPools adds up the columns with a prefix: sv_active, sv_active_cancel, sv_being_canceled, sv_idle,
 // sv_used, sv_tested, sv_login (1.18 to 1.26), or cl_waiting.
 func (p *Pooler) countPools(pools *Result, prefix string) int {
