@@ -161,11 +161,14 @@ func TestStandbyLeader(t *testing.T) {
 			return paused
 		}
 		// Nobody listens there: what it follows is not what this is about.
-		status, body, err := leader.REST(c.ctx, http.MethodPatch, "/config", map[string]any{"standby_cluster": map[string]any{"host": "127.99.99.99", "port": 5432}})
-		c.must(err)
-		if status != http.StatusOK {
-			t.Fatalf("PATCH /config: %d %s", status, body)
+		follow := func(cluster any) {
+			status, body, err := leader.REST(c.ctx, http.MethodPatch, "/config", map[string]any{"standby_cluster": cluster})
+			c.must(err)
+			if status != http.StatusOK {
+				t.Fatalf("PATCH /config: %d %s", status, body)
+			}
 		}
+		follow(map[string]any{"host": "127.99.99.99", "port": 5432})
 		c.eventually(20*time.Second, "the guard has paused", func() error {
 			if !isPaused() {
 				return errNotYet
@@ -183,5 +186,7 @@ func TestStandbyLeader(t *testing.T) {
 		if took := time.Since(from); took > 15*time.Second {
 			t.Errorf("paused for %s; the lease is 30 s", took)
 		}
+		follow(nil) // and it is a primary again
+		c.healthy()
 	})
 }
