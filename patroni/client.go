@@ -12,12 +12,13 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pgbaton/pgbaton/file"
 )
 
 const (
@@ -25,6 +26,7 @@ const (
 	errorLimit  = 300     // bytes of an answer that an error shows
 	dialTimeout = time.Second
 	callTimeout = 10 * time.Second
+	certLimit   = 1 << 20 // bytes of a file of certificates
 )
 
 // Options say how a member's REST API is reached. Only URL is needed.
@@ -70,7 +72,7 @@ func New(o Options) (*Client, error) {
 
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
+		pem, err := file.Read(o.CAFile, certLimit)
 		if err != nil {
 			return nil, fmt.Errorf("patroni: CA file: %w", err)
 		}
@@ -83,7 +85,12 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("patroni: a client certificate needs both its certificate file and its key file")
 	}
 	if o.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+		cert, err := file.Read(o.CertFile, certLimit)
+		key, wrong := file.Read(o.KeyFile, certLimit)
+		if err = errors.Join(err, wrong); err != nil {
+			return nil, fmt.Errorf("patroni: client certificate: %w", err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
 			return nil, fmt.Errorf("patroni: client certificate: %w", err)
 		}

@@ -421,7 +421,14 @@ func TestNew(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Without a writer it would keep whoever opens it.
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, o := range map[string]patroni.Options{
+		"CA pipe":     {URL: "https://h", CAFile: pipe},
+		"key pipe":    {URL: "https://h", CertFile: empty, KeyFile: pipe},
 		"no URL":      {},
 		"no scheme":   {URL: "127.0.0.1:8008"},
 		"scheme":      {URL: "ftp://u:" + secret + "@h"},
