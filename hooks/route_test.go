@@ -439,3 +439,31 @@ func TestRouteNameMoves(t *testing.T) {
 		t.Errorf("%q, %v after %s; the name moves after %s", why, err, took, late)
 	}
 }
+
+// An entry of a "*" line that clients wait for is looked for until it is listed, and then followed.
+func TestRouteOfAStarEntry(t *testing.T) {
+	t.Parallel()
+	pg := membertest.SharedPostgres(t)
+	for _, suite := range routeSuites {
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			proxy := handOut(t, fmt.Sprintf("%s:%d", pg.Addr, pg.Port))
+			h := handOver(t, suite, pg, fmt.Sprintf("* = host=127.0.0.1 port=%d\n", proxy.Addr().(*net.TCPAddr).Port))
+			membertest.Admin(t, h.pooler, "RESUME")
+			c := membertest.Connect(t, h.pooler.DSN("postgres", "postgres"))
+			c.Must("select 1")
+			membertest.Abandoned(t, h.m, pgb.Guard)
+			proxy.lead("127.99.99.99:1")
+			waits := make(chan error, 1)
+			go func() { waits <- c.Exec("select 1") }()
+			membertest.Eventually(t, "the client waits", func() bool { return membertest.StateOf(t, h.pooler).Waiting > 0 })
+			h.work()
+			h.staysPaused(1500 * time.Millisecond)
+			proxy.lead(fmt.Sprintf("%s:%d", pg.Addr, pg.Port))
+			h.resumed(time.Second)
+			if err := <-waits; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
