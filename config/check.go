@@ -59,7 +59,8 @@ func (l *loader) check() {
 		c.Pause.Attempt = p.Budget
 	}
 	if p := c.Pause; p.Lease <= p.Attempt {
-		l.wrong(l.where("pause.lease").fail(fmt.Sprintf("%s is not longer than pause.attempt %s", p.Lease, p.Attempt), "a pause would end before it began", nil))
+		l.wrong(l.where("pause.lease").fail(fmt.Sprintf("%s is not longer than pause.attempt %s", p.Lease, p.Attempt),
+			"a pause would end before it began", nil))
 		c.Pause.Lease = p.Attempt + defaultLease
 	}
 	l.checkVersion("versions.postgres", &c.Versions.Postgres)

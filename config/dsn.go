@@ -26,7 +26,8 @@ func maskDSN(dsn string) string {
 	scheme, rest, isURL := cutScheme(dsn)
 	if !isURL {
 		var keys []string
-		for _, m := range regexp.MustCompile(`(?:^|\s)(host|hostaddr|port|user|dbname|password|sslmode|sslrootcert|passfile|service)\s*=`).FindAllStringSubmatch(dsn, -1) {
+		shown := regexp.MustCompile(`(?:^|\s)(host|hostaddr|port|user|dbname|password|sslmode|sslrootcert|passfile|service)\s*=`)
+		for _, m := range shown.FindAllStringSubmatch(dsn, -1) {
 			keys = append(keys, m[1]+"=***")
 		}
 		if len(keys) == 0 {
@@ -56,9 +57,9 @@ func cutScheme(dsn string) (scheme, rest string, isURL bool) {
 	return "", dsn, false
 }
 
-// holdsPassword reports whether a connection string has a password in it, however that is spelt: pgconn itself tells the keys that it reads. (Its
-// parsed form does not tell: that one may come from a pgpass file or PGPASSWORD.) Of a string that it cannot read nobody can tell: then
-// whatever looks like a password counts.
+// holdsPassword reports whether a connection string has a password in it, however that is spelt: pgconn itself tells the keys that it
+// reads. (Its parsed form does not tell: that one may come from a pgpass file or PGPASSWORD.) Of a string that it cannot read nobody can
+// tell: then whatever looks like a password counts.
 func holdsPassword(dsn string) bool {
 	isPassword := func(key string) bool { return key == "password" || key == "sslpassword" }
 	allowed := slices.DeleteFunc(connectionKeys(), isPassword)
@@ -93,11 +94,13 @@ func holdsPassword(dsn string) bool {
 // maxKeys is more than any connection string has.
 const maxKeys = 100
 
-// connectionKeys are those of connection strings: libpq's, as far as pgconn (5.12) knows them. Like libpq we take no others: pgconn sends what
-// it does not know to the server, in the clear, and the server writes it into its log; with a password under a misspelt key, that too.
+// connectionKeys are those of connection strings: libpq's, as far as pgconn (5.12) knows them. Like libpq we take no others: pgconn
+// sends what it does not know to the server, in the clear, and the server writes it into its log; with a password under a misspelt key,
+// that too.
 func connectionKeys() []string {
-	return []string{"host", "port", "dbname", "user", "password", "passfile", "connect_timeout", "sslmode", "sslkey", "sslcert", "sslcertmode", "sslrootcert",
-		"sslnegotiation", "sslpassword", "sslsni", "krbspn", "krbsrvname", "target_session_attrs", "service", "servicefile", "min_protocol_version", "max_protocol_version",
+	return []string{"host", "port", "dbname", "user", "password", "passfile", "connect_timeout", "sslmode", "sslkey", "sslcert", "sslcertmode",
+		"sslrootcert", "sslnegotiation", "sslpassword", "sslsni", "krbspn", "krbsrvname", "target_session_attrs",
+		"service", "servicefile", "min_protocol_version", "max_protocol_version",
 		"channel_binding", "require_auth", "application_name", "client_encoding", "options"}
 }
 
@@ -177,7 +180,8 @@ func checkDSN(dsn string) (problem, hint string, cause error) {
 			return cannot, known.hint, nil
 		}
 	}
-	return cannot, "write postgres://USER@HOST:PORT/DATABASE, or host=HOST port=PORT user=USER dbname=DATABASE; special characters in a URL percent-encoded, in the other form in single quotes", nil
+	return cannot, "write postgres://USER@HOST:PORT/DATABASE, or host=HOST port=PORT user=USER dbname=DATABASE; " +
+		"special characters in a URL percent-encoded, in the other form in single quotes", nil
 }
 
 // fileKeys are the keys of connection strings that name files.

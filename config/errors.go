@@ -40,7 +40,8 @@ func (e Errors) Unwrap() []error {
 	return out
 }
 
-// ErrStateDir is wrapped by what is wrong with the state directory and nothing else: the rest of the configuration can be used, without leases and journal.
+// ErrStateDir is wrapped by what is wrong with the state directory and nothing else: the rest of the configuration can be used, without
+// leases and journal.
 var ErrStateDir = errors.New("state directory cannot be used")
 
 // IsStateDir reports whether nothing is wrong but the state directory ([ErrStateDir]).

@@ -29,9 +29,9 @@ type Options struct {
 	Reconcile  bool      // serve's flag: serve.reconcile is ReconcileOwn where it would be ReconcileOff
 
 	LookupEnv func(string) (string, bool) // nil is os.LookupEnv
-	// PatroniEnv looks up a PATRONI_* variable in the environment that the Patroni with this configuration file ("" where it has none) was started with;
-	// nil: it is not known. Patroni takes them out of its own environment when it has read them (config.py, 3.0 to 4.1), so that no hook has them. It is asked
-	// only when patroni.config is set.
+	// PatroniEnv looks up a PATRONI_* variable in the environment that the Patroni with this configuration file ("" where it has none) was
+	// started with; nil: it is not known. Patroni takes them out of its own environment when it has read them (config.py, 3.0 to 4.1), so
+	// that no hook has them. It is asked only when patroni.config is set.
 	PatroniEnv func(name, patroniConfig string) (string, bool)
 
 	systemFile string // for tests
@@ -45,12 +45,13 @@ type Setting struct {
 	Source string // what an error calls it, such as "--pause-budget"
 }
 
-// Load reads flags, environment and file, in this order of weight, fills in the defaults, checks everything, reads the passwords' files and
-// opens the state directory. It does not touch the network, and waits for nothing but the file system.
+// Load reads flags, environment and file, in this order of weight, fills in the defaults, checks everything, reads the passwords' files
+// and opens the state directory. It does not touch the network, and waits for nothing but the file system.
 //
-// The error is an [*Error], or [Errors] where several things are wrong: they can only be mended by a person. The configuration is never nil. With an
-// error it has what could be used: a value that is wrong has its default, a pooler that is wrong is left out, StateDir is "" where it cannot be
-// opened. It is for telling somebody (the log, /metrics); whoever stops a server by it must know that it is not what was meant.
+// The error is an [*Error], or [Errors] where several things are wrong: they can only be mended by a person. The configuration is never
+// nil. With an error it has what could be used: a value that is wrong has its default, a pooler that is wrong is left out, StateDir is
+// "" where it cannot be opened. It is for telling somebody (the log, /metrics); whoever stops a server by it must know that it is not
+// what was meant.
 //
 // [Config.Warnings] is what is odd and does not make it unusable.
 func Load(o Options) (*Config, error) {

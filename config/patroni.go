@@ -10,9 +10,9 @@ import (
 	"github.com/pgbaton/pgbaton/file"
 )
 
-// fillFromPatroni takes from Patroni's own configuration what ours does not say. It reads what Patroni reads, as Patroni does: a file or a folder,
-// over it the variables. The files are not ours: what is wrong in them is a warning, and what can be read counts, for a Patroni that runs with what it
-// had before goes on as well (config.py, reload_local_configuration).
+// fillFromPatroni takes from Patroni's own configuration what ours does not say. It reads what Patroni reads, as Patroni does: a file or
+// a folder, over it the variables. The files are not ours: what is wrong in them is a warning, and what can be read counts, for a
+// Patroni that runs with what it had before goes on as well (config.py, reload_local_configuration).
 func (l *loader) fillFromPatroni() error {
 	p := &l.config.Patroni
 	c, err := l.readPatroni()
@@ -63,7 +63,8 @@ func (l *loader) readPatroni() (patroniSection, error) {
 			return orEmpty(c), nil
 		}
 		if len(variables) == 0 {
-			return nil, l.where("patroni.config").fail("there are no PATRONI_* variables, neither here nor in Patroni's process", "write the path of Patroni's file", nil)
+			return nil, l.where("patroni.config").fail("there are no PATRONI_* variables, neither here nor in Patroni's process",
+				"write the path of Patroni's file", nil)
 		}
 		return variables, nil
 	}

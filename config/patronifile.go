@@ -20,8 +20,8 @@ const (
 	maxPatroniDepth = 50
 )
 
-// PatroniFiles are the files that Patroni reads when it is started with path (config.py, 3.0 to 4.1): the file itself, or every *.yml and *.yaml of
-// a folder, in the order of their names; what is no regular file is passed over there.
+// PatroniFiles are the files that Patroni reads when it is started with path (config.py, 3.0 to 4.1): the file itself, or every *.yml
+// and *.yaml of a folder, in the order of their names; what is no regular file is passed over there.
 func PatroniFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -99,7 +99,8 @@ func (s patroniSection) isTrue(path ...string) bool {
 	return v.text != "" && v.text != "False" && v.text != "0" && v.text != "0.0"
 }
 
-// patch puts other over s as Patroni does (utils.py, patch_config): sections are merged, null takes a key away, everything else is replaced.
+// patch puts other over s as Patroni does (utils.py, patch_config): sections are merged, null takes a key away, everything else is
+// replaced.
 func (s patroniSection) patch(other patroniSection, depth int) {
 	if depth > maxPatroniDepth {
 		return // a section within itself
@@ -183,7 +184,8 @@ func readPatroniText(name string, text []byte) (patroniSection, error) {
 	return nil, first
 }
 
-// patroniVariables are the variables that Patroni (3.0 to 4.1) reads for what is used here, and where it puts them. Empty ones do not count.
+// patroniVariables are the variables that Patroni (3.0 to 4.1) reads for what is used here, and where it puts them. Empty ones do not
+// count.
 func patroniVariables() map[string][]string {
 	variables := map[string][]string{
 		"NAME": {"name"}, "SCOPE": {"scope"}, "POSTGRESQL_LISTEN": {"postgresql", "listen"},

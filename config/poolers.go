@@ -63,8 +63,8 @@ func (l *loader) poolersOf(list yamlfile.Value) {
 	}
 }
 
-// poolerOf is one entry. ok is false where a value in it is wrong: nobody knows then which pooler was meant, or what of it. A key that is not
-// known is told and passed over.
+// poolerOf is one entry. ok is false where a value in it is wrong: nobody knows then which pooler was meant, or what of it. A key that
+// is not known is told and passed over.
 func (l *loader) poolerOf(path string, item yamlfile.Value, prefix string) (p Pooler, ok bool) {
 	at := &Error{File: path, Line: item.Line(), Name: prefix}
 	entries, isMapping := item.Mapping()

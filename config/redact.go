@@ -15,7 +15,8 @@ func (c Config) String() string {
 		poolers[i] = p.String()
 	}
 	return fmt.Sprintf("config{file=%q patroni=%s postgres=%q poolers=[%s] pause=%+v resume={route=%q timeout=%s} state_dir=%q}",
-		c.File, c.Patroni, describeDSN(c.Postgres), strings.Join(poolers, " "), c.Pause, describeDSN(c.Resume.Route), c.Resume.Timeout, c.StateDir)
+		c.File, c.Patroni, describeDSN(c.Postgres), strings.Join(poolers, " "), c.Pause,
+		describeDSN(c.Resume.Route), c.Resume.Timeout, c.StateDir)
 }
 func (c Config) GoString() string             { return c.String() }
 func (c Config) LogValue() slog.Value         { return slog.StringValue(c.String()) }
@@ -29,7 +30,8 @@ func (p Patroni) LogValue() slog.Value         { return slog.StringValue(p.Strin
 func (p Patroni) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 func (p Pooler) String() string {
-	return fmt.Sprintf("{dsn=%q password=%s resolve=%s databases=%s pidfile=%q config=%q}", describeDSN(p.DSN), hidden(p.Password), p.Resolve, p.Databases, p.Pidfile, p.Config)
+	return fmt.Sprintf("{dsn=%q password=%s resolve=%s databases=%s pidfile=%q config=%q}",
+		describeDSN(p.DSN), hidden(p.Password), p.Resolve, p.Databases, p.Pidfile, p.Config)
 }
 func (p Pooler) GoString() string             { return p.String() }
 func (p Pooler) LogValue() slog.Value         { return slog.StringValue(p.String()) }

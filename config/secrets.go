@@ -72,9 +72,9 @@ func (l *loader) passfile(dsn string) string {
 	return filepath.Join(home, ".pgpass")
 }
 
-// passfileProblem is why libpq (17) does not use a password file; "" when it does, or there is none. libpq lets nobody but the owner have rights on
-// it. One exception, which libpq makes for private keys only: the group may read a file of root's, because in Kubernetes no secret can
-// be handed to another user than root in any other way.
+// passfileProblem is why libpq (17) does not use a password file; "" when it does, or there is none. libpq lets nobody but the owner
+// have rights on it. One exception, which libpq makes for private keys only: the group may read a file of root's, because in Kubernetes
+// no secret can be handed to another user than root in any other way.
 func passfileProblem(path string) string {
 	if path == "" {
 		return ""

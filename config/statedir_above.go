@@ -9,8 +9,9 @@ import (
 	"github.com/pgbaton/pgbaton/file"
 )
 
-// ownedAbove says which directory on the way to dir belongs to a user who is neither we nor root: whoever owns it can put another directory
-// in the place of dir at any time. (A directory of root's in which everybody may write, as a volume of Kubernetes is, is left to root.)
+// ownedAbove says which directory on the way to dir belongs to a user who is neither we nor root: whoever owns it can put another
+// directory in the place of dir at any time. (A directory of root's in which everybody may write, as a volume of Kubernetes is, is left
+// to root.)
 func ownedAbove(dir string) error {
 	checked := map[string]bool{}
 	for _, hop := range file.Walk("", filepath.Dir(dir)) {

@@ -68,8 +68,8 @@ type Line struct {
 func (l Line) String() string  { return "the config-version line of " + l.Path }
 func (l Line) Paths() []string { return []string{l.Path} }
 
-// Read reads the file, at most 16 MiB. It does not wait for anything but the file system, and looks at ctx only before it starts. Where two
-// lines differ the error is [ErrConflict].
+// Read reads the file, at most 16 MiB. It does not wait for anything but the file system, and looks at ctx only before it starts. Where
+// two lines differ the error is [ErrConflict].
 func (l Line) Read(ctx context.Context) (Version, error) {
 	in, err := open(ctx, l.Path)
 	if err != nil {

@@ -16,8 +16,8 @@ type Problem struct {
 	Err     error  `json:"-"`                // the cause, where there is one. Problem says it already
 }
 
-// String is one line: file:line:column: name: problem: hint, each where there is one. The name is left out where the problem begins with it
-// or quotes it.
+// String is one line: file:line:column: name: problem: hint, each where there is one. The name is left out where the problem begins with
+// it or quotes it.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {

@@ -20,12 +20,12 @@ func (h Hop) Path() string { return filepath.Join(h.Dir, h.Name) }
 // maxLinks is Linux' own limit (path_resolution(7)).
 const maxLinks = 40
 
-// Walk follows a path as the kernel does and returns what it comes by, at least one hop. The last one is the file, what is missing, or the
-// link after which the kernel gives up. A relative path begins at the working directory.
+// Walk follows a path as the kernel does and returns what it comes by, at least one hop. The last one is the file, what is missing, or
+// the link after which the kernel gives up. A relative path begins at the working directory.
 //
-// root is the folder in which the path and its links are followed, as for a process with that root: "/proc/PID/root", or "/proc/self/fd/N"
-// of an open folder. "" is our own; any other root needs an absolute path. A root that somebody else can write to may change while it is
-// looked at: what is returned then is where a path led, and no promise of where it leads.
+// root is the folder in which the path and its links are followed, as for a process with that root: "/proc/PID/root", or
+// "/proc/self/fd/N" of an open folder. "" is our own; any other root needs an absolute path. A root that somebody else can write to may
+// change while it is looked at: what is returned then is where a path led, and no promise of where it leads.
 func Walk(root, path string) []Hop {
 	if root == "" {
 		absolute, err := filepath.Abs(path)

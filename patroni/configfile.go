@@ -9,9 +9,9 @@ import (
 	"github.com/pgbaton/pgbaton/file"
 )
 
-// CheckConfig returns a [*file.Problem] where Patroni cannot load its configuration: a file, or a folder of which it reads every *.yml and
-// *.yaml. Patroni itself tells nobody: it logs what is wrong, goes on with the configuration that it had, and reloads the server with that
-// (config.py, 4.0.7 and 4.1.5).
+// CheckConfig returns a [*file.Problem] where Patroni cannot load its configuration: a file, or a folder of which it reads every *.yml
+// and *.yaml. Patroni itself tells nobody: it logs what is wrong, goes on with the configuration that it had, and reloads the server
+// with that (config.py, 4.0.7 and 4.1.5).
 //
 // nil is not the promise that Patroni takes it: its values are not looked at.
 func CheckConfig(path string) error {

@@ -19,11 +19,12 @@ var (
 	wordFalse = regexp.MustCompile(`^(no|No|NO|false|False|FALSE|off|Off|OFF)$`)
 	wordNull  = regexp.MustCompile(`^(~|null|Null|NULL|)$`)
 	wordInt   = regexp.MustCompile(`^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*(:[0-5]?[0-9])*)$`)
-	wordFloat = regexp.MustCompile(`^([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
+	wordFloat = regexp.MustCompile(`^([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?|` +
+		`[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
 )
 
-// Python is the text that Python's str makes of what PyYAML makes of a scalar, which is what Patroni puts into an address or a password: 8008 of
-// 8008, but True of yes, 8 of 010, 750 of 12:30. Dates stay as they are written. ok is false for null, lists and mappings.
+// Python is the text that Python's str makes of what PyYAML makes of a scalar, which is what Patroni puts into an address or a password:
+// 8008 of 8008, but True of yes, 8 of 010, 750 of 12:30. Dates stay as they are written. ok is false for null, lists and mappings.
 func (v Value) Python() (text string, ok bool) {
 	n := v.plain()
 	if n == nil || n.Kind != yaml.ScalarNode {
@@ -137,8 +138,9 @@ func pythonFloat(word string) string {
 	return s
 }
 
-// CheckPython returns a [*file.Problem] where PyYAML's safe_load, or Patroni after it, refuses a document that [Parse] takes: tabs, a tag that it
-// does not know, a list as a key, an anchor that is there twice, a merge (<<) of something that has no keys. text is what the document was read from.
+// CheckPython returns a [*file.Problem] where PyYAML's safe_load, or Patroni after it, refuses a document that [Parse] takes: tabs, a
+// tag that it does not know, a list as a key, an anchor that is there twice, a merge (<<) of something that has no keys. text is what
+// the document was read from.
 func (d *Document) CheckPython(text []byte) error {
 	fail := func(line, column int, problem string) error {
 		return &file.Problem{File: d.File, Line: line, Column: column, Problem: problem}
@@ -215,8 +217,9 @@ var (
 	leadingSpace = regexp.MustCompile(`^ *`)
 )
 
-// badTab returns where the first tab is that PyYAML does not allow, and our parser does: "work_mem:\t4MB", or one at the end of a line. (PyYAML
-// knows tabs in quotes, comments and blocks (|) only.) Where a quote stays open at the end of a line, all that follows is left to the parser.
+// badTab returns where the first tab is that PyYAML does not allow, and our parser does: "work_mem:\t4MB", or one at the end of a line.
+// (PyYAML knows tabs in quotes, comments and blocks (|) only.) Where a quote stays open at the end of a line, all that follows is left
+// to the parser.
 func badTab(text []byte) (line, column int) {
 	if !bytes.ContainsRune(text, '\t') {
 		return 0, 0

@@ -1,6 +1,6 @@
-// Package yamlfile reads YAML with the place of everything in it. [Parse] reads a text, [CheckPython] says what PyYAML (Patroni's parser, 6.0)
-// refuses besides, [Value.Python] what it makes of a value. Parser: go.yaml.in/yaml, the YAML organization's port of libyaml, as PyYAML is
-// its model: what the two read differently is listed, with PyYAML's own verdict, in this package's tests.
+// Package yamlfile reads YAML with the place of everything in it. [Parse] reads a text, [CheckPython] says what PyYAML (Patroni's
+// parser, 6.0) refuses besides, [Value.Python] what it makes of a value. Parser: go.yaml.in/yaml, the YAML organization's port of
+// libyaml, as PyYAML is its model: what the two read differently is listed, with PyYAML's own verdict, in this package's tests.
 package yamlfile
 
 import (
@@ -39,8 +39,8 @@ type Document struct {
 	Root Value
 }
 
-// Parse reads a text. A key that is there several times is no error here (see [Document.Twice]), and anchors and aliases are followed. The error
-// is a [*file.Problem] that repeats nothing of the text, which may hold a password.
+// Parse reads a text. A key that is there several times is no error here (see [Document.Twice]), and anchors and aliases are followed.
+// The error is a [*file.Problem] that repeats nothing of the text, which may hold a password.
 func Parse(name string, text []byte) (*Document, error) {
 	fail := func(line, column int, problem, hint string) (*Document, error) {
 		return nil, &file.Problem{File: name, Line: line, Column: column, Problem: "not valid YAML: " + problem, Hint: hint}
@@ -162,8 +162,8 @@ func (v Value) IsNull() bool {
 	return n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 }
 
-// Mapping is a mapping's entries, in the order in which PyYAML puts them into a dictionary: those that it merges in (<<), of a list of them the
-// first last, then its own. Of a key that is there several times the last counts. ok is false for anything but a mapping.
+// Mapping is a mapping's entries, in the order in which PyYAML puts them into a dictionary: those that it merges in (<<), of a list of
+// them the first last, then its own. Of a key that is there several times the last counts. ok is false for anything but a mapping.
 func (v Value) Mapping() (entries []Entry, ok bool) { return v.mapping(0) }
 
 func (v Value) mapping(depth int) ([]Entry, bool) {
@@ -211,7 +211,8 @@ func (v Value) Sequence() (values []Value, ok bool) {
 	return values, true
 }
 
-// Scalar is a value as it was written, without quotes: a duration, a port and a name are all text here. ok is false for null, lists and mappings.
+// Scalar is a value as it was written, without quotes: a duration, a port and a name are all text here. ok is false for null, lists and
+// mappings.
 func (v Value) Scalar() (text string, ok bool) {
 	n := v.plain()
 	if n == nil || n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
@@ -220,7 +221,8 @@ func (v Value) Scalar() (text string, ok bool) {
 	return n.Value, true
 }
 
-// Twice is the first key that is set a second time in its own mapping, as a problem; nil when there is none. What is merged in (<<) may be set again.
+// Twice is the first key that is set a second time in its own mapping, as a problem; nil when there is none. What is merged in (<<) may
+// be set again.
 func (d *Document) Twice() error {
 	var found error
 	walk(d.Root.node, func(n *yaml.Node) bool {

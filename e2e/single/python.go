@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Python runs a script with the Python of a suite's root, which has Patroni and PyYAML. The script reads in as JSON on its standard input and prints
-// JSON, which is put into out. It needs root.
+// Python runs a script with the Python of a suite's root, which has Patroni and PyYAML. The script reads in as JSON on its standard
+// input and prints JSON, which is put into out. It needs root.
 func Python(t testing.TB, suite, script string, in, out any) {
 	t.Helper()
 	Need(t)
