@@ -57,9 +57,9 @@ func judge(seen []sight, waited, led time.Duration) string {
 // stoodBefore decides whether a standby was one already before this server became primary, so that it is not the old primary: whoever leads
 // there leads to replicas for reading. since is how long the worker has been here; the worker is started after the promotion was sent.
 //
-// The old primary was stopped before that and runs again since, as a standby, for a shorter time. After a fast shutdown it has replayed nothing that it
-// committed itself; and what it has replayed after a crash it has replayed since the promotion. Both clocks are compared with themselves only:
-// up-time with a duration, and commit times of the one primary that wrote them.
+// The old primary was stopped before that and runs again since, as a standby, for a shorter time. After a fast shutdown it has replayed
+// nothing that it committed itself; and what it has replayed after a crash it has replayed since the promotion. Both clocks are
+// compared with themselves only: up-time with a duration, and commit times of the one primary that wrote them.
 //
 // After a restart in place this server is the old primary itself: who runs for longer stood by.
 func stoodBefore(theirs, ours postgres.Replay, since time.Duration, restarted bool) bool {

@@ -56,9 +56,9 @@ func TestStoodBefore(t *testing.T) {
 		"the old primary, back before us":       {postgres.Replay{Up: 10 * time.Second}, here, time.Second, false, false},
 		"the old primary, and it has caught up": {postgres.Replay{Up: 10 * time.Second, LastXact: at(101)}, here, time.Second, false, false},
 		"the old primary, after a crash":        {postgres.Replay{Up: 3 * time.Second, LastXact: at(100)}, here, 4 * time.Second, false, false},
-		"nothing replayed here":                 {postgres.Replay{Up: time.Hour, LastXact: at(100)}, postgres.Replay{Up: time.Hour}, time.Second, false, false},
+		"nothing replayed here":                 {here, postgres.Replay{Up: time.Hour}, time.Second, false, false},
 		"restart in place":                      {postgres.Replay{Up: time.Hour}, postgres.Replay{Up: time.Second}, time.Second, true, true},
-		"restart in place, both":                {postgres.Replay{Up: time.Second}, postgres.Replay{Up: 2 * time.Second}, time.Second, true, false},
+		"restart in place, both":                {postgres.Replay{Up: time.Second}, here, time.Second, true, false},
 	} {
 		if got := stoodBefore(c.theirs, c.ours, c.since, c.restarted); got != c.want {
 			t.Errorf("%s: %v", name, got)

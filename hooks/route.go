@@ -48,7 +48,8 @@ type route struct {
 }
 
 // routeOf is the configured route, or what the poolers say that they connect to. It asks nobody yet. action is Patroni's.
-func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity, action string) (*route, error) {
+func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity,
+	action string) (*route, error) {
 	r := &route{log: log, local: local, here: here, lookup: net.DefaultResolver.LookupHost, began: time.Now(), in: action, poolers: poolers,
 		to: map[string]*waypoint{}, news: make(chan struct{}, 1), silent: map[*pgb.Pooler]time.Time{},
 		listed: map[*pgb.Pooler][]member.Destination{}, unlisted: map[*pgb.Pooler]string{}, expires: map[string]time.Time{}}
@@ -63,9 +64,9 @@ func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, pooler
 	return r, nil
 }
 
-// wait blocks until the route leads to this server, as [judge] has it, and returns what it went by. The poolers are asked again and again where they
-// connect to, and a last time before it returns: somebody else may change that meanwhile. An error says that the context ended first. Connections
-// may be open for a moment longer, until [route.finish] returns.
+// wait blocks until the route leads to this server, as [judge] has it, and returns what it went by. The poolers are asked again and
+// again where they connect to, and a last time before it returns: somebody else may change that meanwhile. An error says that the
+// context ended first. Connections may be open for a moment longer, until [route.finish] returns.
 func (r *route) wait(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -204,8 +205,8 @@ func (r *route) discover(ctx context.Context) {
 	}
 }
 
-// ask is one pooler's own account of where it connects to, with the host names that it has in its cache. unlisted is a database that clients
-// wait for and that it does not list at the moment (an entry of a "*" line, 1.18 and 1.24): where that leads is not known yet.
+// ask is one pooler's own account of where it connects to, with the host names that it has in its cache. unlisted is a database that
+// clients wait for and that it does not list at the moment (an entry of a "*" line, 1.18 and 1.24): where that leads is not known yet.
 func ask(ctx context.Context, p *pgb.Pooler) (destinations []member.Destination, cache map[string]pgb.DNSHost, unlisted string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, routeAnswer)
 	defer cancel()
@@ -229,10 +230,11 @@ func ask(ctx context.Context, p *pgb.Pooler) (destinations []member.Destination,
 	return destinations, cache, unlisted, err
 }
 
-// addresses are those that a pooler goes to for a host: what it has in its cache until that has expired, and every address that the name has
-// now: behind one, each proxy learns on its own where the primary is. "" stands for a name that nobody knows: it may be known in a moment.
-// resolved keeps what names have resolved to, for one round of questions.
-func (r *route) addresses(ctx context.Context, p *pgb.Pooler, d member.Destination, cache map[string]pgb.DNSHost, resolved map[string][]string) []string {
+// addresses are those that a pooler goes to for a host: what it has in its cache until that has expired, and every address that the
+// name has now: behind one, each proxy learns on its own where the primary is. "" stands for a name that nobody knows: it may be known
+// in a moment. resolved keeps what names have resolved to, for one round of questions.
+func (r *route) addresses(ctx context.Context, p *pgb.Pooler, d member.Destination, cache map[string]pgb.DNSHost,
+	resolved map[string][]string) []string {
 	if net.ParseIP(d.Host) != nil {
 		return []string{""}
 	}

@@ -163,7 +163,8 @@ func TestRouteNameIsUnknown(t *testing.T) {
 	pg := membertest.SharedPostgres(t)
 	t.Run("beside another", func(t *testing.T) {
 		t.Parallel()
-		h := handOver(t, single.SuiteTrixie, pg, fmt.Sprintf("app = host=%s port=%d dbname=postgres\nfar = host=pgbaton-far.invalid dbname=postgres\n", pg.Addr, pg.Port))
+		h := handOver(t, single.SuiteTrixie, pg, fmt.Sprintf(
+			"app = host=%s port=%d dbname=postgres\nfar = host=pgbaton-far.invalid dbname=postgres\n", pg.Addr, pg.Port))
 		h.work()
 		h.resumed(routeGrace + time.Second)
 	})
@@ -233,8 +234,8 @@ func (p *inTurn) line() string {
 	return fmt.Sprintf("app = host=127.0.0.1 port=%d dbname=postgres\n", p.Addr().(*net.TCPAddr).Port)
 }
 
-// A proxy that knows two servers for a while, the new primary and one that is none, shows both: the second connection that pgconn makes to a
-// server without TLS made all looks meet the same one. Also where the other one refuses.
+// A proxy that knows two servers for a while, the new primary and one that is none, shows both: the second connection that pgconn makes
+// to a server without TLS made all looks meet the same one. Also where the other one refuses.
 func TestRouteInTurn(t *testing.T) {
 	t.Parallel()
 	pg, other := membertest.SharedPostgres(t), membertest.OwnPostgres(t)

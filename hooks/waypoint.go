@@ -98,7 +98,8 @@ func (r *route) follow(ctx context.Context, w *waypoint) {
 	}
 }
 
-// round looks several times. The connections are open at the same time, until all have answered: a proxy that knows several servers shows them.
+// round looks several times. The connections are open at the same time, until all have answered: a proxy that knows several servers
+// shows them.
 func (r *route) round(ctx context.Context, w *waypoint) []sight {
 	w.mu.Lock()
 	looks, interval, server := routeInARow, time.Duration(0), w.servers[w.database]

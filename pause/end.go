@@ -13,8 +13,9 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-// EndOwn ends the pause of this member's own lease for an owner before the lease does: its reason is gone. It reports on how many poolers it
-// has ended it; without a lease it does nothing. It blocks for [member.ConsoleTimeout] at most; what it could not end, the keeper ends.
+// EndOwn ends the pause of this member's own lease for an owner before the lease does: its reason is gone. It reports on how many
+// poolers it has ended it; without a lease it does nothing. It blocks for [member.ConsoleTimeout] at most; what it could not end, the
+// keeper ends.
 func EndOwn(ctx context.Context, m *member.Member, log *slog.Logger, owner pgb.Owner) (ended int, err error) {
 	l, ok := readLease(m, owner)
 	if !ok || l.Until.IsZero() {

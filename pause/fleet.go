@@ -173,8 +173,9 @@ func (f *Fleet) each(do func(*Pooler) error) error {
 	return errors.Join(errs...)
 }
 
-// Backends are the process ids of the server sessions that the poolers use; here are those that the server has. It is not known when a pooler
-// takes signals only, or has sessions and none of them is the server's: then it goes through another pooler, and has that one's process ids.
+// Backends are the process ids of the server sessions that the poolers use; here are those that the server has. It is not known when a
+// pooler takes signals only, or has sessions and none of them is the server's: then it goes through another pooler, and has that one's
+// process ids.
 func (f *Fleet) Backends(ctx context.Context, here func(pid int32) bool) (pids map[int32]bool, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 	defer cancel()

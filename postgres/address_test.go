@@ -90,7 +90,8 @@ func useTLS(t *testing.T, pg *single.Postgres, name string) (caFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, content := range map[string][]byte{"server.crt": cert, "server.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})} {
+	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	for file, content := range map[string][]byte{"server.crt": cert, "server.key": private} {
 		path := filepath.Join(pg.DataDir, file)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
@@ -278,7 +279,8 @@ func TestAtShowsNoPassword(t *testing.T) {
 		t.Error("the local server's password, of the password file")
 	}
 	for name, dsn := range map[string]string{
-		"of the password file": local, "of the string": "host=/tmp user=postgres dbname=d password=s3cret", "of a URL": "postgres://postgres:s3cret@10.0.0.1/d",
+		"of the password file": local, "of the string": "host=/tmp user=postgres dbname=d password=s3cret",
+		"of a URL": "postgres://postgres:s3cret@10.0.0.1/d",
 	} {
 		passfile("*:*:*:*:s3cret\n")
 		if err := connect(dsn); !postgres.Denied(err) {
