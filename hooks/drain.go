@@ -14,7 +14,11 @@ import (
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
-const lookInterval = 100 * time.Millisecond // between looks at open transactions, clients work meanwhile
+const (
+	lookInterval   = 100 * time.Millisecond // between looks at open transactions, clients work meanwhile
+	refreshAfter   = time.Second            // that names are known, they are resolved again before an attempt
+	refreshTimeout = 300 * time.Millisecond // for that, clients work meanwhile
+)
 
 // drain is the patient pause. It blocks until all is drained, the policy has been applied, or the plan is not to pause and wait any more,
 // which is for the caller to see.
@@ -23,9 +27,17 @@ func (g *guard) drain(ctx context.Context) *ending {
 	delay := 100 * time.Millisecond
 	waiting, cancel := g.whilePlanned(ctx)
 	defer cancel()
+	refreshed := g.view.started
 	for round := 1; waiting.Err() == nil; round++ {
 		if g.plan().patient && g.waitForLong(waiting, length) {
 			continue // the plan may have changed meanwhile
+		}
+		// Nothing is paused while the plan is patient.
+		if g.plan().patient && time.Since(refreshed) > refreshAfter {
+			refreshing, cancel := context.WithTimeout(waiting, refreshTimeout)
+			g.fleet.Refresh(refreshing)
+			cancel()
+			refreshed = time.Now()
 		}
 		trying, cancel := g.attempt(waiting, length)
 		held := g.watchHeld(trying, cancel)

@@ -60,6 +60,7 @@ func (p *preparation) close() {
 	p.cancel()
 	letGo := func() {
 		p.fleet.Leave()
+		p.fleet.Close()
 		member.CloseAll(p.poolers)
 	}
 	select {

@@ -80,16 +80,18 @@ func (f *Fleet) AnyUnsure() bool {
 // Attach looks at every pooler, all at once, before any is touched: a pooler that is down must not cost the others a
 // stall. It blocks until all have answered or the context ends; who has not by then is absent.
 func (f *Fleet) Attach(ctx context.Context, poolers []*pgb.Pooler) {
-	f.Poolers = make([]*Pooler, len(poolers))
-	byPooler := make(map[*pgb.Pooler]*Pooler, len(poolers))
+	f.Poolers = f.attach(ctx, poolers)
+}
+
+func (f *Fleet) attach(ctx context.Context, poolers []*pgb.Pooler) []*Pooler {
+	attached := make([]*Pooler, len(poolers))
+	var all sync.WaitGroup
 	for i, p := range poolers {
-		f.Poolers[i] = &Pooler{Pooler: p}
-		byPooler[p] = f.Poolers[i]
+		attached[i] = &Pooler{Pooler: p}
+		all.Go(func() { f.attachOne(ctx, attached[i]) })
 	}
-	pgb.Each(poolers, func(p *pgb.Pooler) error {
-		f.attachOne(ctx, byPooler[p])
-		return nil
-	})
+	all.Wait()
+	return attached
 }
 
 func (f *Fleet) attachOne(ctx context.Context, x *Pooler) {
