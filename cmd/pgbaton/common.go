@@ -120,6 +120,10 @@ func (p *program) runtimeOf(options config.Options, dryRun bool) (m *member.Memb
 		noStateDir, err = err, nil
 	}
 	if err != nil {
+		if hook := p.args.Selected().Name; withoutConfig(hook) != "" {
+			tellUnconfigured(log, c.StateDir, hook, err, dryRun)
+			err = told{err}
+		}
 		return nil, nil, err
 	}
 	return &member.Member{Config: c, Log: log, DryRun: dryRun, Self: p.self(c, options.Set)}, noStateDir, nil

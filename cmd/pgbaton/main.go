@@ -97,6 +97,9 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		if config.IsInvalid(err) {
 			code = member.Invalid
 		}
+		if logged := (told{}); errors.As(err, &logged) {
+			return code
+		}
 		if c.LogFormat == "json" {
 			p.log().Error(args.Selected().Name+" ends", "hook", args.Selected().Name, "error", err, "code", code)
 		} else {
