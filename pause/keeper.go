@@ -136,16 +136,26 @@ func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 				finding = true
 				go func() { found <- k.resolve(ctx) }()
 			}
-			if k.watch(ctx) {
+			if k.round(ctx) {
 				k.log.Info("the pause is over")
 				return member.Result{Decision: "the pause was ended by others"}
 			}
-			k.standIn(ctx)
-			k.finish(ctx)
 		case <-deadline.C:
 			return k.expire(ctx)
 		}
 	}
+}
+
+// round looks at everything once, and reports whether the pause is over. It does not block beyond the end of the lease.
+func (k *keeper) round(ctx context.Context) (over bool) {
+	ctx, cancel := context.WithDeadline(ctx, k.until)
+	defer cancel()
+	if k.watch(ctx) {
+		return true
+	}
+	k.standIn(ctx)
+	k.finish(ctx)
+	return false
 }
 
 // standIn starts the worker when the server that was stopped is back and writable and no callback has started one. That is a restart
