@@ -41,7 +41,8 @@ func Keep(ctx context.Context, m *member.Member, in io.Reader, ready io.Writer) 
 	k.learnOrigin(ctx)
 	k.save()
 	defer k.forget()
-	if err := process.SayReady(ready); err != nil {
+	// Who has taken up a lease for us may have given up waiting; the pause stands all the same.
+	if err := process.SayReady(ready); err != nil && k.lease.Until.IsZero() {
 		return member.Result{Code: member.Failed, Decision: "the pauser has ended"}
 	}
 	return k.run(ctx, decoder)
@@ -77,7 +78,9 @@ type watched struct {
 }
 
 func newKeeper(m *member.Member, l lease) *keeper {
-	return &keeper{m: m, lease: l, until: time.Now().Add(l.For), journal: m.Journal("keeper", l.ID), said: map[string]bool{},
+	now := time.Now()
+	left := min(l.For, max(l.Until.Sub(now), 0)) // of a lease that was taken up: this process may have been slow to start
+	return &keeper{m: m, lease: l, until: now.Add(left), journal: m.Journal("keeper", l.ID), said: map[string]bool{},
 		log: m.Log.With("hook", "keeper", "member", member.Name(), "lease", l.ID)}
 }
 

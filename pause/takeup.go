@@ -76,15 +76,16 @@ func (t *taker) takeUp(owner pgb.Owner) {
 	case t.done[l.ID]:
 		return
 	}
-	t.done[l.ID] = true
 	overdue := now.Sub(l.Until)
 	l.For = l.remaining(now, t.m.Config.Pause.Lease)
 	l.Until = now.Add(l.For)
 	keeper, err := startKeeper(t.m, false, l)
 	if err != nil {
-		log.Error("the keeper of a pause was gone, and no other can be started: pgbaton resume ends it", "lease", l.ID, "error", err)
+		// On a busy machine it may only be slow: then it goes on without us.
+		log.Error("the keeper of a pause was gone, and no other is ready: pgbaton resume ends the pause", "lease", l.ID, "error", err)
 		return
 	}
+	t.done[l.ID] = true
 	keeper.leave()
 	t.m.Journal("keeper", l.ID).Add(state.Entry{Event: state.EventTakenUp, Took: now.Sub(l.Since)})
 	log.Warn("the keeper of a pause was gone before the pause: another has taken up its lease",

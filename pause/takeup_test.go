@@ -2,6 +2,7 @@ package pause
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -162,6 +163,31 @@ func TestTakeUpOfGarbage(t *testing.T) {
 	}
 	m.Config.StateDir = ""
 	TakeUp(m)
+}
+
+// A machine may be so busy that whoever takes a lease up does not wait for the new keeper: that keeps the lease all the same.
+func TestTakeUpByASlowKeeper(t *testing.T) {
+	t.Parallel()
+	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
+	if !membertest.Usable(t, b, 5*time.Second) {
+		t.Fatal("does not work to begin with")
+	}
+	m := membertest.New(t, nil, b)
+	file := abandonedLease(t, m, b, pgb.Hand, time.Now().Add(4*time.Second))
+	slow := filepath.Join(t.TempDir(), "slow") // in place of the program in between (process.Detach)
+	script := fmt.Sprintf("#!/bin/sh\nshift\nexec 3<&0\n(sleep 1.3; exec %s \"$@\") <&3 3<&- &\n", m.Self[0])
+	if err := os.WriteFile(slow, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m.Self[0] = slow
+	TakeUp(m)
+	if found := Leases(m); len(found) != 1 || !found[0].KeeperGone {
+		t.Errorf("%+v, want one whose new keeper is not there yet", found)
+	}
+	if !membertest.Usable(t, b, 6*time.Second) {
+		t.Error("still paused")
+	}
+	membertest.Eventually(t, "the lease's file is gone", func() bool { _, err := os.Stat(file); return err != nil })
 }
 
 // serve runs on: one lease after the other is taken up.
