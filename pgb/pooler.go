@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
 // Pooler is one PgBouncer process. Its methods block until the console has answered or the context
@@ -147,25 +150,50 @@ func (p *Pooler) set(ctx context.Context, seconds string) error {
 }
 
 func (p *Pooler) loginRetry(ctx context.Context) (time.Duration, *Mark, error) {
-	result, err := p.exec(ctx, "SHOW CONFIG")
+	settings, err := p.Settings(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
-	for i := range result.Rows {
-		if result.Get(i, "key") != "server_login_retry" {
+	return p.readLoginRetry(settings)
+}
+
+func (p *Pooler) readLoginRetry(settings []pgbini.Setting) (time.Duration, *Mark, error) {
+	for _, setting := range settings {
+		if setting.Key != "server_login_retry" {
 			continue
 		}
-		value := result.Get(i, "value")
-		retry, err := parseSeconds(value)
+		retry, err := parseSeconds(setting.Value)
 		if err != nil {
 			return 0, nil, &ConsoleError{Pooler: p.Name, Op: "SHOW CONFIG: server_login_retry", Err: err}
 		}
-		if m, ok := parseMark(value); ok {
+		if m, ok := parseMark(setting.Value); ok {
 			return retry, &m, nil
 		}
 		return retry, nil, nil
 	}
 	return 0, nil, &ConsoleError{Pooler: p.Name, Op: "SHOW CONFIG", Err: errors.New("no server_login_retry in the answer")}
+}
+
+// MayPause asks whether the console's user is one of admin_users, and may so pause: a user of stats_users may only look. It sets one
+// setting to the value that it has (SET, which PgBouncer 1.18 to 1.26 refuses to others before it looks at it). It is not
+// server_login_retry, where a guard may put its mark at this moment. The error is that of the console, or a [*ServerError].
+func (p *Pooler) MayPause(ctx context.Context) error {
+	const harmless = "log_stats"
+	settings, err := p.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(settings, func(s pgbini.Setting) bool { return s.Key == harmless })
+	if i < 0 || !isNumber(settings[i].Value) {
+		return &ConsoleError{Pooler: p.Name, Op: "SHOW CONFIG", Err: errors.New("no " + harmless + " in the answer")}
+	}
+	_, err = p.exec(ctx, "SET "+harmless+" = '"+settings[i].Value+"'")
+	return err
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.Atoi(s)
+	return err == nil
 }
 
 func (p *Pooler) stops(database string) bool {

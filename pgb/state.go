@@ -22,6 +22,19 @@ type State struct {
 	Servers     int // server connections
 	MaxWait     time.Duration
 	PausedDBs   []string // databases that are paused on their own
+
+	Settings  []pgbini.Setting  // SHOW CONFIG
+	Databases []pgbini.Database // SHOW DATABASES
+}
+
+// Setting is a value of SHOW CONFIG; "" where this version does not have it.
+func (s State) Setting(key string) string {
+	for _, setting := range s.Settings {
+		if setting.Key == key {
+			return setting.Value
+		}
+	}
+	return ""
 }
 
 // LooksPaused is a guess for versions that cannot tell: clients wait and there is no server connection.
@@ -43,7 +56,10 @@ func (s State) NotPaused() bool { return s.PausedKnown && !s.Paused }
 func (p *Pooler) State(ctx context.Context) (State, error) {
 	var s State
 	var err error
-	if s.LoginRetry, s.Mark, err = p.loginRetry(ctx); err != nil {
+	if s.Settings, err = p.Settings(ctx); err != nil {
+		return s, err
+	}
+	if s.LoginRetry, s.Mark, err = p.readLoginRetry(s.Settings); err != nil {
 		return s, err
 	}
 	s.Version = p.work.Version()
@@ -61,6 +77,7 @@ func (p *Pooler) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return s, err
 	}
+	s.Databases = databases
 	for _, d := range databases {
 		if d.Paused {
 			s.PausedDBs = append(s.PausedDBs, d.Name)
