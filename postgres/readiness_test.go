@@ -1,0 +1,66 @@
+package postgres_test
+
+import (
+	"testing"
+
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+func TestReadiness(t *testing.T) {
+	suites(t, func(t *testing.T, suite string) {
+		pg := start(t, suite, single.PostgresOptions{Settings: map[string]string{"max_prepared_transactions": "7", "archive_mode": "on",
+			"archive_command": "false"}})
+		ctx := testContext(t)
+		c := connect(t, pg.SocketDSN("postgres", "postgres"))
+		look := func() postgres.Readiness {
+			t.Helper()
+			r, err := c.Readiness(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		if r := look(); r.InRecovery || r.ReplayPaused || r.ReplayLag != -1 || !r.Archiving || len(r.Prepared) != 0 || r.ArchiveReady < 0 ||
+			r.Parameters["max_prepared_transactions"] != 7 || r.Parameters["max_connections"] != 60 || r.SystemID == "" {
+			t.Errorf("a primary is %+v", r)
+		}
+		for _, sql := range []string{"create table t (i int)", "begin; insert into t values (1); prepare transaction 'of the test'",
+			"create role weak login", "select pg_switch_wal()"} {
+			if err := pg.Exec(ctx, sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "the archiver has failed", func() bool { return look().ArchiveFailed != "" })
+		r := look()
+		if r.ArchiveReady < 1 || r.NotArchived <= 0 || len(r.Prepared) != 1 || r.Prepared[0].GID != "of the test" ||
+			r.Prepared[0].Owner != "postgres" || r.Prepared[0].Age <= 0 {
+			t.Errorf("%+v", r)
+		}
+		weak, err := connect(t, pg.SocketDSN("weak", "postgres")).Readiness(ctx)
+		if err != nil || weak.ArchiveReady != -1 || weak.ArchiveFailed != r.ArchiveFailed || len(weak.Prepared) != 1 {
+			t.Errorf("a user without privileges sees %+v, %v", weak, err)
+		}
+
+		standby, err := single.StartStandby(ctx, pg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(standby.Close)
+		s := connect(t, standby.SocketDSN("postgres", "postgres"))
+		if r, err := s.Readiness(ctx); err != nil || !r.InRecovery || r.ReplayPaused || r.Archiving || r.ReplayLag < 0 ||
+			r.Parameters["max_connections"] != 60 {
+			t.Errorf("a standby is %+v, %v", r, err)
+		}
+		if err := standby.Exec(ctx, "select pg_wal_replay_pause()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := pg.Exec(ctx, "insert into t select generate_series(1, 1000)"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the paused standby lags behind", func() bool {
+			r, err := s.Readiness(ctx)
+			return err == nil && r.ReplayPaused && r.ReplayLag > 0
+		})
+	})
+}
