@@ -262,3 +262,19 @@ func uppermost(found []*candidate) []*candidate {
 	}
 	return out
 }
+
+// ConfigPath is the file or folder that Patroni was started with, as a path that can be opened from here (through the process's root, which
+// needs its user). [os.ErrNotExist]: none is named in its command line, so it was started with variables only.
+func (p *Process) ConfigPath() (string, error) {
+	args, err := p.process.Args()
+	if err != nil {
+		return "", fmt.Errorf("patroni: %w", err)
+	}
+	rest, _ := arguments(args)
+	for _, arg := range rest {
+		if arg != "" && !strings.HasPrefix(arg, "-") {
+			return p.process.Path(arg), nil
+		}
+	}
+	return "", fmt.Errorf("patroni: process %d: no configuration file in its command line: %w", p.PID, os.ErrNotExist)
+}
