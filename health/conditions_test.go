@@ -51,7 +51,8 @@ func TestConditions(t *testing.T) {
 		{"behind, and invalid", Status{Status: api.Status{Problems: []string{"budget"}, Poolers: []api.PoolerStatus{ok},
 			Versions: []api.VersionReport{{Target: "postgres", Seen: v(43), Applied: v(42)}, {Target: "pgbouncer"}}}, Invalid: true},
 			want("False ConfigurationInvalid", "False Idle", "False AsExpected", "False Invalid", "False ReloadNeeded")},
-		{"a version that nobody can see", Status{Status: api.Status{Versions: []api.VersionReport{{Target: "pgbouncer", Error: "no such file"}}}},
+		{"a version that nobody can see", Status{Status: api.Status{Versions: []api.VersionReport{{Target: "pgbouncer",
+			Error: "no such file"}}}},
 			want("False NoPoolers", "False Idle", "False AsExpected", "True Loaded", "Unknown VersionUnknown")},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -82,8 +82,9 @@ func (m *Member) Patroni() (*patroni.Client, error) {
 
 // Hidden commands of this program, which it starts for itself.
 const (
-	KeepCommand = "_keep"
-	WorkCommand = "_work"
+	KeepCommand   = "_keep"
+	WorkCommand   = "_work"
+	OrphanCommand = "_orphan"
 )
 
 // StartDetached starts this program again as a process that outlives us, with the same configuration. See [process.StartDetached].

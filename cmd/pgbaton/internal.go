@@ -5,6 +5,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/hooks"
 	"github.com/pgbaton/pgbaton/pause"
+	"github.com/pgbaton/pgbaton/process"
 )
 
 // keepCmd and workCmd are the processes that outlive a hook. Hooks start them; people do not.
@@ -34,3 +35,8 @@ func (c *workCmd) Run(p *program) error {
 	p.code = hooks.Work(p.ctx, m, ev, p.stdout).Code
 	return nil
 }
+
+// orphanCmd is a process that check starts to see who reaps it.
+type orphanCmd struct{}
+
+func (*orphanCmd) Run(p *program) error { return process.Orphan(p.stdin, p.stdout) }

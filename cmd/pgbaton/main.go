@@ -60,11 +60,13 @@ type cli struct {
 	Pause        pauseCmd        `cmd:"" help:"Pause the poolers by hand, until the lease ends."`
 	Resume       resumeCmd       `cmd:"" help:"Resume the poolers by hand."`
 	Status       statusCmd       `cmd:"" help:"Show member, role, lock, poolers and the last handover."`
+	Check        checkCmd        `cmd:"" help:"Find everything that would spoil a handover, and say what to change."`
 	Serve        serveCmd        `cmd:"" help:"Serve the HTTP mode: an API for operators, and metrics."`
 	Install      installCmd      `cmd:"" help:"Copy this program into a directory, and make its links."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
 	Keep         keepCmd         `cmd:"" name:"_keep" hidden:""`
 	Work         workCmd         `cmd:"" name:"_work" hidden:""`
+	Orphan       orphanCmd       `cmd:"" name:"_orphan" hidden:""`
 }
 
 func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -158,7 +160,7 @@ func linkArgs(argv []string) []string {
 		return args
 	}
 	// A copy instead of a link is called by this name when it starts itself again, too.
-	if slices.Contains(args, "_keep") || slices.Contains(args, "_work") {
+	if slices.Contains(args, "_keep") || slices.Contains(args, "_work") || slices.Contains(args, "_orphan") {
 		return args
 	}
 	return append([]string{name}, args...)

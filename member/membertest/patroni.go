@@ -1,6 +1,7 @@
 package membertest
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +22,7 @@ type Patroni struct {
 	SeenAt   time.Time     // or this, once and not again
 	Silent   chan struct{} // not nil: no answer until it is closed
 	Unseen   bool          // the last look into the DCS failed, and every further one hangs
+	Version  string        // "" is 4.0.7
 	Cluster  string        // body of GET /cluster; empty: it does not answer that
 	ttl      int
 	loopWait int
@@ -77,5 +79,5 @@ func (f *Patroni) serve(w http.ResponseWriter, r *http.Request) {
 		seen = time.Now().Add(-f.Seen)
 	}
 	fmt.Fprintf(w, `{"state": %q, "role": "primary", "server_version": 170005, "timeline": 1, "dcs_last_seen": %d, "cluster_unlocked": %t,
- "database_system_identifier": "1", "patroni": {"version": "4.0.7", "scope": "demo", "name": "node1"}}`, f.state, seen.Unix(), f.Unseen)
+ "database_system_identifier": "1", "patroni": {"version": %q, "scope": "demo", "name": "node1"}}`, f.state, seen.Unix(), f.Unseen, cmp.Or(f.Version, "4.0.7"))
 }

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/member"
+)
+
+type checkCmd struct {
+	Output string `help:"Format of the findings: ${enum}." enum:"table,json" default:"table"`
+}
+
+func (c *checkCmd) Run(p *program) error {
+	options := p.options()
+	options.LookOnly = true
+	m, noStateDir, err := p.runtimeOf(options, false)
+	if err != nil {
+		return err
+	}
+	m.Recheck = func() error { return noStateDir }
+	report := health.Check(p.ctx, m)
+	if !report.OK {
+		p.code = member.Refused
+	}
+	if c.Output == "json" {
+		e := json.NewEncoder(p.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(report)
+	}
+	return p.checkTable(report)
+}
+
+func (p *program) checkTable(report api.CheckReport) error {
+	errors := 0
+	for _, f := range report.Findings {
+		if f.Severity == api.SeverityError {
+			errors++
+		}
+		fmt.Fprintf(p.stdout, "%s  %s\n  found   %s\n  why     %s\n", strings.ToUpper(f.Severity), f.ID, oneLine(f.Found), oneLine(f.Why))
+		if f.Change != "" {
+			fmt.Fprintf(p.stdout, "  change  %s\n", oneLine(f.Change))
+		}
+		fmt.Fprintln(p.stdout)
+	}
+	verdict := "nothing that would spoil a handover was found"
+	if errors > 0 {
+		verdict = "a handover now would be spoiled"
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s: %s (%d errors, %d warnings)\n", report.Member, verdict, errors, len(report.Findings)-errors)
+	return err
+}

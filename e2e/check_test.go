@@ -1,0 +1,136 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/e2e/lab"
+)
+
+// TestCheck: nothing is found in the README's own set-up, on any member; each mistake that is made then is found, and nothing else.
+func TestCheck(t *testing.T) {
+	together(t, func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite}.Quick())
+		c.used()
+		leader := c.leader()
+		replicas, err := c.Replicas(c.ctx)
+		c.must(err)
+		on := func(what string, m *lab.Member, want string) {
+			t.Helper()
+			var got string
+			c.eventually(10*time.Second, what, func() error {
+				if got = c.check(m); got != want {
+					return fmt.Errorf("found %q, want %q", got, want)
+				}
+				return nil
+			})
+		}
+
+		for _, m := range c.Members() {
+			on("nothing in the README's own set-up", m, "")
+		}
+		c.use(noHooks)
+		on("no hooks", leader, "hooks-missing hooks-incomplete")
+		c.use(runbookWay)
+		on("the runbook's scripts", replicas[0], "hooks-other-program hooks-other-program")
+		c.use(way{"gone", "/callbacks/gone", pgbatonWay.callback})
+		on("a program that is not there", replicas[0], "hooks-program")
+		c.use(pgbatonWay)
+		c.must(leader.WriteConfig(func(config map[string]any) {
+			postgresql := config["postgresql"].(map[string]any)
+			postgresql["callbacks"].(map[string]any)["before_stop"] = postgresql["before_stop"]
+			delete(postgresql, "before_stop")
+		}, ""))
+		c.must(leader.Reload(c.ctx))
+		on("before_stop under callbacks", leader, "hooks-misplaced")
+		c.use(pgbatonWay)
+
+		_, _, err = leader.REST(c.ctx, http.MethodPatch, "/config", map[string]any{"pause": true})
+		c.must(err)
+		on("maintenance mode", leader, "maintenance-mode")
+		_, _, err = leader.REST(c.ctx, http.MethodPatch, "/config", map[string]any{"pause": nil})
+		c.must(err)
+		on("no longer", leader, "")
+
+		c.must(c.Pooler().Reload(c.ctx, "* = host="+leader.Address+" port=5432", nil))
+		c.used()
+		on("a pooler that leads to the leader's address", leader, "one-member")
+		c.must(c.Pooler().Reload(c.ctx, "* = host="+replicas[0].Address+" port=5432", nil))
+		c.used()
+		on("a pooler that leads to a replica", replicas[1], "one-member route-elsewhere")
+		c.must(c.Pooler().Reload(c.ctx, c.Options().PgBouncerDatabases, map[string]string{"pool_mode": "session",
+			"query_wait_timeout": "20"}))
+		c.used()
+		on("settings of the pooler", leader, "pool-mode query-wait-timeout")
+		c.must(c.Pooler().Reload(c.ctx, c.Options().PgBouncerDatabases, nil))
+		c.used()
+		on("put back", leader, "")
+
+		c.sql(replicas[0], "select pg_wal_replay_pause()")
+		on("paused replay, seen from the leader", leader, "replay-paused")
+		c.sql(replicas[0], "select pg_wal_replay_resume()")
+
+		_, _, err = leader.REST(c.ctx, http.MethodPatch, "/config",
+			map[string]any{"postgresql": map[string]any{"parameters": map[string]any{"max_connections": 310}}})
+		c.must(err)
+		c.eventually(20*time.Second, "all members wait for a restart", func() error {
+			if got := c.check(leader); strings.Count(got, "pending-restart") < 3 || strings.Trim(got, "pending-rsta ") != "" {
+				return fmt.Errorf("found %q", got)
+			}
+			return nil
+		})
+		_, _, err = leader.REST(c.ctx, http.MethodPatch, "/config",
+			map[string]any{"postgresql": map[string]any{"parameters": map[string]any{"max_connections": 300}}})
+		c.must(err)
+		on("taken back", leader, "")
+	})
+}
+
+// check runs pgbaton check and returns the ids of what it has found.
+func (c *cluster) check(m *lab.Member) string {
+	c.t.Helper()
+	r := c.run(m, "check", "--output", "json")
+	var report api.CheckReport
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+		c.t.Fatalf("%s: exit code %d: %s%s", m, r.ExitCode, r.Stdout, r.Stderr)
+	}
+	want := map[bool]int{true: 0, false: 4}[report.OK]
+	if r.ExitCode != want || report.Member != m.Name {
+		c.t.Errorf("exit code %d, want %d: %+v", r.ExitCode, want, report)
+	}
+	var ids []string
+	for _, f := range report.Findings {
+		ids = append(ids, f.ID)
+		c.t.Logf("%s: %s: %s", m, f.ID, f.Found)
+		if strings.Contains(f.Found+f.Change, c.SuperuserPassword) || strings.Contains(f.Found+f.Change, c.AdminPassword) {
+			c.t.Errorf("a password: %+v", f)
+		}
+	}
+	return strings.Join(ids, " ")
+}
+
+// used has a client use the pooler, which then lists its databases.
+func (c *cluster) used() {
+	c.t.Helper()
+	conn, err := pgconn.Connect(c.ctx, c.Pooler().DSN())
+	c.must(err)
+	_, err = conn.Exec(c.ctx, "select 1").ReadAll()
+	c.must(err)
+	c.must(conn.Close(c.ctx))
+}
+
+func (c *cluster) sql(m *lab.Member, sql string) {
+	c.t.Helper()
+	conn, err := pgconn.Connect(c.ctx, m.DSN())
+	c.must(err)
+	_, err = conn.Exec(c.ctx, sql).ReadAll()
+	c.must(err)
+	c.must(conn.Close(c.ctx))
+}

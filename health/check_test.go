@@ -1,0 +1,146 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/member/membertest"
+)
+
+// TestCheckOfRealServers: a primary, a standby and two poolers with as many mistakes as there is room for. (What a cluster without a
+// mistake looks like, and mistakes of Patroni's, are in package e2e.)
+func TestCheckOfRealServers(t *testing.T) {
+	single.Need(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pg, err := single.StartPostgres(ctx, single.SuiteTrixie, single.PostgresOptions{Settings: map[string]string{
+		"archive_mode": "on", "archive_command": "false", "max_prepared_transactions": "2"}})
+	must(err)
+	t.Cleanup(pg.Close)
+	standby, err := single.StartStandby(ctx, pg)
+	must(err)
+	t.Cleanup(standby.Close)
+	must(standby.Exec(ctx, "select pg_wal_replay_pause()"))
+	must(pg.Exec(ctx, "create table t (i int)"))
+	must(pg.Exec(ctx, "begin; insert into t values (1); prepare transaction 'forgotten'"))
+	must(pg.Exec(ctx, "select pg_switch_wal()"))
+
+	bad, err := single.StartPgBouncer(ctx, single.SuiteTrixie, single.PgBouncerOptions{
+		Databases: fmt.Sprintf("app = host=%s port=%d dbname=postgres\nro = host=%s port=%d dbname=postgres", pg.Addr, pg.Port,
+			standby.Addr, standby.Port),
+		Settings: map[string]string{"pool_mode": "session", "query_wait_timeout": "2", "client_login_timeout": "1",
+			"server_login_retry": "0.25"}})
+	must(err)
+	t.Cleanup(bad.Close)
+	watched, err := single.StartPgBouncer(ctx, single.SuiteSid, single.PgBouncerOptions{
+		Databases: fmt.Sprintf("ro = host=%s port=%d dbname=postgres", standby.Addr, standby.Port), Port: 6440,
+		Settings: map[string]string{"stats_users": "watcher", "server_login_retry": "0", "pool_mode": "transaction"},
+		Users:    map[string]string{"watcher": single.Password}})
+	must(err)
+	t.Cleanup(watched.Close)
+
+	m := membertest.New(t, pg, bad)
+	m.Config.Postgres += " password=" + single.Password
+	m.Config.Pause.Budget, m.Config.Pause.Lease = time.Second, 2*time.Second
+	m.Config.Poolers = append(m.Config.Poolers, config.Pooler{
+		DSN: fmt.Sprintf("postgres://watcher:%s@%s:%d/pgbouncer?sslmode=disable", single.Password, watched.Addr, watched.Port)})
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		must(os.WriteFile(path, []byte(text), 0o600))
+		must(os.Chmod(path, mode))
+		return path
+	}
+	m.Config.Patroni.Config = file("patroni.yml", fmt.Sprintf(
+		"postgresql: {before_stop: %s, callbacks: {on_role_change: %s x, on_start: %s}}\n",
+		file("before_stop", "#!/bin/sh\n", 0o644), file("script", "#!/bin/sh\n", 0o755), filepath.Join(dir, "none")), 0o600)
+	m.Config.Patroni.PasswordFile = file("password", "x", 0o604)
+	p := membertest.NewPatroni(t, m, "running")
+	p.Version = "3.0.2"
+	p.Cluster = fmt.Sprintf(`{"scope": "demo", "members": [
+ {"name": "node1", "role": "leader", "state": "running", "host": %q, "port": %d, "timeline": 1},
+ {"name": "node2", "role": "replica", "state": "running", "host": %q, "port": %d, "timeline": 1, "lag": 0, "tags": {"nofailover": true}},
+ {"name": "node3", "role": "replica", "state": "stopped", "host": "127.0.0.1", "port": 1, "lag": "unknown", "pending_restart": true}]}`,
+		pg.Addr, pg.Port, standby.Addr, standby.Port)
+
+	old := membertest.Connect(t, pg.SocketDSN("postgres", "postgres"))
+	old.Must("begin; select 1")
+	membertest.Eventually(t, "the archiver has failed, and the transaction is old", func() bool {
+		return pg.Exec(ctx, `do $$ begin assert (select failed_count > 0 from pg_stat_archiver)
+ and exists (select from pg_stat_activity where xact_start < clock_timestamp() - interval '1.1 s')
+ and exists (select from pg_prepared_xacts where prepared < clock_timestamp() - interval '1.1 s'); end $$`) == nil
+	})
+	// The test inherits orphans, as whoever started the server, and does not reap.
+	must(unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+	defer func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }()
+
+	began := time.Now()
+	report := Check(ctx, m)
+	if took := time.Since(began); took > checkTimeout+500*time.Millisecond {
+		t.Errorf("it took %s", took)
+	}
+	got := map[string]string{} // id and pooler
+	for _, f := range report.Findings {
+		if f.ID == "long-transaction" {
+			f.Subject = "its process"
+		}
+		got[f.ID] += f.Subject + " "
+		if strings.Contains(f.Found+f.Change, single.Password) {
+			t.Errorf("a password: %+v", f)
+		}
+	}
+	name := func(b *single.PgBouncer) string { return fmt.Sprintf("%s:%d ", b.Addr, b.Port) }
+	want := map[string]string{
+		"patroni-version": "patroni ", "file-permissions": m.Config.Patroni.PasswordFile + " ",
+		"hooks-program":       filepath.Join(dir, "before_stop") + " " + filepath.Join(dir, "none") + " ",
+		"hooks-other-program": filepath.Join(dir, "script") + " ",
+		"hooks-incomplete":    "postgresql.callbacks ", "init-does-not-reap": filepath.Base(os.Args[0]) + " ",
+		"pool-mode": name(bad), "query-wait-timeout": name(bad), "client-login-timeout": name(bad), "server-login-retry": name(bad),
+		"server-login-retry-zero": name(watched),
+		"console-user":            name(watched), "one-member": name(bad) + name(watched),
+		"route-elsewhere": fmt.Sprintf("%s:%d ", standby.Addr, standby.Port),
+		"no-candidate":    " ", "replay-paused": "node2 ", "member-not-visible": "node3 ", "pending-restart": "node3 ",
+		"long-transaction": "its process ", "prepared-transaction": "forgotten ", "archive-failing": "node1 ",
+	}
+	if len(filepath.Base(os.Args[0])) > 15 { // what the kernel keeps of a name
+		want["init-does-not-reap"] = filepath.Base(os.Args[0])[:15] + " "
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if report.OK || report.Member != "node1" || report.Scope != "demo" {
+		t.Errorf("%+v", report)
+	}
+	firstWarning := slices.IndexFunc(report.Findings, func(f api.Finding) bool { return f.Severity == api.SeverityWarning })
+	if firstWarning < 0 || slices.ContainsFunc(report.Findings[firstWarning:],
+		func(f api.Finding) bool { return f.Severity == api.SeverityError }) {
+		t.Error("the errors are not first")
+	}
+
+	// The status shows what it knows without a further question.
+	problems := strings.Join(Of(ctx, m).Problems, "\n")
+	for _, id := range []string{"patroni-version", "pool-mode", "query-wait-timeout", "client-login-timeout", "server-login-retry",
+		"server-login-retry-zero"} {
+		if !strings.Contains(problems, "["+id+"]") {
+			t.Errorf("the status does not show %s:\n%s", id, problems)
+		}
+	}
+}

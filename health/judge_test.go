@@ -1,0 +1,405 @@
+package health
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+const appPooler = "10.0.0.9:6432"
+
+// goodView is the set-up of the README: three members, a pooler that leads to a Service. It is made anew for each case.
+func goodView() view {
+	const hook = "/callbacks/on_role_change"
+	started := time.Unix(1_700_000_000, 0)
+	primary := postgres.Identity{PostmasterStart: started, SystemID: "7", ServerVersion: 170005, Timeline: 3}
+	parameters := func() map[string]int {
+		return map[string]int{"max_connections": 100, "max_prepared_transactions": 0, "max_locks_per_transaction": 64,
+			"max_worker_processes": 8, "max_wal_senders": 10}
+	}
+	standby := func() serverView {
+		return serverView{ready: postgres.Readiness{Identity: postgres.Identity{InRecovery: true, ReadOnly: true,
+			PostmasterStart: started.Add(time.Hour), SystemID: "7"},
+			Parameters: parameters(), ArchiveReady: -1}}
+	}
+	settings := []pgbini.Setting{
+		pgbini.NewSetting("pool_mode", "transaction", "session", true), pgbini.NewSetting("query_wait_timeout", "120", "120", true),
+		pgbini.NewSetting("client_login_timeout", "60", "60", true), pgbini.NewSetting("dns_max_ttl", "15", "15", true),
+	}
+	return view{
+		config: &config.Config{File: "/callbacks/pgbaton.yaml", Poolers: []config.Pooler{{DSN: "postgres://pooler:6432/pgbouncer"}},
+			Pause: config.Pause{Budget: 15 * time.Second, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second, StopServer: true}},
+		health: patroni.Health{HasLock: true, State: "running", Role: "primary", Name: "m1", Scope: "demo", Version: "4.0.7",
+			SystemID: "7"},
+		dynamic: patroni.Dynamic{TTL: 30 * time.Second, LoopWait: 10 * time.Second,
+			Raw: map[string]any{"maximum_lag_on_failover": 1048576.0, "postgresql": map[string]any{"use_slots": true}}},
+		identity: primary,
+		poolers: []poolerView{{status: api.PoolerStatus{Pooler: appPooler, Paused: "no"}, state: &pgb.State{Settings: settings,
+			LoginRetry: 15 * time.Second,
+			Databases:  []pgbini.Database{{Name: "app", Target: "app", Host: "cluster", Port: 5432}}}}},
+		further: &further{
+			hooks: hooksView{local: config.PatroniHooks{BeforeStop: "/callbacks/before_stop",
+				Callbacks: map[string]string{"on_role_change": hook, "on_start": hook, "on_restart": hook, "on_stop": hook}},
+				programs: map[string]programView{"/callbacks/before_stop": {}, hook: {}}},
+			init: initView{above: 1, name: "tini", adopts: 1},
+			own:  &serverView{ready: postgres.Readiness{Identity: primary, Parameters: parameters(), ReplayLag: -1}},
+			cluster: &patroni.Cluster{Scope: "demo", Members: []patroni.Member{
+				{Name: "m1", Role: "leader", State: "running", Host: "10.0.0.1", Port: 5432, Timeline: 3},
+				{Name: "m2", Role: "replica", State: "streaming", Host: "10.0.0.2", Port: 5432, Timeline: 3, Lag: patroni.Lag{Known: true}},
+				{Name: "m3", Role: "replica", State: "running", Host: "10.0.0.3", Port: 5432, Timeline: 3, Lag: patroni.Lag{Known: true}},
+			}},
+			members:  map[string]serverView{"m2": standby(), "m3": standby()},
+			poolers:  map[string]poolerFurther{appPooler: {routes: []routeView{{address: "cluster:5432", identity: primary}}}},
+			resolved: map[string][]string{"cluster": {"10.9.9.9"}},
+		},
+	}
+}
+
+// asReplica makes this member m2.
+func asReplica(v *view) {
+	v.health.Name, v.health.HasLock, v.health.Role = "m2", false, "replica"
+	own := v.further.members["m2"]
+	v.identity = own.ready.Identity
+	v.further.members["m1"], v.further.own = *v.further.own, &own
+	delete(v.further.members, "m2")
+}
+
+// set changes a setting of the pooler.
+func set(v *view, key, value string) {
+	s := v.poolers[0].state
+	i := slices.IndexFunc(s.Settings, func(s pgbini.Setting) bool { return s.Key == key })
+	s.Settings[i].Value = value
+}
+
+func host(v *view, hosts ...string) {
+	s := v.poolers[0].state
+	s.Databases = nil
+	for i, h := range hosts {
+		s.Databases = append(s.Databases, pgbini.Database{Name: "app" + strings.Repeat("x", i), Host: h, Port: 5432})
+	}
+}
+
+func route(v *view, routes ...routeView) {
+	p := v.further.poolers[appPooler]
+	p.routes = routes
+	v.further.poolers[appPooler] = p
+}
+
+func member2(v *view, change func(*patroni.Member)) { change(&v.further.cluster.Members[1]) }
+
+func server2(v *view, change func(*serverView)) {
+	s := v.further.members["m2"]
+	change(&s)
+	v.further.members["m2"] = s
+}
+
+type judgeCase struct {
+	name   string
+	change func(*view)
+	want   string // ids
+	says   string // in what was found or what to change
+}
+
+func judgeCases() []judgeCase {
+	denied := &postgres.GrantError{}
+	return []judgeCase{
+		{"all is well", func(*view) {}, "", ""},
+		{"all is well on a replica", asReplica, "", ""},
+		{"a status of the same", func(v *view) { v.further = nil }, "", ""},
+
+		{"no poolers", func(v *view) { v.config.Poolers, v.poolers = nil, nil }, "no-poolers", "set poolers"},
+		{"a configuration that broke", func(v *view) { v.recheck = errors.New("line 3: unknown key") }, "configuration", "line 3"},
+		{"no state directory", func(v *view) { v.recheck = fmt.Errorf("%w: it is a file", config.ErrStateDir) }, "state-directory",
+			"it is a file"},
+		{"a budget beyond the lock", func(v *view) { v.config.Pause.Budget, v.config.Pause.Lease = 26*time.Second, 5*time.Second },
+			"pause-budget", "lower pause.budget to 25s"},
+		{"a shutdown budget beyond the lock", func(v *view) { v.config.Pause.ShutdownBudget = 16 * time.Second }, "shutdown-budget",
+			"lower pause.shutdown_budget to 15s"},
+		{"a ttl that Patroni raises", func(v *view) {
+			v.dynamic.TTL, v.dynamic.LoopWait = 20*time.Second, time.Second
+			v.config.Pause.ShutdownBudget = 14 * time.Second
+		}, "", ""},
+		{"the password file is open", func(v *view) {
+			v.further.files = []fileView{{"/callbacks/pw", "everybody can read it (mode 0644): chmod o-r"}}
+		}, "file-permissions", "chmod o-r"},
+
+		{"Patroni is down", func(v *view) {
+			v.patroniErr, v.health, v.dynamic, v.further.cluster = errors.New("connection refused"), patroni.Health{}, patroni.Dynamic{},
+				nil
+		}, "patroni-unreachable", "connection refused"},
+		{"the server is down", func(v *view) {
+			v.serverErr, v.identity = errors.New("no such file"), postgres.Identity{}
+			v.further.own, v.further.init = &serverView{err: v.serverErr}, initView{postmasterErr: v.serverErr}
+		}, "server-unreachable", "no such file"},
+		{"two primaries", func(v *view) { v.health.HasLock = false }, "writable-without-lock", "patronictl list"},
+		{"Patroni of bookworm", func(v *view) { v.health.Version = "3.0.2" }, "patroni-version", "3.0.2"},
+		{"the first with before_stop", func(v *view) { v.health.Version = "3.0.3" }, "", ""},
+		{"a release candidate", func(v *view) { v.health.Version = "4.1.0rc1" }, "", ""},
+		{"maintenance", func(v *view) { v.health.Maintenance = true }, "maintenance-mode", "patronictl resume"},
+		{"a pending restart", func(v *view) {
+			member2(v, func(m *patroni.Member) {
+				m.PendingRestart, m.PendingRestartReason = true, map[string]patroni.Change{"max_connections": {Old: "100", New: "200"}}
+			})
+		}, "pending-restart", "m2 wait for a restart (max_connections 100 to 200)"},
+		{"a pending restart in a status", func(v *view) { v.health.PendingRestart, v.further = true, nil }, "pending-restart", "m1"},
+
+		{"no hooks", func(v *view) { v.further.hooks = hooksView{} }, "hooks-missing hooks-incomplete", "postgresql.before_stop"},
+		{"no hooks to be seen", func(v *view) { v.further.hooks = hooksView{err: errors.New("no Patroni process")} }, "hooks-not-visible",
+			"no Patroni process"},
+		{"hooks of the cluster", func(v *view) {
+			local := v.further.hooks.local
+			all := map[string]any{}
+			for event, program := range local.Callbacks {
+				all[event] = program
+			}
+			v.dynamic.Raw["postgresql"] = map[string]any{"before_stop": local.BeforeStop, "callbacks": all}
+			v.further.hooks = hooksView{err: errors.New("no Patroni process")}
+		}, "", ""},
+		{"local callbacks replace the cluster's", func(v *view) {
+			v.dynamic.Raw["postgresql"] = map[string]any{"callbacks": map[string]any{"on_stop": "/callbacks/on_role_change"}}
+			delete(v.further.hooks.local.Callbacks, "on_stop")
+		}, "hooks-incomplete", "postgresql.callbacks.on_stop"},
+		{"no on_role_change", func(v *view) { delete(v.further.hooks.local.Callbacks, "on_role_change") }, "hooks-missing",
+			"on_role_change"},
+		{"before_stop in the wrong place", func(v *view) {
+			v.further.hooks.local.BeforeStop = ""
+			v.further.hooks.local.Callbacks["before_stop"] = "/callbacks/before_stop"
+		}, "hooks-misplaced", "one level up"},
+		{"the same for all members, in a status", func(v *view) {
+			v.dynamic.Raw["postgresql"] = map[string]any{"callbacks": map[string]any{"before_stop": "/callbacks/before_stop"}}
+			v.further = nil
+		}, "hooks-misplaced", "one level up"},
+		{"not installed", func(v *view) {
+			v.further.hooks.programs["/callbacks/before_stop"] = programView{problem: "there is no such file"}
+		}, "hooks-program", "pgbaton install /callbacks"},
+		{"the runbook's script", func(v *view) { v.further.hooks.programs["/callbacks/before_stop"] = programView{other: true} },
+			"hooks-other-program", "/callbacks/before_stop"},
+		{"no init", func(v *view) { v.further.init = initView{above: 1, name: "sleep", adopts: 1, zombie: true} }, "init-does-not-reap",
+			"sleep"},
+		{"another process inherits ours", func(v *view) { v.further.init = initView{above: 1, name: "tini", adopts: 40, zombie: true} }, "",
+			""},
+		{"the server in another container", func(v *view) { v.further.init = initView{postmasterErr: errors.New("is not the parent")} },
+			"postmaster-not-visible", "is not the parent"},
+		{"and Patroni stops it anyway", func(v *view) {
+			v.config.Pause.StopServer, v.further.init = false, initView{postmasterErr: errors.New("is not the parent")}
+		}, "", ""},
+
+		{"a pooler is down", func(v *view) {
+			v.poolers[0].status.Error, v.poolers[0].state = "connection refused", nil
+			delete(v.further.poolers, appPooler)
+		}, "pooler-unreachable", appPooler},
+		{"a name is gone", func(v *view) { v.unresolved = []string{"pooler p: no such host"} }, "pooler-unreachable", "no such host"},
+		{"psql has paused", func(v *view) { v.poolers[0].status.Paused = "yes" }, "pooler-paused", "RESUME"},
+		{"the guard has paused", func(v *view) { v.poolers[0].status.Paused, v.poolers[0].status.PausedBy = "yes", "guard" }, "", ""},
+		{"a pause without its keeper", func(v *view) {
+			v.poolers[0].status.Paused, v.poolers[0].status.PausedBy = "yes", "guard"
+			v.leases = []api.LeaseStatus{{Owner: "guard", KeeperGone: true}}
+		}, "keeper-gone", "pgbaton resume"},
+		{"what is left of one that is over", func(v *view) { v.leases = []api.LeaseStatus{{Owner: "guard", KeeperGone: true}} }, "", ""},
+		{"stats_users", func(v *view) {
+			p := v.further.poolers[appPooler]
+			p.mayPause = &pgb.ServerError{Message: "admin access needed"}
+			v.further.poolers[appPooler] = p
+		}, "console-user", "admin access needed"},
+		{"so_reuseport", func(v *view) {
+			p := v.further.poolers[appPooler]
+			p.several = true
+			v.further.poolers[appPooler] = p
+		}, "several-processes", appPooler},
+		{"session pooling", func(v *view) { set(v, "pool_mode", "session") }, "pool-mode", "app"},
+		{"session pooling of one database", func(v *view) { v.poolers[0].state.Databases[0].PoolMode = "session" }, "pool-mode", "app"},
+		{"session pooling of another's database", func(v *view) {
+			v.poolers[0].ours = []string{"app"}
+			v.poolers[0].state.Databases = append(v.poolers[0].state.Databases, pgbini.Database{Name: "other", PoolMode: "session",
+				Host: "elsewhere", Port: 5432})
+		}, "", ""},
+		{"session pooling that nobody uses yet", func(v *view) { set(v, "pool_mode", "session"); v.poolers[0].state.Databases = nil },
+			"pool-mode", "session"},
+		{"a short query_wait_timeout", func(v *view) { set(v, "query_wait_timeout", "44.9") }, "query-wait-timeout",
+			"44.9s, and a pause may last for 45s"},
+		{"none", func(v *view) { set(v, "query_wait_timeout", "0") }, "", ""},
+		{"a short client_login_timeout", func(v *view) { set(v, "client_login_timeout", "30") }, "client-login-timeout",
+			"set client_login_timeout to 46"},
+		{"a retry that no mark can carry", func(v *view) { v.poolers[0].state.LoginRetry = 100 * time.Second }, "server-login-retry",
+			"1m40s"},
+		{"a retry of nothing", func(v *view) { v.poolers[0].state.LoginRetry = 0 }, "server-login-retry-zero", "RELOAD"},
+		{"a retry under a mark", func(v *view) {
+			v.poolers[0].state.LoginRetry, v.poolers[0].state.Mark = 15043*time.Microsecond, &pgb.Mark{Original: 15 * time.Second}
+		}, "", ""},
+		{"a disabled database", func(v *view) { v.poolers[0].state.Databases[0].Disabled = true }, "database-disabled", "app"},
+
+		{"a Unix socket", func(v *view) { host(v, "/run/postgresql"); route(v) }, "one-member", "Unix socket"},
+		{"a Unix socket in a cluster of one", func(v *view) {
+			host(v, "/run/postgresql")
+			route(v)
+			v.further.cluster.Members, v.further.members = v.further.cluster.Members[:1], nil
+		}, "single-member", ""},
+		{"one member's address", func(v *view) { host(v, "10.0.0.1") }, "one-member", "member m1"},
+		{"one member's name", func(v *view) { host(v, "m1.db"); v.further.resolved["m1.db"] = []string{"10.0.0.1"} }, "one-member",
+			"m1.db"},
+		{"one database of two", func(v *view) { host(v, "cluster", "10.0.0.2") }, "one-member-database", "appx"},
+		{"HAProxy on a member's machine", func(v *view) { host(v, "10.0.0.1"); v.poolers[0].state.Databases[0].Port = 5000 }, "", ""},
+		{"the local server by loopback", func(v *view) {
+			host(v, "127.0.0.1")
+			v.poolers[0].local = true
+			route(v, routeView{address: "127.0.0.1:5432", identity: v.identity, direct: true})
+		}, "one-member", "127.0.0.1:5432"},
+		{"HAProxy by loopback", func(v *view) {
+			host(v, "127.0.0.1")
+			v.poolers[0].local = true
+			route(v, routeView{address: "127.0.0.1:5432", identity: v.identity})
+		}, "", ""},
+		{"loopback of an application's machine", func(v *view) { host(v, "127.0.0.1"); route(v) }, "route-not-visible", "set resume.route"},
+		{"the same with resume.route", func(v *view) {
+			host(v, "127.0.0.1")
+			route(v)
+			v.further.route = &routeView{address: "resume.route", identity: v.identity}
+		}, "", ""},
+		{"all members in a list", func(v *view) { host(v, "10.0.0.1,10.0.0.2,10.0.0.3") }, "host-list", "several members"},
+		{"all members behind a name", func(v *view) { v.further.resolved["cluster"] = []string{"10.0.0.1", "10.0.0.2"} }, "host-list",
+			"cluster"},
+		{"a name that moves", func(v *view) { v.further.resolved["cluster"] = []string{"10.0.0.1"} }, "route-cached", "dns_max_ttl = 1"},
+		{"and is not kept", func(v *view) { v.further.resolved["cluster"] = []string{"10.0.0.1"}; set(v, "dns_max_ttl", "1") }, "", ""},
+		{"a name of a replica", func(v *view) { host(v, "cluster", "ro"); v.further.resolved["ro"] = []string{"10.0.0.2"} }, "", ""},
+		{"a route to a replica", func(v *view) {
+			route(v, routeView{address: "cluster:5432", identity: v.further.members["m2"].ready.Identity})
+		}, "route-elsewhere", "a replica"},
+		{"a replica that sees a route to itself", func(v *view) {
+			asReplica(v)
+			route(v, routeView{address: "cluster:5432", identity: v.identity})
+		}, "route-elsewhere", "a replica"},
+		{"a route to another primary", func(v *view) {
+			other := v.identity
+			other.PostmasterStart = other.PostmasterStart.Add(time.Hour)
+			route(v, routeView{address: "cluster:5432", identity: other})
+		}, "route-elsewhere", "another server"},
+		{"another address for reading", func(v *view) {
+			route(v, routeView{address: "cluster:5432", identity: v.identity}, routeView{address: "ro:5432",
+				identity: v.further.members["m2"].ready.Identity})
+		}, "", ""},
+		{"another cluster", func(v *view) {
+			route(v, routeView{address: "elsewhere:5432", identity: postgres.Identity{SystemID: "8", PostmasterStart: time.Now()}})
+		}, "", ""},
+		{"no login over the route", func(v *view) { route(v, routeView{address: "cluster:5432", err: denied}) }, "route-login",
+			"pg_hba.conf"},
+		{"a route that cannot be reached", func(v *view) {
+			route(v, routeView{address: "cluster:5432",
+				err: errors.New("no route to host")})
+		}, "route-unreachable", "no route to host"},
+		{"a resume.route that fails", func(v *view) {
+			v.further.route = &routeView{address: "resume.route",
+				err: errors.New("no such host")}
+		}, "route-unreachable", "resume.route"},
+
+		{"one member", func(v *view) { v.further.cluster.Members, v.further.members = v.further.cluster.Members[:1], nil }, "single-member",
+			"one member"},
+		{"no candidate", func(v *view) {
+			v.further.cluster.Members[1].State = "start failed"
+			v.further.cluster.Members[2].Tags = map[string]any{"nofailover": true}
+		}, "no-candidate", "m2 is start failed, m3 has the tag nofailover"},
+		{"one candidate is enough", func(v *view) { v.further.cluster.Members[1].State = "start failed" }, "", ""},
+		{"no synchronous standby", func(v *view) { v.dynamic.Raw["synchronous_mode"] = true }, "no-candidate", "no synchronous standby"},
+		{"a synchronous standby", func(v *view) {
+			v.dynamic.Raw["synchronous_mode"] = "quorum"
+			v.further.cluster.Members[2].Role = "quorum_standby"
+		}, "", ""},
+		{"far behind", func(v *view) {
+			for i := range v.further.cluster.Members[1:] {
+				v.further.cluster.Members[1+i].Lag.Bytes = 64 << 20
+			}
+		}, "replica-lag replica-lag no-candidate", "64 MiB"},
+		{"replay is behind", func(v *view) { server2(v, func(s *serverView) { s.ready.ReplayLag = 32 << 20 }) }, "replica-lag", "32 MiB"},
+		{"replay is paused", func(v *view) { server2(v, func(s *serverView) { s.ready.ReplayPaused = true }) }, "replay-paused",
+			"pg_wal_replay_resume"},
+		{"a smaller max_connections", func(v *view) { server2(v, func(s *serverView) { s.ready.Parameters["max_connections"] = 50 }) },
+			"parameter-differs", "max_connections is 50, and 100"},
+		{"a larger one", func(v *view) { server2(v, func(s *serverView) { s.ready.Parameters["max_connections"] = 500 }) }, "", ""},
+		{"a member that cannot be looked at", func(v *view) { server2(v, func(s *serverView) { s.err = denied }) }, "member-not-visible",
+			"m2"},
+		{"an old transaction", func(v *view) {
+			v.further.own.transactions = []postgres.Transaction{{PID: 42, User: "batch", Age: 20 * time.Second, State: "active"}, {PID: 43,
+				Age: time.Second}}
+		}, "long-transaction", "pg_terminate_backend(42)"},
+		{"an old transaction on the primary, seen from a replica", func(v *view) {
+			v.further.own.transactions = []postgres.Transaction{{PID: 42, Age: 20 * time.Second}}
+			asReplica(v)
+		}, "long-transaction", "member m1"},
+		{"hidden transactions", func(v *view) { v.further.own.hidden = true }, "transactions-not-visible", "pg_read_all_stats"},
+		{"a forgotten prepared transaction", func(v *view) {
+			v.further.own.ready.Prepared = []postgres.Prepared{{GID: "x1", Age: time.Hour}, {GID: "x2", Age: time.Second}}
+		}, "prepared-transaction", "x1"},
+		{"archiving fails", func(v *view) {
+			v.further.own.ready.ArchiveFailed, v.further.own.ready.NotArchived = "0000000100000000000000A1", time.Hour
+		}, "archive-failing", "0000000100000000000000A1"},
+		{"archiving is behind", func(v *view) { v.further.own.ready.ArchiveReady = 17 }, "archive-backlog", "17 WAL files"},
+	}
+}
+
+func TestJudge(t *testing.T) {
+	for _, c := range judgeCases() {
+		t.Run(c.name, func(t *testing.T) {
+			v := goodView()
+			c.change(&v)
+			found := judge(v)
+			var ids []string
+			text := ""
+			for _, f := range found {
+				ids = append(ids, f.ID)
+				text += f.Found + " " + f.Change + "\n"
+				if f.Found == "" || f.Why == "" || f.Severity != kinds()[f.ID].severity {
+					t.Errorf("%+v", f)
+				}
+			}
+			if got := strings.Join(ids, " "); got != c.want || !strings.Contains(text, c.says) {
+				t.Errorf("%q, want %q with %q in it:\n%s", got, c.want, c.says, text)
+			}
+		})
+	}
+}
+
+// TestEveryKindHasACase: nothing is documented that no case shows.
+func TestEveryKindHasACase(t *testing.T) {
+	shown := map[string]bool{}
+	for _, c := range judgeCases() {
+		for _, id := range strings.Fields(c.want) {
+			shown[id] = true
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(kinds())), slices.Sorted(maps.Keys(shown))); diff != "" {
+		t.Errorf("kinds and cases differ (-kinds +cases):\n%s", diff)
+	}
+}
+
+// TestEveryKindIsExplained: docs/checks.md has a section for each id, which says how bad it is, and no other.
+func TestEveryKindIsExplained(t *testing.T) {
+	page, err := os.ReadFile("../docs/checks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	explained := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^### ([a-z-]+)\n(Error|Warning)\. `).FindAllStringSubmatch(string(page), -1) {
+		explained[m[1]] = strings.ToLower(m[2])
+	}
+	want := map[string]string{}
+	for id, k := range kinds() {
+		want[id] = k.severity
+	}
+	if diff := cmp.Diff(want, explained); diff != "" {
+		t.Errorf("docs/checks.md (-kinds +page):\n%s", diff)
+	}
+}
