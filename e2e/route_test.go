@@ -1,78 +1,12 @@
 package e2e_test
 
 import (
-	"context"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/pgbaton/pgbaton/e2e/lab"
 )
-
-// arrivals notes since when the route has led to one primary and to nothing else.
-type arrivals struct {
-	mu     sync.Mutex
-	leads  string // address of the primary; "" when the last look found none
-	since  time.Time
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-// watchRoute connects over the route again and again, as a pooler would.
-func (c *cluster) watchRoute() *arrivals {
-	ctx, cancel := context.WithCancel(c.ctx)
-	a := &arrivals{cancel: cancel, done: make(chan struct{})}
-	look := func() {
-		ctx, cancel := context.WithTimeout(c.ctx, time.Second)
-		defer cancel()
-		to := ""
-		if conn, err := pgconn.Connect(ctx, c.Route().DSN()); err == nil {
-			defer conn.Close(ctx)
-			results, err := conn.Exec(ctx, "select inet_server_addr() where not pg_is_in_recovery()").ReadAll()
-			if err == nil && len(results) == 1 && len(results[0].Rows) == 1 {
-				to = string(results[0].Rows[0][0])
-			}
-		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if to != a.leads {
-			a.leads, a.since = to, time.Now()
-		}
-	}
-	go func() {
-		defer close(a.done)
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			look()
-			select {
-			case <-ctx.Done():
-				// Clients may have gone on while the last look still waited for a server.
-				for more := 0; more < 20 && a.now() == ""; more++ {
-					look()
-				}
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return a
-}
-
-func (a *arrivals) stop() (string, time.Time) {
-	a.cancel()
-	<-a.done
-	return a.leads, a.since
-}
-
-func (a *arrivals) now() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.leads
-}
 
 // TestHAProxyRoute: the route learns from health checks, so late, that the primary has moved. Clients wait for it, and no longer.
 func TestHAProxyRoute(t *testing.T) {
@@ -90,18 +24,18 @@ func TestHAProxyRoute(t *testing.T) {
 				type move struct{ from, arrived, to time.Time }
 				var moves []move
 				for range checks.rounds {
-					route := c.watchRoute()
+					route := c.Route().Watch(c.ctx)
 					c.eventually(5*time.Second, "the route leads to the primary", func() error {
-						if route.now() == "" {
+						if route.Leads() == "" {
 							return errNotYet
 						}
 						return nil
 					})
-					before := route.now()
+					before := route.Leads()
 					from := time.Now()
 					c.switchover()
 					l.flowing(20)
-					leads, arrived := route.stop()
+					leads, arrived := route.Stop()
 					if leads == before || leads == "" {
 						t.Fatalf("the route leads to %q, it did to %q", leads, before)
 					}

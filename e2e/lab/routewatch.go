@@ -1,0 +1,89 @@
+package lab
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// RouteWatch looks over the route at who is the primary, as a pooler would, until [RouteWatch.Stop].
+type RouteWatch struct {
+	mu     sync.Mutex
+	looks  []routeLook
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+type routeLook struct {
+	began, ended time.Time
+	leads        string // address of the primary; "" when there was none, or no answer within a second
+}
+
+// Watch starts to look every 20 ms, until ctx ends or [RouteWatch.Stop]. No look waits for the one before it, which may wait for a server for
+// up to a second.
+func (r *Route) Watch(ctx context.Context) *RouteWatch {
+	watching, cancel := context.WithCancel(ctx)
+	w := &RouteWatch{cancel: cancel}
+	look := func() {
+		l := routeLook{began: time.Now()}
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		rows, _, err := simpleQuery(short, r.DSN(), "SELECT inet_server_addr() AS a WHERE NOT pg_is_in_recovery()")
+		if err == nil && len(rows) == 1 {
+			l.leads = rows[0]["a"]
+		}
+		l.ended = time.Now()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.looks = append(w.looks, l)
+	}
+	w.wg.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			w.wg.Go(look)
+			select {
+			case <-watching.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return w
+}
+
+// Stop ends the looks. It returns the address of the primary to which the last ones led, "" where they led to none, and when the first did
+// after which all did.
+func (w *RouteWatch) Stop() (address string, since time.Time) {
+	w.cancel()
+	w.wg.Wait()
+	return arrival(w.looks)
+}
+
+// Leads is where the look led that was the last to begin of those that have ended.
+func (w *RouteWatch) Leads() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	address, _ := arrival(w.looks)
+	return address
+}
+
+func arrival(looks []routeLook) (leads string, since time.Time) {
+	var last, astray time.Time // when they began
+	for _, l := range looks {
+		if l.began.After(last) {
+			last, leads = l.began, l.leads
+		}
+	}
+	for _, l := range looks {
+		if l.leads != leads && l.began.After(astray) {
+			astray = l.began
+		}
+	}
+	for _, l := range looks {
+		if l.leads == leads && l.began.After(astray) && (since.IsZero() || l.ended.Before(since)) {
+			since = l.ended
+		}
+	}
+	return leads, since
+}
