@@ -144,6 +144,9 @@ func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 				return member.Result{Decision: "the pause was ended by others"}
 			}
 		case <-deadline.C:
+			if k.replaced() {
+				return member.Result{Decision: "another keeper has the lease"}
+			}
 			return k.expire(ctx)
 		}
 	}
@@ -153,7 +156,7 @@ func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 func (k *keeper) round(ctx context.Context) (over bool) {
 	ctx, cancel := context.WithDeadline(ctx, k.until)
 	defer cancel()
-	if k.watch(ctx) {
+	if k.replaced() || k.watch(ctx) {
 		return true
 	}
 	k.standIn(ctx)
@@ -211,9 +214,14 @@ func (k *keeper) save() {
 
 // ours reports whether the file is there and no later lease has taken its place.
 func (k *keeper) ours() bool {
-	var there lease
 	path := k.path()
-	return path == "" || k.file == nil || state.Read(path, &there) == nil && there.ID == k.lease.ID
+	return path == "" || k.file == nil || k.file.Names(path)
+}
+
+// replaced reports whether another keeper has the same lease: the guard has started it while this one was to take the lease up.
+func (k *keeper) replaced() bool {
+	var there lease
+	return !k.ours() && state.Read(k.path(), &there) == nil && there.ID == k.lease.ID
 }
 
 func (k *keeper) forget() {

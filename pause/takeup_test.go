@@ -128,6 +128,42 @@ func TestTakeUpLeavesALaterPause(t *testing.T) {
 	}
 }
 
+// A guard whose keeper was killed starts another with the same lease. One that has taken the lease up meanwhile leaves it to that.
+func TestTakeUpBesideTheGuard(t *testing.T) {
+	t.Parallel()
+	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
+	if !membertest.Usable(t, b, 5*time.Second) {
+		t.Fatal("does not work to begin with")
+	}
+	m := membertest.New(t, nil, b)
+	file := abandonedLease(t, m, b, pgb.Guard, time.Now().Add(2*time.Second))
+	t.Cleanup(func() { membertest.LetGo(m, b) })
+	TakeUp(m)
+	l, ok := readLease(m, pgb.Guard)
+	if !ok {
+		t.Fatal("no lease")
+	}
+	l.Until = time.Time{}
+	guards, err := startKeeper(m, false, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guards.leave()
+	until := time.Now().Add(6 * time.Second)
+	if err := guards.extend(until); err != nil {
+		t.Fatal(err)
+	}
+	if membertest.Usable(t, b, 4*time.Second) {
+		t.Error("the keeper that took the lease up has ended the guard's pause")
+	}
+	if found := Leases(m); len(found) != 1 || found[0].KeeperGone || !found[0].Until.Equal(until) {
+		t.Errorf("%+v, want the guard's in %s", found, file)
+	}
+	if !membertest.Usable(t, b, time.Until(until)+2*time.Second) {
+		t.Error("still paused")
+	}
+}
+
 func TestRemaining(t *testing.T) {
 	now := time.Now()
 	const usual = 30 * time.Second

@@ -194,6 +194,10 @@ func (d Dir) TryLock(name string) (*Lock, error) {
 	return &Lock{file: f}, nil
 }
 
+// Names reports whether the locked file is the one that has this name: it was neither removed nor replaced.
+func (l *Lock) Names(path string) bool { return l != nil && l.file != nil && sameFile(l.file, path) }
+
+// Release lets it go. It may be called of no lock, and twice.
 func (l *Lock) Release() {
 	if l != nil && l.file != nil {
 		_ = l.file.Close()

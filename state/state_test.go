@@ -287,6 +287,9 @@ func TestClaim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if first.Names(path) || !second.Names(path) {
+		t.Error("the second file has the name")
+	}
 	first.Release() // the file that it was of has no name any more
 	if !Locked(path) {
 		t.Error("not locked by its writer")
