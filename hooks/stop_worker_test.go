@@ -4,12 +4,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
 )
 
 func TestStopWorkerSparesOthers(t *testing.T) {
 	rt := membertest.New(t, nil)
-	held, err := rt.StateDir().TryLock(workerLock) // by this process, which is none
+	held, err := rt.StateDir().TryLock(member.WorkerLock) // by this process, which is none
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,9 @@ const (
 	OrphanCommand = "_orphan"
 )
 
+// WorkerLock is the lock in the state directory that this member's worker holds while it runs.
+const WorkerLock = "worker.lock"
+
 // StartDetached starts this program again as a process that outlives us, with the same configuration. See [process.StartDetached].
 func (m *Member) StartDetached(quiet bool, greeting string, args ...string) (*process.Detached, error) {
 	return process.StartDetached(m.Self, quiet, greeting, args...)

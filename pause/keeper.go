@@ -164,8 +164,8 @@ func (k *keeper) round(ctx context.Context) (over bool) {
 	return false
 }
 
-// standIn starts the worker when the server that was stopped is back and writable and no callback has started one. That is a restart
-// in place where Patroni has no on_restart callback: the Zalando operator cannot set it.
+// standIn starts the worker when the server that was stopped is back and writable and neither the guard nor a callback has started one that
+// still runs. That is a restart in place where Patroni has no on_restart callback: the Zalando operator cannot set it.
 func (k *keeper) standIn(ctx context.Context) {
 	if k.lease.Owner != pgb.Guard || k.stoodIn {
 		return
@@ -179,7 +179,7 @@ func (k *keeper) standIn(ctx context.Context) {
 		k.back = 0
 		return
 	}
-	if k.back++; k.back < 3 {
+	if k.back++; k.back < 3 || k.workerRuns() {
 		return // the callback is given a second
 	}
 	k.stoodIn = true
@@ -188,6 +188,11 @@ func (k *keeper) standIn(ctx context.Context) {
 	if _, err := k.m.StartDetached(false, "", member.WorkCommand, "keeper", "primary", ""); err != nil {
 		k.log.Error("cannot start the worker", "error", err)
 	}
+}
+
+// workerRuns reports whether a worker of this member runs: it waits for the route, and resumes.
+func (k *keeper) workerRuns() bool {
+	return k.m.Config.StateDir != "" && state.Locked(filepath.Join(k.m.Config.StateDir, member.WorkerLock))
 }
 
 func (k *keeper) path() string {
