@@ -76,6 +76,11 @@ func Pause(ctx context.Context, m *member.Member, o Options) Report {
 		return refused(member.Failed, "nothing is paused: %v", err)
 	}
 	defer f.Leave()
+	// Nobody waits yet: the lease may be on the disk before anything is paused.
+	if err := f.extendLease(time.Now().Add(o.Lease)); err != nil {
+		return refused(member.Failed, "nothing is paused: %v", err)
+	}
+	f.keeper.kept(trying, m)
 	if err := f.Pause(trying); err != nil {
 		undone := f.Undo(ctx, true)
 		if undone != nil {

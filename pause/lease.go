@@ -1,6 +1,7 @@
 package pause
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -55,6 +56,22 @@ func startKeeper(m *member.Member, quiet bool, l lease) (*keeperLink, error) {
 func (k *keeperLink) extend(until time.Time) error {
 	k.lease.Since, k.lease.Until, k.lease.For = time.Now(), until, time.Until(until)
 	return k.encoder.Encode(k.lease)
+}
+
+// keptTimeout is for the keeper to write its lease, which takes milliseconds.
+const keptTimeout = 500 * time.Millisecond
+
+// kept waits until the keeper has written the lease that it was told last: from then on it is taken up where the keeper is killed. It
+// blocks for keptTimeout at most, as a disk may be full, and not without a state directory.
+func (k *keeperLink) kept(ctx context.Context, m *member.Member) {
+	ctx, cancel := context.WithTimeout(ctx, keptTimeout)
+	defer cancel()
+	for m.Config.StateDir != "" && ctx.Err() == nil {
+		if l, ok := readLease(m, k.lease.Owner); ok && l.ID == k.lease.ID {
+			return
+		}
+		member.Sleep(ctx, 2*time.Millisecond)
+	}
 }
 
 // clear says that nothing of ours is paused. The error says that the keeper has ended.

@@ -94,3 +94,25 @@ func TestFleetWithoutAStateDirectory(t *testing.T) {
 		t.Errorf("%+v", found)
 	}
 }
+
+// The lease of a pause by hand is on the disk when it is paused: whoever kills the keeper then does not make the pause last for ever.
+func TestLeaseIsKeptBeforeThePause(t *testing.T) {
+	t.Parallel()
+	b := membertest.StartPooler(t, single.SuiteTrixie, membertest.SharedPostgres(t))
+	if !membertest.Usable(t, b, 5*time.Second) {
+		t.Fatal("does not work to begin with")
+	}
+	m := membertest.New(t, nil, b)
+	membertest.NewPatroni(t, m, "running")
+	for range 5 {
+		if r := Pause(t.Context(), m, Options{Lease: time.Minute}); r.Code != member.Done {
+			t.Fatalf("%+v", r)
+		}
+		if found := Leases(m); len(found) != 1 {
+			t.Errorf("%+v, want one", found)
+		}
+		if r := Resume(t.Context(), m); r.Code != member.Done {
+			t.Fatalf("%+v", r)
+		}
+	}
+}
