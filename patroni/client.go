@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 const (
@@ -227,6 +228,7 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 		} else if errors.As(err, &u) {
 			err = u.Err // method and path are ours already
 		}
+		err = peer.Error(err, c.password) // net/http and encoding/json quote what they did not understand, all of it
 		return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: connected.Load(), Err: err}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
@@ -270,20 +272,10 @@ func sayable(body []byte, secrets ...string) string {
 			body = bytes.ReplaceAll(body, []byte(secret), []byte("*****"))
 		}
 	}
-	body = bytes.TrimSpace(login.ReplaceAll(body, []byte("://*****@")))
-	cut := len(body) > errorLimit
-	if cut {
-		body = body[:errorLimit]
+	body = login.ReplaceAll(body, []byte("://*****@"))
+	s := peer.Text(strings.Join(strings.Fields(string(body)), " "))
+	if len(s) <= errorLimit {
+		return s
 	}
-	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(body), "?")), " ")
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, s)
-	if cut {
-		s += "…"
-	}
-	return s
+	return strings.ToValidUTF8(strings.TrimSuffix(s, "…")[:errorLimit], "") + "…"
 }

@@ -1,6 +1,7 @@
 package patroni
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 // Health is what a member says of itself: the body of GET /leader, which is the same as that of
@@ -81,10 +84,10 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 		return Health{}, c.garbage(http.MethodGet, path, status, body, errors.New("no state"))
 	}
 	h := Health{
-		HasLock: status == http.StatusOK, StatusCode: status, State: a.State, Role: a.Role,
+		HasLock: status == http.StatusOK, StatusCode: status, State: c.text(a.State), Role: c.text(a.Role),
 		ServerVersion: a.ServerVersion, Timeline: a.Timeline, Maintenance: a.Pause,
-		ClusterUnlocked: a.ClusterUnlocked, PendingRestart: a.PendingRestart, PendingRestartReason: a.Reason, SystemID: a.SystemID,
-		Name: a.Patroni.Name, Scope: a.Patroni.Scope, Version: a.Patroni.Version,
+		ClusterUnlocked: a.ClusterUnlocked, PendingRestart: a.PendingRestart, PendingRestartReason: c.reasons(a.Reason),
+		SystemID: c.text(a.SystemID), Name: c.text(a.Patroni.Name), Scope: c.text(a.Patroni.Scope), Version: c.text(a.Patroni.Version),
 	}
 	if seen, err := a.DCSLastSeen.Float64(); err == nil && seen >= 1 && seen < math.MaxInt32*4 {
 		h.DCSLastSeen = time.Unix(int64(seen), 0)
@@ -94,7 +97,7 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 
 func (c *Client) garbage(method, path string, status int, body []byte, err error) error {
 	return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: true,
-		Err: fmt.Errorf("the answer is not Patroni's: %w", err)}
+		Err: fmt.Errorf("the answer is not Patroni's: %w", peer.Error(err, c.password))}
 }
 
 // Patroni's own values where the DCS holds none (config.py, 4.0.7 and 4.1.5).
@@ -212,15 +215,18 @@ type reason map[string]Change
 
 func (r *reason) UnmarshalJSON(b []byte) error {
 	*r = nil
-	var changes map[string]map[string]any
-	if json.Unmarshal(b, &changes) != nil {
+	var changes map[string]struct {
+		Old any `json:"old_value"`
+		New any `json:"new_value"`
+	}
+	if json.Unmarshal(b, &changes) != nil || len(changes) > maxReasons {
 		return nil
 	}
 	for name, c := range changes {
 		if *r == nil {
 			*r = reason{}
 		}
-		(*r)[name] = Change{text(c["old_value"]), text(c["new_value"])}
+		(*r)[name] = Change{text(c.Old), text(c.New)}
 	}
 	return nil
 }
@@ -276,21 +282,9 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 		return Cluster{}, err
 	}
 	var a struct {
-		Scope   string `json:"scope"`
-		Pause   bool   `json:"pause"`
-		Members []struct {
-			Name           string         `json:"name"`
-			Role           string         `json:"role"`
-			State          string         `json:"state"`
-			Host           string         `json:"host"`
-			Port           int            `json:"port"`
-			APIURL         string         `json:"api_url"`
-			Timeline       int            `json:"timeline"`
-			Lag            Lag            `json:"lag"`
-			PendingRestart bool           `json:"pending_restart"`
-			Reason         reason         `json:"pending_restart_reason"`
-			Tags           map[string]any `json:"tags"`
-		} `json:"members"`
+		Scope      string `json:"scope"`
+		Pause      bool   `json:"pause"`
+		Members    rows   `json:"members"`
 		Switchover *struct {
 			At   string `json:"at"`
 			From string `json:"from"`
@@ -303,10 +297,13 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	if a.Members == nil {
 		return Cluster{}, c.garbage(http.MethodGet, path, status, body, errors.New("no members"))
 	}
-	r := Cluster{Scope: a.Scope, Paused: a.Pause}
-	for _, m := range a.Members {
-		r.Members = append(r.Members, Member{Name: m.Name, Role: m.Role, State: m.State, Host: m.Host, Port: m.Port, APIURL: m.APIURL,
-			Timeline: m.Timeline, Lag: m.Lag, PendingRestart: m.PendingRestart, PendingRestartReason: m.Reason, Tags: m.Tags})
+	r := Cluster{Scope: c.text(a.Scope), Paused: a.Pause}
+	for _, row := range a.Members {
+		m, err := c.member(row)
+		if err != nil {
+			return Cluster{}, c.garbage(http.MethodGet, path, status, body, err)
+		}
+		r.Members = append(r.Members, m)
 	}
 	if s := a.Switchover; s != nil {
 		// Python's isoformat: with an offset, with or without microseconds.
@@ -317,6 +314,75 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 		r.ScheduledSwitchover = &Switchover{At: at, From: s.From, To: s.To}
 	}
 	return r, nil
+}
+
+const (
+	maxMembers = 1000 // of a cluster; real ones have at most tens
+	maxReasons = 1000 // of a pending restart: PostgreSQL 18 has 400 settings
+)
+
+// rows are the texts of GET /cluster's members, at most maxMembers: decoded, a "{}" takes 100 times as much memory as its text.
+type rows []json.RawMessage
+
+func (r *rows) UnmarshalJSON(b []byte) error {
+	*r = nil
+	d := json.NewDecoder(bytes.NewReader(b))
+	first, err := d.Token()
+	if err != nil || first == nil { // null
+		return err
+	}
+	if first != json.Delim('[') {
+		return errors.New("members is no list")
+	}
+	*r = rows{}
+	for d.More() {
+		if len(*r) == maxMembers {
+			return fmt.Errorf("more than %d members", maxMembers)
+		}
+		var row json.RawMessage
+		if err := d.Decode(&row); err != nil {
+			return err
+		}
+		*r = append(*r, row)
+	}
+	return nil
+}
+
+// member reads one of GET /cluster's members.
+func (c *Client) member(row []byte) (Member, error) {
+	var m struct {
+		Name           string         `json:"name"`
+		Role           string         `json:"role"`
+		State          string         `json:"state"`
+		Host           string         `json:"host"`
+		Port           int            `json:"port"`
+		APIURL         string         `json:"api_url"`
+		Timeline       int            `json:"timeline"`
+		Lag            Lag            `json:"lag"`
+		PendingRestart bool           `json:"pending_restart"`
+		Reason         reason         `json:"pending_restart_reason"`
+		Tags           map[string]any `json:"tags"`
+	}
+	if err := json.Unmarshal(row, &m); err != nil {
+		return Member{}, err
+	}
+	return Member{Name: c.text(m.Name), Role: c.text(m.Role), State: c.text(m.State), Host: c.text(m.Host), Port: m.Port,
+		APIURL: c.text(m.APIURL), Timeline: m.Timeline, Lag: m.Lag, PendingRestart: m.PendingRestart,
+		PendingRestartReason: c.reasons(m.Reason), Tags: m.Tags}, nil
+}
+
+// text makes a name or a word of Patroni's fit for logs and terminals. It leaves what is usual as it is.
+func (c *Client) text(s string) string { return peer.Text(s, c.password) }
+
+func (c *Client) reasons(changes reason) map[string]Change {
+	if changes == nil {
+		return nil
+	}
+	out := map[string]Change{}
+	for name, change := range changes {
+		out[c.text(name)] = Change{c.text(change.Old), c.text(change.New)}
+	}
+	return out
 }
 
 func text(v any) string {

@@ -1,6 +1,6 @@
-// Package hostile has servers that speak PostgreSQL's protocol to do harm: they lie, they send too much, too slowly or nothing, and types
-// that do not fit. They are fakes because no real server does that. The clients of PgBouncer's console and of PostgreSQL are tried on all
-// of them, each in a process of its own, whose memory is measured.
+// Package hostile has servers that do harm, in PostgreSQL's protocol and in HTTP: they lie, they send too much, too slowly or nothing, and
+// types that do not fit. They are fakes because no real server does that. The clients of PgBouncer's console, of PostgreSQL and of Patroni
+// are tried on all of theirs, each in a process of its own, whose memory is measured.
 package hostile
 
 import (
@@ -254,6 +254,11 @@ func Cases() []Case {
 // Serve starts the server of a case on 127.0.0.1 and returns its address. It ends with the test.
 func (c Case) Serve(t *testing.T) *net.TCPAddr {
 	t.Helper()
+	return listen(t, func(conn net.Conn) { c.serve(&session{conn, pgproto3.NewBackend(conn, conn)}) })
+}
+
+// listen serves each connection to a port of 127.0.0.1 in a goroutine of its own. All end with the test.
+func listen(t *testing.T, serve func(net.Conn)) *net.TCPAddr {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +277,7 @@ func (c Case) Serve(t *testing.T) *net.TCPAddr {
 			mu.Unlock()
 			all.Go(func() {
 				defer conn.Close()
-				c.serve(&session{conn, pgproto3.NewBackend(conn, conn)})
+				serve(conn)
 			})
 		}
 	})
@@ -365,41 +370,52 @@ func memory() int {
 	return kib
 }
 
-// Try runs the test binary as a client of every case and checks what all have in common: the time that each operation takes, the memory
-// of the process, and that what people see is short, prints and has no password in it.
+// Try runs the test binary as a client of every case of PostgreSQL's protocol and checks what all have in common: the time that each
+// operation takes, the memory of the process, and that what people see is short, prints and has no password in it.
 func Try(t *testing.T) {
 	for _, c := range Cases() {
-		t.Run(c.Name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), os.Args[0])
-			cmd.Env = append(os.Environ(), address+"="+c.Serve(t).String())
-			var stderr strings.Builder
-			cmd.Stderr = &stderr
-			out, err := cmd.Output()
-			var got report
-			if err := errors.Join(err, json.Unmarshal(out, &got)); err != nil {
-				t.Fatalf("%v: %.2000s", err, stderr.String())
-			}
-			if len(got.Said) == 0 || got.Memory == 0 {
-				t.Fatalf("nothing was tried, or not measured: %+v", got)
-			}
-			for i, s := range got.Said {
-				if s.Took > limit+late {
-					t.Errorf("operation %d took %v", i, s.Took)
-				}
-				for line := range strings.Lines(s.Text) {
-					if line = strings.TrimSuffix(line, "\n"); len(line) > maxLine {
-						t.Errorf("operation %d: %d bytes: %.100s…", i, len(line), line)
-					}
-					bad := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
-					if bad >= 0 || strings.Contains(line, Password) {
-						t.Errorf("operation %d: %.200q", i, line)
-					}
-				}
-			}
-			if got.Memory > maxRSS {
-				t.Errorf("%d KiB of memory", got.Memory)
-			}
-			t.Logf("%d KiB, %.500v", got.Memory, got.Said)
-		})
+		try(t, c.Name, func(t *testing.T) net.Addr { return c.Serve(t) })
 	}
+}
+
+// TryHTTP is [Try] with the cases of a server that speaks HTTP.
+func TryHTTP(t *testing.T) {
+	for _, c := range httpCases() {
+		try(t, c.name, c.serve)
+	}
+}
+
+func try(t *testing.T, name string, serve func(*testing.T) net.Addr) {
+	t.Run(name, func(t *testing.T) {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), address+"="+serve(t).String())
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		var got report
+		if err := errors.Join(err, json.Unmarshal(out, &got)); err != nil {
+			t.Fatalf("%v: %.2000s", err, stderr.String())
+		}
+		if len(got.Said) == 0 || got.Memory == 0 {
+			t.Fatalf("nothing was tried, or not measured: %+v", got)
+		}
+		for i, s := range got.Said {
+			if s.Took > limit+late {
+				t.Errorf("operation %d took %v", i, s.Took)
+			}
+			for line := range strings.Lines(s.Text) {
+				if line = strings.TrimSuffix(line, "\n"); len(line) > maxLine {
+					t.Errorf("operation %d: %d bytes: %.100s…", i, len(line), line)
+				}
+				bad := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
+				if bad >= 0 || strings.Contains(line, Password) {
+					t.Errorf("operation %d: %.200q", i, line)
+				}
+			}
+		}
+		if got.Memory > maxRSS {
+			t.Errorf("%d KiB of memory", got.Memory)
+		}
+		t.Logf("%d KiB, %.500v", got.Memory, got.Said)
+	})
 }
