@@ -114,8 +114,8 @@ func TestThreePoolersBehindOneName(t *testing.T) {
 	})
 }
 
-// TestRestartWithoutCallback: where Patroni has no on_restart callback (the Zalando operator cannot set it) the lease keeper sees the
-// server come back and starts the worker in the callback's place.
+// TestRestartWithoutCallback: where Patroni has no on_restart callback (the Zalando operator cannot set it) the worker that the guard has
+// started resumes when the server is back.
 func TestRestartWithoutCallback(t *testing.T) {
 	togetherOn(t, "sid", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Patroni: func(_ *lab.Member, config map[string]any) {
