@@ -40,8 +40,8 @@ type Options struct {
 	Parameters                  map[string]string         // PostgreSQL, over the lab's own
 	Tags                        map[string]map[string]any // member's name to Patroni tags
 	Patroni                     func(m *Member, config map[string]any)
-	// Young is a cluster that is seconds old: Start returns when every member says of itself that it runs, whether replicas stream or
-	// not. (Their replication slots are made in the leader's next loop.)
+	// Young is a cluster that is seconds old: the replicas come when the leader is there, and Start returns when every member says of
+	// itself that it runs, whether replicas stream or not. (Their replication slots are made in the leader's next loop.)
 	Young bool
 
 	Route        RouteKind
@@ -235,6 +235,11 @@ func (l *Lab) start(ctx context.Context) error {
 		return err
 	}); err != nil {
 		return err
+	}
+	if l.opts.Young { // m1 makes slots for those that are there in its first loop; the next one is loop_wait later
+		if _, err := l.WaitLeader(ctx, nil); err != nil {
+			return err
+		}
 	}
 	var starts []func() error
 	for _, m := range l.members[1:] {
