@@ -16,6 +16,8 @@ func kinds() map[string]kind {
 	return map[string]kind{
 		// This member.
 		"configuration": spoils("every hook exits with code 2 and pauses nothing"),
+		"configuration-odd": costs("the hooks go on without what is odd, such as a password file that others can read: a login can fail " +
+			"for want of it"),
 		"state-directory": costs("nobody takes up the lease of a keeper that is killed: the pause stands until the next handover or " +
 			"pgbaton resume"),
 		"no-poolers": spoils("nothing is paused: the stop disconnects every client"),
@@ -67,8 +69,7 @@ func kinds() map[string]kind {
 			"error for every write otherwise"),
 		"host-list": spoils("PgBouncer takes any of the hosts and does not look which one is the primary: clients write to " +
 			"replicas"),
-		"route-elsewhere": spoils("clients of this pooler do not reach the primary now, and after a handover the worker waits in vain " +
-			"for the route to lead to it"),
+		"route-elsewhere": spoils("clients do not reach the primary by it now, and after a handover the worker waits for it in vain"),
 		"route-login": costs("the worker cannot see when the route leads to the new primary and resumes at once: behind HAProxy " +
 			"or a slow Service, clients then get errors"),
 		"route-unreachable": costs("the worker cannot see from here when the route leads to the new primary, and waits for it"),

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,6 +142,85 @@ func TestCheckOfRealServers(t *testing.T) {
 		"server-login-retry-zero"} {
 		if !strings.Contains(problems, "["+id+"]") {
 			t.Errorf("the status does not show %s:\n%s", id, problems)
+		}
+	}
+}
+
+// TestCheckOfRoutes: what of the route cannot be seen from here is told, and what can be is not.
+func TestCheckOfRoutes(t *testing.T) {
+	pg := membertest.SharedPostgres(t)
+	b, err := single.StartPgBouncer(t.Context(), single.SuiteTrixie, single.PgBouncerOptions{Backend: pg, Databases: fmt.Sprintf(
+		"app = host=%[1]s port=%[2]d dbname=postgres\ngone = host=%[1]s port=%[2]d dbname=gone_2019\nfar = host=pgbaton-far.invalid\n"+
+			"down = host=%[1]s port=1\n", pg.Addr, pg.Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	m := membertest.New(t, pg, b)
+	membertest.NewPatroni(t, m, "running")
+	routes := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, f := range Check(t.Context(), m).Findings {
+			if strings.HasPrefix(f.ID, "route-") {
+				got = append(got, f.ID+" "+f.Subject)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	here := fmt.Sprintf("%s:%d", pg.Addr, pg.Port)
+	password := m.Config.Postgres + " password=" + single.Password
+	routes("no password", "route-elsewhere "+pg.Addr+":1", "route-login "+here, "route-unreachable pgbaton-far.invalid:5432")
+	m.Config.Postgres = password
+	routes("a password", "route-unreachable "+pg.Addr+":1", "route-unreachable pgbaton-far.invalid:5432")
+	m.Config.Resume.Route = pg.DSN("postgres", "postgres")
+	routes("resume.route")
+	m.Config.Resume.Route = "postgres://postgres@" + here + "/postgres?sslmode=disable"
+	routes("resume.route without a password", "route-login resume.route")
+}
+
+// TestCheckEnds: nobody answers, and everybody has taken the connection.
+func TestCheckEnds(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open []net.Conn
+	accepted := make(chan struct{})
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := silent.Accept()
+			if err != nil {
+				return
+			}
+			open = append(open, c)
+		}
+	}()
+	defer func() {
+		_ = silent.Close()
+		<-accepted
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}()
+	m := membertest.New(t, nil)
+	dsn := "postgres://postgres@" + silent.Addr().String() + "/pgbouncer?sslmode=disable"
+	m.Config.Postgres, m.Config.Resume.Route, m.Config.Patroni.URL = dsn, dsn, "http://"+silent.Addr().String()
+	for range 20 {
+		m.Config.Poolers = append(m.Config.Poolers, config.Pooler{DSN: dsn, Databases: config.Databases{Auto: true}})
+	}
+	began := time.Now()
+	report := Check(t.Context(), m)
+	if took := time.Since(began); took > checkTimeout+500*time.Millisecond {
+		t.Errorf("it took %s", took)
+	}
+	for _, id := range []string{"patroni-unreachable", "server-unreachable", "pooler-unreachable", "route-elsewhere"} {
+		if !slices.ContainsFunc(report.Findings, func(f api.Finding) bool { return f.ID == id }) {
+			t.Errorf("no %s in %+v", id, report.Findings)
 		}
 	}
 }

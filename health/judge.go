@@ -68,6 +68,9 @@ func judgeConfiguration(f *findings, v view) {
 		f.add("configuration", c.File, "mend it, and run pgbaton status",
 			"the configuration is no longer usable, every hook exits with code 2 and pauses nothing: %v", v.recheck)
 	}
+	for _, w := range c.Warnings {
+		f.add("configuration-odd", w.File, "", "configuration: %v", w)
+	}
 	if v.further != nil {
 		for _, file := range v.further.files {
 			f.add("file-permissions", file.path, "", "%s: %s", file.path, file.problem)

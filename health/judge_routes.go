@@ -32,14 +32,35 @@ func judgeRoutes(f *findings, v view) {
 		if v.further.route != nil {
 			continue
 		}
-		if len(more.routes) > 0 {
-			judgeRoute(f, v, "pooler "+p.status.Pooler, more.routes)
-		} else if !single {
-			f.add("route-not-visible", p.status.Pooler, "set resume.route in the configuration file to an address at which this member "+
-				"reaches the primary the way the pooler does",
-				"pooler %s: it connects to %s, which only its own machine can see", p.status.Pooler, hostsOf(databases))
+		judgeRoute(f, v, "pooler "+p.status.Pooler, more.routes)
+		if hidden := v.hidden(p, databases, more.routes); len(hidden) > 0 && !single {
+			f.add("route-not-visible", p.status.Pooler,
+				"set resume.route in the configuration file to an address at which this member reaches the primary the way the pooler does",
+				"pooler %s: %s: it connects to %s, which only its own machine can see", p.status.Pooler, namesOf(hidden), hostsOf(hidden))
 		}
 	}
+}
+
+// hidden are the databases of which no address can be looked at from here, and that lead to more than one member.
+func (v view) hidden(p poolerView, databases []pgbini.Database, routes []routeView) []pgbini.Database {
+	return slices.DeleteFunc(slices.Clone(databases), func(d pgbini.Database) bool {
+		for host := range strings.SplitSeq(d.Host, ",") {
+			address := net.JoinHostPort(strings.TrimSpace(host), port(d.Port))
+			if slices.ContainsFunc(routes, func(r routeView) bool { return r.address == address }) {
+				return true
+			}
+		}
+		at, _ := v.place(p, d, routes)
+		return at == placeMember && v.further.cluster != nil
+	})
+}
+
+func namesOf(databases []pgbini.Database) string {
+	names := make([]string, len(databases))
+	for i, d := range databases {
+		names[i] = d.Name
+	}
+	return strings.Join(names, ", ")
 }
 
 func hostsOf(databases []pgbini.Database) string {
@@ -71,6 +92,9 @@ func judgeRoute(f *findings, v view, whose string, routes []routeView) {
 			f.add("route-login", r.address, "give the user of postgres: a line in pg_hba.conf for this machine, and in the passfile a "+
 				"password for this address; or set resume.route with a user of its own",
 				"%s: cannot log in at %s from here: %v", whose, r.address, r.err)
+		case r.err != nil && !postgres.Unreachable(r.err) && !one:
+			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+				"%s: no server takes connections at %s: %v", whose, r.address, r.err)
 		case r.err != nil:
 			f.add("route-unreachable", r.address, "if only the poolers can reach it, set resume.route in the configuration file",
 				"%s: %s cannot be reached from here: %v", whose, r.address, r.err)
@@ -108,8 +132,7 @@ func judgeHosts(f *findings, v view, p poolerView, databases []pgbini.Database, 
 	cached := map[string]bool{}
 	fixedAt, several := "", map[string]bool{}
 	for _, d := range databases {
-		at, where := v.place(p, d, routes)
-		switch at {
+		switch at, where := v.place(p, d, routes); at {
 		case placeMember:
 			fixed, fixedAt = append(fixed, d.Name), where
 		case placeSeveral:

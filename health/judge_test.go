@@ -1,6 +1,7 @@
 package health
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -86,12 +87,30 @@ func set(v *view, key, value string) {
 	s.Settings[i].Value = value
 }
 
+// host has the pooler's databases lead to these hosts; those that can be seen from here lead to the primary.
 func host(v *view, hosts ...string) {
 	s := v.poolers[0].state
 	s.Databases = nil
+	var routes []routeView
 	for i, h := range hosts {
 		s.Databases = append(s.Databases, pgbini.Database{Name: "app" + strings.Repeat("x", i), Host: h, Port: 5432})
+		for one := range strings.SplitSeq(h, ",") {
+			if !strings.HasPrefix(one, "/") && !isLoopback(one) {
+				routes = append(routes, routeView{address: one + ":5432", identity: v.identity})
+			}
+		}
 	}
+	route(v, routes...)
+}
+
+// unreachable is an address of which nobody answers.
+func unreachable() error {
+	server, err := postgres.Open("host=pgbaton.invalid user=postgres")
+	if err != nil {
+		return err
+	}
+	_, err = server.Connect(context.Background())
+	return err
 }
 
 func route(v *view, routes ...routeView) {
@@ -124,6 +143,9 @@ func judgeCases() []judgeCase {
 
 		{"no poolers", func(v *view) { v.config.Poolers, v.poolers = nil, nil }, "no-poolers", "set poolers"},
 		{"a configuration that broke", func(v *view) { v.recheck = errors.New("line 3: unknown key") }, "configuration", "line 3"},
+		{"an odd configuration", func(v *view) {
+			v.config.Warnings = []*config.Error{{File: "/callbacks/pgpass", Problem: "the password file is not used: chmod 600"}}
+		}, "configuration-odd", "/callbacks/pgpass"},
 		{"no state directory", func(v *view) { v.recheck = fmt.Errorf("%w: it is a file", config.ErrStateDir) }, "state-directory",
 			"it is a file"},
 		{"a budget beyond the lock", func(v *view) { v.config.Pause.Budget, v.config.Pause.Lease = 26*time.Second, 5*time.Second },
@@ -253,7 +275,11 @@ func judgeCases() []judgeCase {
 		{"one member's name", func(v *view) { host(v, "m1.db"); v.further.resolved["m1.db"] = []string{"10.0.0.1"} }, "one-member",
 			"m1.db"},
 		{"one database of two", func(v *view) { host(v, "cluster", "10.0.0.2") }, "one-member-database", "appx"},
-		{"HAProxy on a member's machine", func(v *view) { host(v, "10.0.0.1"); v.poolers[0].state.Databases[0].Port = 5000 }, "", ""},
+		{"HAProxy on a member's machine", func(v *view) {
+			host(v, "10.0.0.1")
+			v.poolers[0].state.Databases[0].Port = 5000
+			route(v, routeView{address: "10.0.0.1:5000", identity: v.identity})
+		}, "", ""},
 		{"the local server by loopback", func(v *view) {
 			host(v, "127.0.0.1")
 			v.poolers[0].local = true
@@ -293,17 +319,24 @@ func judgeCases() []judgeCase {
 				identity: v.further.members["m2"].ready.Identity})
 		}, "", ""},
 		{"another cluster", func(v *view) {
+			host(v, "elsewhere")
 			route(v, routeView{address: "elsewhere:5432", identity: postgres.Identity{SystemID: "8", PostmasterStart: time.Now()}})
 		}, "", ""},
 		{"no login over the route", func(v *view) { route(v, routeView{address: "cluster:5432", err: denied}) }, "route-login",
 			"pg_hba.conf"},
 		{"a route that cannot be reached", func(v *view) {
 			route(v, routeView{address: "cluster:5432",
-				err: errors.New("no route to host")})
-		}, "route-unreachable", "no route to host"},
+				err: unreachable()})
+		}, "route-unreachable", "pgbaton.invalid"},
+		{"a route without a server", func(v *view) {
+			route(v, routeView{address: "cluster:5432", err: errors.New("connection refused")})
+		}, "route-elsewhere", "connection refused"},
+		{"one database of two behind loopback", func(v *view) {
+			host(v, "cluster", "localhost")
+		}, "route-not-visible", "appx"},
 		{"a resume.route that fails", func(v *view) {
 			v.further.route = &routeView{address: "resume.route",
-				err: errors.New("no such host")}
+				err: unreachable()}
 		}, "route-unreachable", "resume.route"},
 
 		{"one member", func(v *view) { v.further.cluster.Members, v.further.members = v.further.cluster.Members[:1], nil }, "single-member",
