@@ -49,6 +49,7 @@ func kinds() map[string]kind {
 		"pending-restart": costs("the next stop and start of this server applies them, also where that is a handover"),
 		// Poolers.
 		"pooler-unreachable": spoils("it is not paused: its clients lose their connections"),
+		"no-console":         costs("a signal is never answered: nobody sees whether it is paused and drained, nor its settings"),
 		"pooler-paused":      spoils("its clients wait already, and nobody of pgbaton ends this pause"),
 		"keeper-gone":        spoils("its clients may wait for ever"),
 		"console-user": spoils("PgBouncer refuses PAUSE to this user: the pooler is not paused, and its clients lose their " +
@@ -76,9 +77,12 @@ func kinds() map[string]kind {
 		"route-not-visible": costs("the worker cannot see when the poolers reach the new primary, and resumes at once"),
 		"route-cached":      costs("after the name has moved the pooler goes to the old address for that long"),
 		// The other members.
-		"single-member": costs("a restart in place works, a switchover does not"),
-		"no-candidate":  spoils("Patroni refuses a switchover, and after a stop of the primary nobody takes over"),
-		"replica-lag":   costs("it cannot take over soon: a promotion waits until what was received is replayed"),
+		"cluster-not-visible": costs("whether a member can take over is not checked; Patroni reads the DCS for it"),
+		"single-member":       costs("a restart in place works, a switchover does not"),
+		"no-candidate":        spoils("Patroni refuses a switchover, and after a stop of the primary nobody takes over"),
+		"member-api-unreachable": costs("Patroni asks the candidates by it before a switchover, and passes over who does not answer; its " +
+			"version is not checked"),
+		"replica-lag": costs("it cannot take over soon: a promotion waits until what was received is replayed"),
 		"replay-paused": costs("a promotion ends the pause of replay, and waits until everything is replayed; until then nobody is " +
 			"writable"),
 		"parameter-differs":  spoils("a standby whose value is smaller than the primary's does not start, or stops replaying"),

@@ -78,9 +78,10 @@ func TestCheckOfRealServers(t *testing.T) {
 	p.Version = "3.0.2"
 	p.Cluster = fmt.Sprintf(`{"scope": "demo", "members": [
  {"name": "node1", "role": "leader", "state": "running", "host": %q, "port": %d, "timeline": 1},
- {"name": "node2", "role": "replica", "state": "running", "host": %q, "port": %d, "timeline": 1, "lag": 0, "tags": {"nofailover": true}},
+ {"name": "node2", "role": "replica", "state": "running", "host": %q, "port": %d, "timeline": 1, "lag": 0, "api_url": %q,
+	"tags": {"nofailover": true}},
  {"name": "node3", "role": "replica", "state": "stopped", "host": "127.0.0.1", "port": 1, "lag": "unknown", "pending_restart": true}]}`,
-		pg.Addr, pg.Port, standby.Addr, standby.Port)
+		pg.Addr, pg.Port, standby.Addr, standby.Port, p.URL+"/patroni")
 
 	old := membertest.Connect(t, pg.SocketDSN("postgres", "postgres"))
 	old.Must("begin; select 1")
@@ -110,7 +111,7 @@ func TestCheckOfRealServers(t *testing.T) {
 	}
 	name := func(b *single.PgBouncer) string { return fmt.Sprintf("%s:%d ", b.Addr, b.Port) }
 	want := map[string]string{
-		"patroni-version": "patroni ", "file-permissions": m.Config.Patroni.PasswordFile + " ",
+		"patroni-version": "patroni node2 ", "member-api-unreachable": "node3 ", "file-permissions": m.Config.Patroni.PasswordFile + " ",
 		"hooks-program":       filepath.Join(dir, "before_stop") + " " + filepath.Join(dir, "none") + " ",
 		"hooks-other-program": filepath.Join(dir, "script") + " ",
 		"hooks-incomplete":    "postgresql.callbacks ", "init-does-not-reap": filepath.Base(os.Args[0]) + " ",

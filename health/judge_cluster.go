@@ -25,12 +25,25 @@ func port[N int | uint16](n N) string { return strconv.Itoa(int(n)) }
 // judgeCluster is about the other members as the DCS has them.
 func judgeCluster(f *findings, v view) {
 	if v.further.cluster == nil {
+		if v.further.unseen != nil {
+			f.add("cluster-not-visible", "patroni", "look at the DCS, and at Patroni's log", "the members of the cluster are not known: %v",
+				v.further.unseen)
+		}
 		return
 	}
 	cluster := *v.further.cluster
 	for _, m := range cluster.Members {
 		if m.PendingRestart {
 			pendingRestart(f, m.Name, m.PendingRestartReason)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.further.apis)) {
+		switch api := v.further.apis[name]; {
+		case api.err != nil:
+			f.add("member-api-unreachable", name, "look at Patroni on it, at restapi.connect_address, and at what is between the members",
+				"the REST API of member %s: %v", name, api.err)
+		case olderThan(api.version, 3, 0, 3):
+			f.add("patroni-version", name, "upgrade Patroni to 3.0.3 or later", "Patroni of member %s is %s", name, api.version)
 		}
 	}
 	if len(cluster.Members) == 1 {

@@ -21,6 +21,9 @@ func judgePooler(f *findings, v view, p poolerView) {
 		f.add("pooler-paused", name, "RESUME in its admin console, or pgbaton resume", "pooler %s is paused, and not by pgbaton", name)
 	}
 	if p.state == nil {
+		if p.status.Error == "" {
+			f.add("no-console", name, "set dsn in its entry of poolers, beside pidfile", "pooler %s has no console", name)
+		}
 		return
 	}
 	judgePoolMode(f, p)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
@@ -64,6 +65,7 @@ func goodView() view {
 				{Name: "m2", Role: "replica", State: "streaming", Host: "10.0.0.2", Port: 5432, Timeline: 3, Lag: patroni.Lag{Known: true}},
 				{Name: "m3", Role: "replica", State: "running", Host: "10.0.0.3", Port: 5432, Timeline: 3, Lag: patroni.Lag{Known: true}},
 			}},
+			apis:     map[string]apiView{"m2": {version: "4.0.7"}, "m3": {version: "4.0.7"}},
 			members:  map[string]serverView{"m2": standby(), "m3": standby()},
 			poolers:  map[string]poolerFurther{appPooler: {routes: []routeView{{address: "cluster:5432", identity: primary}}}},
 			resolved: map[string][]string{"cluster": {"10.9.9.9"}},
@@ -95,7 +97,7 @@ func host(v *view, hosts ...string) {
 	for i, h := range hosts {
 		s.Databases = append(s.Databases, pgbini.Database{Name: "app" + strings.Repeat("x", i), Host: h, Port: 5432})
 		for one := range strings.SplitSeq(h, ",") {
-			if !strings.HasPrefix(one, "/") && !isLoopback(one) {
+			if !strings.HasPrefix(one, "/") && !member.IsLoopback(one) {
 				routes = append(routes, routeView{address: one + ":5432", identity: v.identity})
 			}
 		}
@@ -170,6 +172,10 @@ func judgeCases() []judgeCase {
 		}, "server-unreachable", "no such file"},
 		{"two primaries", func(v *view) { v.health.HasLock = false }, "writable-without-lock", "patronictl list"},
 		{"Patroni of bookworm", func(v *view) { v.health.Version = "3.0.2" }, "patroni-version", "3.0.2"},
+		{"Patroni of bookworm on another member", func(v *view) { v.further.apis["m3"] = apiView{version: "3.0.2"} }, "patroni-version",
+			"m3 is 3.0.2"},
+		{"another member's Patroni is down", func(v *view) { v.further.apis["m3"] = apiView{err: errors.New("refused")} },
+			"member-api-unreachable", "m3"},
 		{"the first with before_stop", func(v *view) { v.health.Version = "3.0.3" }, "", ""},
 		{"a release candidate", func(v *view) { v.health.Version = "4.1.0rc1" }, "", ""},
 		{"maintenance", func(v *view) { v.health.Maintenance = true }, "maintenance-mode", "patronictl resume"},
@@ -225,6 +231,7 @@ func judgeCases() []judgeCase {
 			v.poolers[0].status.Error, v.poolers[0].state = "connection refused", nil
 			delete(v.further.poolers, appPooler)
 		}, "pooler-unreachable", appPooler},
+		{"signals only", func(v *view) { v.poolers[0].state = nil; delete(v.further.poolers, appPooler) }, "no-console", "beside pidfile"},
 		{"a name is gone", func(v *view) { v.unresolved = []string{"pooler p: no such host"} }, "pooler-unreachable", "no such host"},
 		{"psql has paused", func(v *view) { v.poolers[0].status.Paused = "yes" }, "pooler-paused", "RESUME"},
 		{"the guard has paused", func(v *view) { v.poolers[0].status.Paused, v.poolers[0].status.PausedBy = "yes", "guard" }, "", ""},
@@ -269,7 +276,7 @@ func judgeCases() []judgeCase {
 		{"a Unix socket in a cluster of one", func(v *view) {
 			host(v, "/run/postgresql")
 			route(v)
-			v.further.cluster.Members, v.further.members = v.further.cluster.Members[:1], nil
+			v.further.cluster.Members, v.further.members, v.further.apis = v.further.cluster.Members[:1], nil, nil
 		}, "single-member", ""},
 		{"one member's address", func(v *view) { host(v, "10.0.0.1") }, "one-member", "member m1"},
 		{"one member's name", func(v *view) { host(v, "m1.db"); v.further.resolved["m1.db"] = []string{"10.0.0.1"} }, "one-member",
@@ -339,7 +346,13 @@ func judgeCases() []judgeCase {
 				err: unreachable()}
 		}, "route-unreachable", "resume.route"},
 
-		{"one member", func(v *view) { v.further.cluster.Members, v.further.members = v.further.cluster.Members[:1], nil }, "single-member",
+		{"the DCS is away", func(v *view) {
+			v.further.cluster, v.further.members, v.further.apis, v.further.unseen = nil, nil, nil, errors.New("500")
+		}, "cluster-not-visible", "500"},
+		{"one member", func(v *view) {
+			v.further.cluster.Members, v.further.members, v.further.apis = v.further.cluster.Members[:1], nil,
+				nil
+		}, "single-member",
 			"one member"},
 		{"no candidate", func(v *view) {
 			v.further.cluster.Members[1].State = "start failed"

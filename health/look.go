@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,13 +31,13 @@ const (
 
 // lookFurther asks everybody at once and blocks until all have answered, or ctx is done.
 func lookFurther(ctx context.Context, m *member.Member) *further {
-	f := &further{members: map[string]serverView{}, poolers: map[string]poolerFurther{}, resolved: map[string][]string{}}
+	f := &further{poolers: map[string]poolerFurther{}, resolved: map[string][]string{}}
 	var all sync.WaitGroup
 	all.Go(func() { f.hooks.local, f.hooks.err = lookAtHooks(m) })
 	all.Go(func() { f.init, f.own = lookAtServer(ctx, m) })
 	all.Go(func() { f.files = lookAtFiles(m) })
 	var inCluster, atPoolers map[string][]string
-	all.Go(func() { f.cluster, inCluster, f.members = lookAtCluster(ctx, m) })
+	all.Go(func() { inCluster = f.lookAtCluster(ctx, m) })
 	all.Go(func() { f.poolers, atPoolers = lookAtPoolers(ctx, m) })
 	if dsn := m.Config.Resume.Route; dsn != "" {
 		all.Go(func() {
@@ -180,27 +182,28 @@ func (i *initView) lookAbove(ctx context.Context, m *member.Member, postmaster i
 	}
 }
 
-// lookAtCluster asks Patroni for the members, and the server of each other one.
-func lookAtCluster(ctx context.Context, m *member.Member) (*patroni.Cluster, map[string][]string, map[string]serverView) {
+// lookAtCluster asks Patroni for the members, and each other one's Patroni and server. It returns the addresses of their hosts.
+func (f *further) lookAtCluster(ctx context.Context, m *member.Member) map[string][]string {
 	client, err := m.Patroni()
 	if err != nil {
-		return nil, nil, nil
+		return nil
 	}
-	asking, cancel := context.WithTimeout(ctx, member.StatusTimeout)
+	asking, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
+	health, err := client.Leader(asking)
+	if err != nil {
+		return nil // the status tells
+	}
 	cluster, err := client.Cluster(asking)
 	if err != nil {
-		m.Log.Debug("the cluster's members are not known", "error", err)
-		return nil, nil, nil
+		f.unseen = err
+		return nil
 	}
-	var own string
-	if health, err := client.Leader(asking); err == nil {
-		own = health.Name
-	}
-	local, err := m.Server()
+	f.cluster = &cluster
+	local, localErr := m.Server()
 	var lock sync.Mutex
 	var all sync.WaitGroup
-	resolved, servers := map[string][]string{}, map[string]serverView{}
+	resolved, servers, apis := map[string][]string{}, map[string]serverView{}, map[string]apiView{}
 	for _, x := range cluster.Members {
 		all.Go(func() {
 			addresses, _ := net.DefaultResolver.LookupHost(ctx, x.Host)
@@ -208,7 +211,16 @@ func lookAtCluster(ctx context.Context, m *member.Member) (*patroni.Cluster, map
 			defer lock.Unlock()
 			resolved[x.Host] = addresses
 		})
-		if x.Name == own || err != nil || x.Port <= 0 || x.Port > 1<<16-1 {
+		if x.Name == health.Name {
+			continue
+		}
+		all.Go(func() {
+			api := lookAtAPI(ctx, m, x.APIURL)
+			lock.Lock()
+			defer lock.Unlock()
+			apis[x.Name] = api
+		})
+		if localErr != nil || x.Port <= 0 || x.Port > math.MaxUint16 {
 			continue
 		}
 		all.Go(func() {
@@ -219,7 +231,26 @@ func lookAtCluster(ctx context.Context, m *member.Member) (*patroni.Cluster, map
 		})
 	}
 	all.Wait()
-	return &cluster, resolved, servers
+	f.members, f.apis = servers, apis
+	return resolved
+}
+
+// lookAtAPI asks another member's Patroni. The address is what that one has written into the DCS, so it gets no password; a GET needs none.
+func lookAtAPI(ctx context.Context, m *member.Member, address string) apiView {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return apiView{err: errors.New("its api_url is no URL")}
+	}
+	own := m.Config.Patroni
+	client, err := patroni.New(patroni.Options{URL: u.Scheme + "://" + u.Host, CAFile: own.CAFile, CertFile: own.CertFile,
+		KeyFile: own.KeyFile})
+	if err != nil {
+		return apiView{err: err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
+	defer cancel()
+	health, err := client.Leader(ctx)
+	return apiView{err: err, version: health.Version}
 }
 
 func lookAtMember(ctx context.Context, server *postgres.Server) serverView {
@@ -283,16 +314,12 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 	return seen, resolved
 }
 
-// isLoopback reports whether a host is loopback as people write it. Other addresses of 127.0.0.0/8 are taken at their word: people give
-// them to services.
-func isLoopback(host string) bool { return host == "localhost" || host == "127.0.0.1" || host == "::1" }
-
 func lookAtRoute(ctx context.Context, local *postgres.Server, to member.Destination) routeView {
 	seen := routeView{address: to.String()}
 	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
 	defer cancel()
 	seen.identity, seen.err = to.Identify(ctx, local)
-	if seen.err == nil && isLoopback(to.Host) {
+	if seen.err == nil && member.IsLoopback(to.Host) {
 		seen.direct = isDirect(ctx, local.At(postgres.Address{Host: to.Host, Port: to.Port}))
 	}
 	return seen

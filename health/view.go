@@ -39,6 +39,8 @@ type further struct {
 	init     initView
 	own      *serverView
 	cluster  *patroni.Cluster
+	unseen   error                 // why cluster is not known, although Patroni answers
+	apis     map[string]apiView    // the REST APIs of the other members, by name
 	members  map[string]serverView // the servers of the other members, by name
 	poolers  map[string]poolerFurther
 	route    *routeView          // of resume.route; nil: not set
@@ -66,6 +68,12 @@ type initView struct {
 	name          string
 	adopts        int  // process id of who inherited a process of ours; 0: not tried
 	zombie        bool // and did not reap it
+}
+
+// apiView is what the Patroni of another member says of itself.
+type apiView struct {
+	err     error
+	version string
 }
 
 // serverView is a server of the cluster.

@@ -90,10 +90,14 @@ func isSocket(host string) bool {
 	return host == "" || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
 }
 
+// IsLoopback reports whether a host is this machine's loopback as people write it. Other addresses of 127.0.0.0/8 are taken at their word:
+// people give them to services.
+func IsLoopback(host string) bool { return host == "localhost" || host == "127.0.0.1" || host == "::1" }
+
 // elsewhere reports whether a host of a pooler's configuration is the pooler's own loopback and the pooler is not on this
-// machine. (Addresses out of 127.0.0.0/8 other than 127.0.0.1 are taken at their word: people give them to services.)
+// machine.
 func elsewhere(p *pgb.Pooler, host string) bool {
-	if host != "localhost" && host != "127.0.0.1" && host != "::1" {
+	if !IsLoopback(host) {
 		return false
 	}
 	pooler, _, err := net.SplitHostPort(p.Name)
