@@ -225,3 +225,25 @@ func TestCheckEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckOfAPoolerThatShutsDown: it takes no new connections, so nobody can pause it, and it still has clients.
+func TestCheckOfAPoolerThatShutsDown(t *testing.T) {
+	pg := membertest.SharedPostgres(t)
+	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
+	m := membertest.New(t, pg, b)
+	membertest.NewPatroni(t, m, "running")
+	unreachable := func() bool {
+		report := Check(t.Context(), m)
+		return slices.ContainsFunc(report.Findings, func(f api.Finding) bool { return f.ID == "pooler-unreachable" }) && !report.OK
+	}
+	client := membertest.Connect(t, b.DSN("postgres", "postgres"))
+	client.Must("select 1")
+	if unreachable() {
+		t.Error("before it shuts down")
+	}
+	membertest.Admin(t, b, "SHUTDOWN WAIT_FOR_CLIENTS")
+	client.Must("select 1")
+	if !unreachable() {
+		t.Error("not found")
+	}
+}

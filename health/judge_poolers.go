@@ -3,6 +3,7 @@ package health
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
+
+const session = "session" // a pool_mode
 
 func judgePooler(f *findings, v view, p poolerView) {
 	name := p.status.Pooler
@@ -46,6 +49,12 @@ func judgePooler(f *findings, v view, p poolerView) {
 	if !looked {
 		return
 	}
+	for _, user := range slices.Sorted(maps.Keys(more.modes)) {
+		if more.modes[user] == session {
+			f.add("pool-mode", name, "set pool_mode = transaction for it in [users] of pgbouncer.ini, and RELOAD",
+				"pooler %s: pool_mode = session for user %s", name, user)
+		}
+	}
 	var refused *pgb.ServerError
 	if errors.As(more.mayPause, &refused) {
 		f.add("console-user", name, "add the user of poolers[].dsn to admin_users in pgbouncer.ini, and RELOAD",
@@ -73,7 +82,6 @@ func (p poolerView) databases() []pgbini.Database {
 }
 
 func judgePoolMode(f *findings, p poolerView) {
-	const session = "session"
 	standard := p.state.Setting("pool_mode")
 	databases := p.databases()
 	var in []string

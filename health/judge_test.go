@@ -257,6 +257,11 @@ func judgeCases() []judgeCase {
 			v.poolers[0].state.Databases = append(v.poolers[0].state.Databases, pgbini.Database{Name: "other", PoolMode: "session",
 				Host: "elsewhere", Port: 5432})
 		}, "", ""},
+		{"session pooling of one user", func(v *view) {
+			p := v.further.poolers[appPooler]
+			p.modes = map[string]string{"report": "session", "app": "transaction"}
+			v.further.poolers[appPooler] = p
+		}, "pool-mode", "user report"},
 		{"session pooling that nobody uses yet", func(v *view) { set(v, "pool_mode", "session"); v.poolers[0].state.Databases = nil },
 			"pool-mode", "session"},
 		{"a short query_wait_timeout", func(v *view) { set(v, "query_wait_timeout", "44.9") }, "query-wait-timeout",

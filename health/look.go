@@ -288,6 +288,7 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 		if err != nil {
 			return err // the status tells
 		}
+		more.modes, _ = p.UserPoolModes(ctx) // none is what they have without it, too
 		var looking sync.WaitGroup
 		if localErr == nil {
 			destinations := member.Destinations(p, databases, false)

@@ -86,9 +86,10 @@ type serverView struct {
 
 // poolerFurther is what a preflight asks a pooler.
 type poolerFurther struct {
-	ours     []string // the databases that a pause stops, found out where the configuration says auto; nil: all
-	mayPause error    // why its user may not
-	several  bool     // processes share its address
+	ours     []string          // the databases that a pause stops, found out where the configuration says auto; nil: all
+	mayPause error             // why its user may not
+	modes    map[string]string // pool_mode of users
+	several  bool              // processes share its address
 	routes   []routeView
 }
 

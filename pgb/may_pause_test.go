@@ -3,6 +3,7 @@ package pgb_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,6 +36,24 @@ func TestMayPause(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, r.mustPsql(t, "SHOW CONFIG").Rows); diff != "" {
 			t.Errorf("SHOW CONFIG has changed (-before +now):\n%s", diff)
+		}
+	})
+}
+
+func TestUserPoolModes(t *testing.T) {
+	eachSuite(t, anyDatabase, func(t *testing.T, r *rig) {
+		text, err := os.ReadFile(r.ConfigPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.RewriteConfig(string(text) + "\n[users]\npostgres = pool_mode=session max_user_connections=7\npgbouncer_admin = " +
+			"max_user_connections=7\n"); err != nil {
+			t.Fatal(err)
+		}
+		r.mustPsql(t, "RELOAD")
+		modes, err := r.pooler(t).UserPoolModes(soon(t))
+		if diff := cmp.Diff(map[string]string{"postgres": "session"}, modes); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
 		}
 	})
 }

@@ -191,6 +191,21 @@ func (p *Pooler) MayPause(ctx context.Context) error {
 	return err
 }
 
+// UserPoolModes are the users that have a pool_mode of their own, which counts before the database's (SHOW USERS, 1.18 to 1.26).
+func (p *Pooler) UserPoolModes(ctx context.Context) (map[string]string, error) {
+	result, err := p.exec(ctx, "SHOW USERS")
+	if err != nil {
+		return nil, err
+	}
+	modes := map[string]string{}
+	for row := range result.Rows {
+		if mode := result.Get(row, "pool_mode"); mode != "" {
+			modes[result.Get(row, "name")] = mode
+		}
+	}
+	return modes, nil
+}
+
 func isNumber(s string) bool {
 	_, err := strconv.Atoi(s)
 	return err == nil
