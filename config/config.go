@@ -38,12 +38,13 @@ const PatroniEnvironment = "env"
 
 // Pooler is one entry of `poolers`. It may stand for several PgBouncer processes.
 type Pooler struct {
-	DSN       string // admin console; "" when there are only signals
-	Password  string // from password_file; "" leaves it to the DSN, pgpass or PGPASSWORD
-	Resolve   string // "all" (default): every address behind the name; "one": only the first
-	Databases Databases
-	Pidfile   string // co-located: signals when the console does not answer; of several addresses, only this host's
-	Config    string // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
+	DSN          string // admin console; "" when there are only signals
+	Password     string // from PasswordFile; "" leaves it to the DSN, pgpass or PGPASSWORD
+	PasswordFile string
+	Resolve      string // "all" (default): every address behind the name; "one": only the first
+	Databases    Databases
+	Pidfile      string // co-located: signals when the console does not answer; of several addresses, only this host's
+	Config       string // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
 }
 
 // Databases says what a pause stops. The zero value means all.

@@ -61,12 +61,11 @@ func (l *loader) poolerBindings(p *Pooler) []binding {
 	return []binding{
 		{"dsn", setDSN(&p.DSN)},
 		{"password_file", func(v value) error {
-			var path string
-			if err := setPath(&path)(v); err != nil {
+			if err := setPath(&p.PasswordFile)(v); err != nil {
 				return err
 			}
 			var err error
-			p.Password, err = l.readPassword(path, v)
+			p.Password, err = l.readPassword(p.PasswordFile, v)
 			return err
 		}},
 		{"resolve", setEnum(&p.Resolve, "all", "one")},

@@ -113,7 +113,8 @@ state_dir: `+dir+`/state
 		Patroni:  Patroni{URL: "https://db-0:8008", Username: "op", Password: "s3cret", PasswordFile: dir + "/pw", CAFile: beside + "/ca.pem"},
 		Postgres: "host=/tmp user=postgres",
 		Poolers: []Pooler{
-			{DSN: "postgres://admin@pgbouncer:5432/pgbouncer", Password: "s3cret", Resolve: "all", Databases: Databases{Auto: true}},
+			{DSN: "postgres://admin@pgbouncer:5432/pgbouncer", Password: "s3cret", PasswordFile: dir + "/pw", Resolve: "all",
+				Databases: Databases{Auto: true}},
 			{DSN: "host=b port=6432 user=admin dbname=pgbouncer", Password: "other", Resolve: "one", Databases: Databases{Names: []string{"a", "b"}}},
 			{Pidfile: "/run/pgbouncer/pgbouncer.pid", Config: "/etc/pgbouncer/pgbouncer.ini", Resolve: "all"},
 		},

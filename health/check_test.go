@@ -40,6 +40,9 @@ func TestCheckOfRealServers(t *testing.T) {
 	must(err)
 	t.Cleanup(standby.Close)
 	must(standby.Exec(ctx, "select pg_wal_replay_pause()"))
+	must(pg.Exec(ctx, "alter system set max_connections = 80")) // more than the standby has
+	pg.Stop()
+	must(pg.Start(ctx))
 	must(pg.Exec(ctx, "create table t (i int)"))
 	must(pg.Exec(ctx, "begin; insert into t values (1); prepare transaction 'forgotten'"))
 	must(pg.Exec(ctx, "select pg_switch_wal()"))
@@ -74,6 +77,8 @@ func TestCheckOfRealServers(t *testing.T) {
 		"postgresql: {before_stop: %s, callbacks: {on_role_change: %s x, on_start: %s}}\n",
 		file("before_stop", "#!/bin/sh\n", 0o644), file("script", "#!/bin/sh\n", 0o755), filepath.Join(dir, "none")), 0o600)
 	m.Config.Patroni.PasswordFile = file("password", "x", 0o604)
+	m.Config.Poolers[0].PasswordFile = file("pooler-password", "x", 0o620)
+	m.Config.Poolers[1].PasswordFile = m.Config.Poolers[0].PasswordFile
 	p := membertest.NewPatroni(t, m, "running")
 	p.Version = "3.0.2"
 	p.Cluster = fmt.Sprintf(`{"scope": "demo", "members": [
@@ -111,7 +116,8 @@ func TestCheckOfRealServers(t *testing.T) {
 	}
 	name := func(b *single.PgBouncer) string { return fmt.Sprintf("%s:%d ", b.Addr, b.Port) }
 	want := map[string]string{
-		"patroni-version": "patroni node2 ", "member-api-unreachable": "node3 ", "file-permissions": m.Config.Patroni.PasswordFile + " ",
+		"patroni-version": "patroni node2 ", "member-api-unreachable": "node3 ",
+		"file-permissions":    m.Config.Poolers[0].PasswordFile + " " + m.Config.Patroni.PasswordFile + " ",
 		"hooks-program":       filepath.Join(dir, "before_stop") + " " + filepath.Join(dir, "none") + " ",
 		"hooks-other-program": filepath.Join(dir, "script") + " ",
 		"hooks-incomplete":    "postgresql.callbacks ", "init-does-not-reap": filepath.Base(os.Args[0]) + " ",
@@ -119,7 +125,8 @@ func TestCheckOfRealServers(t *testing.T) {
 		"server-login-retry-zero": name(watched),
 		"console-user":            name(watched), "one-member": name(bad) + name(watched),
 		"route-elsewhere": fmt.Sprintf("%s:%d ", standby.Addr, standby.Port),
-		"no-candidate":    " ", "replay-paused": "node2 ", "member-not-visible": "node3 ", "pending-restart": "node3 ",
+		"no-candidate":    " ", "replay-paused": "node2 ", "parameter-differs": "node2 ", "member-not-visible": "node3 ",
+		"pending-restart":  "node3 ",
 		"long-transaction": "its process ", "prepared-transaction": "forgotten ", "archive-failing": "node1 ",
 	}
 	if len(filepath.Base(os.Args[0])) > 15 { // what the kernel keeps of a name

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -344,7 +345,7 @@ func isDirect(ctx context.Context, server *postgres.Server) bool {
 func lookAtFiles(m *member.Member) []fileView {
 	var seen []fileView
 	look := func(path string, secret bool) {
-		if path == "" {
+		if path == "" || slices.ContainsFunc(seen, func(f fileView) bool { return f.path == path }) {
 			return
 		}
 		info, err := os.Stat(path)
@@ -358,6 +359,9 @@ func lookAtFiles(m *member.Member) []fileView {
 	self, _ := os.Executable()
 	look(self, false)
 	look(m.Config.File, false)
+	for _, p := range m.Config.Poolers {
+		look(p.PasswordFile, true)
+	}
 	look(m.Config.Patroni.PasswordFile, true)
 	look(m.Config.Patroni.KeyFile, true)
 	look(m.Config.Serve.TokensFile, true)
