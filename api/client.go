@@ -200,6 +200,6 @@ func problemIn(answer *http.Response) error {
 			return &p
 		}
 	}
-	return fmt.Errorf("%s %s: %s, and no problem: not an answer of pgbaton serve", answer.Request.Method, answer.Request.URL.Path,
+	return fmt.Errorf("%s %s: %s without a problem document: this is not pgbaton serve", answer.Request.Method, answer.Request.URL.Path,
 		answer.Status)
 }

@@ -33,7 +33,7 @@ func (v Version) String() string { return strconv.FormatUint(uint64(v), 10) }
 
 // SyntaxError says that a text is not a version.
 type SyntaxError struct {
-	Text string // quoted, printable, cut; "9 bytes that are no number" where it may be a secret
+	Text string // quoted, printable, cut; "9 bytes that are not a number" where it may be a secret
 }
 
 func (e *SyntaxError) Error() string {
@@ -67,11 +67,11 @@ func shown(text string) string {
 	case text[0] >= '0' && text[0] <= '9':
 		limit = shownFirst
 	case len(text) >= 2*shownBytes: // [Line] hands over no more
-		return fmt.Sprintf("%d bytes or more that are no number", 2*shownBytes)
+		return fmt.Sprintf("%d bytes or more that are not a number", 2*shownBytes)
 	case len(text) == 1:
-		return "a byte that is no number"
+		return "a byte that is not a number"
 	default:
-		return strconv.Itoa(len(text)) + " bytes that are no number"
+		return strconv.Itoa(len(text)) + " bytes that are not a number"
 	}
 	if len(text) <= limit {
 		return strconv.QuoteToASCII(text)

@@ -31,16 +31,16 @@ func TestParse(t *testing.T) {
 		{"4 2", 0, "is not"},
 		{"42\n43", 0, `"42\n4"… is not`},
 		{"42\x00", 0, `"42\x00" is not`},
-		{"٤٢", 0, "4 bytes that are no number is not"},
-		{"\u00a042", 0, "4 bytes that are no number is not"},
-		{"v42", 0, "3 bytes that are no number is not a configuration version"},
-		{"x", 0, "a byte that is no number is"},
+		{"٤٢", 0, "4 bytes that are not a number is not"},
+		{"\u00a042", 0, "4 bytes that are not a number is not"},
+		{"v42", 0, "3 bytes that are not a number is not a configuration version"},
+		{"x", 0, "a byte that is not a number is"},
 		// What a file of secrets may have.
-		{"hunter2", 0, "7 bytes that are no number is"},
+		{"hunter2", 0, "7 bytes that are not a number is"},
 		{"4ever-secret", 0, `"4eve"… is`},
 		{"123üx", 0, `"123"… is`},
 		{strings.Repeat("1.", 9999), 0, `"` + strings.Repeat("1.", 12) + `"… is`},
-		{strings.Repeat("x", 9999), 0, "48 bytes or more that are no number is"},
+		{strings.Repeat("x", 9999), 0, "48 bytes or more that are not a number is"},
 	} {
 		got, err := Parse(c.text)
 		if got != c.want || !saysError(err, c.err) {

@@ -110,7 +110,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.must(c.write("postgres.version", "v42\n"))
 			untouched(c, m, func() {
 				r := c.reload(m, config, "postgres", "--config-version", "42", "--timeout", "1m")
-				c.ends(r, 1, api.ProblemVersionInvalid, "3 bytes that are no number", "/callbacks/postgres.version")
+				c.ends(r, 1, api.ProblemVersionInvalid, "3 bytes that are not a number", "/callbacks/postgres.version")
 				if r.Postgres != nil || r.Exec.Took > 10*time.Second {
 					c.t.Errorf("not at once: %s", r)
 				}
@@ -178,7 +178,7 @@ func TestReloadPostgres(t *testing.T) {
 			c.patchParameters(map[string]any{"pgbaton.config_version": "latest"})
 			defer c.patchParameters(map[string]any{"pgbaton.config_version": "43"})
 			r := c.reload(m, c.yaml(bySetting), "postgres", "--config-version", "43", "--timeout", "1m")
-			c.ends(r, 1, api.ProblemVersionInvalid, "6 bytes that are no number")
+			c.ends(r, 1, api.ProblemVersionInvalid, "6 bytes that are not a number")
 			if r.Postgres != nil || r.Exec.Took > 10*time.Second {
 				c.t.Errorf("not at once: %s", r)
 			}

@@ -77,7 +77,7 @@ func parseToken(fields []string) (token, error) {
 	}
 	t := token{caller: caller{name: fields[0]}}
 	if len(t.name) > 64 || strings.ContainsFunc(t.name, func(r rune) bool { return r < '!' || r > '~' }) {
-		return token{}, errors.New("the name has more than 64 letters, or strange ones")
+		return token{}, errors.New("the name has more than 64 characters, or characters that are not allowed")
 	}
 	for scope := range strings.SplitSeq(fields[1], ",") {
 		switch scope {
@@ -252,7 +252,7 @@ func (g *guard) note(path string, err error) {
 		g.log.Error("a file of the HTTP mode cannot be used as it is", "file", path, "error", err)
 	case err == nil && before != "":
 		delete(g.problems, path)
-		g.log.Info("a file of the HTTP mode is all right again", "file", path)
+		g.log.Info("a file of the HTTP mode is valid again", "file", path)
 	}
 }
 
@@ -365,7 +365,7 @@ func (g *guard) checkCertificate(now *credentials, chain []*x509.Certificate) (c
 			match |= subtle.ConstantTimeCompare(sum[:], pin)
 		}
 		if match == 0 {
-			return caller{}, errors.New("the client certificate's key is none of serve.client_key_pins")
+			return caller{}, errors.New("the client certificate's key is not in serve.client_key_pins")
 		}
 	}
 	name := "cert:" + hex.EncodeToString(sum[:6])

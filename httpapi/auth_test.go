@@ -139,7 +139,7 @@ func TestParseTokens(t *testing.T) {
 		"\n#\na write 0123456789abcdef":       "line 3: a scope is neither read nor operate",
 		"a read, 0123456789abcdef":            "line 1: a scope is neither read nor operate",
 		"a read sha256:00":                    "line 1: behind sha256: must be 64 hexadecimal digits",
-		"ä read 0123456789abcdef":             "line 1: the name has more than 64 letters, or strange ones",
+		"ä read 0123456789abcdef":             "line 1: the name has more than 64 characters, or characters that are not allowed",
 		"a read " + strings.Repeat("x", 2000): "line 1: the token has more than 1024 characters",
 	} {
 		tokens, err := parseTokens([]byte(text))

@@ -132,7 +132,7 @@ func TestClientElsewhere(t *testing.T) {
 	c := &api.Client{URL: other.URL, HTTP: other.Client()}
 	var problem *api.Problem
 	if _, err := c.Status(t.Context()); err == nil || errors.As(err, &problem) || !strings.Contains(err.Error(),
-		"502 Bad Gateway, and no problem: not an answer of pgbaton serve") {
+		"502 Bad Gateway without a problem document: this is not pgbaton serve") {
 		t.Errorf("%v", err)
 	}
 }

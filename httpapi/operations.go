@@ -29,7 +29,7 @@ func notBegun(err error) error {
 	var unsaved *operation.UnsavedError
 	switch {
 	case errors.Is(err, operation.ErrEnding):
-		return shuttingDown.problem("no operation is begun any more").retryAfter(5 * time.Second)
+		return shuttingDown.problem("serve is shutting down: no operation is started any more").retryAfter(5 * time.Second)
 	case errors.Is(err, operation.ErrKeyReused):
 		return keyReused.problem("this Idempotency-Key was used within 24 h for another path or body")
 	case errors.Is(err, operation.ErrForgotten):

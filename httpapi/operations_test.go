@@ -117,7 +117,7 @@ func TestOneAtATime(t *testing.T) {
 		t.Errorf("%+v", resumed)
 	}
 	o = a.until(o.ID, api.Failed)
-	if o.Problem == nil || o.Problem.Type != interrupted.uri() || !strings.Contains(o.Problem.Detail, "a resume was asked for") {
+	if o.Problem == nil || o.Problem.Type != interrupted.uri() || !strings.Contains(o.Problem.Detail, "a resume was requested") {
 		t.Errorf("%+v", o.Problem)
 	}
 	a.expect(a.do("POST", "/v1/postgres/reload", ""), 202, "")

@@ -13,7 +13,7 @@ import (
 // What stops a reload has its name from package api, and is a type of problem under the same name.
 var reloadProblems = map[string]kind{
 	api.ProblemVersionTimeout: {api.ProblemVersionTimeout, 504, api.Transient, "The configuration version did not arrive in time"},
-	api.ProblemVersionInvalid: {api.ProblemVersionInvalid, 409, api.Validation, "What should be a configuration version is none"},
+	api.ProblemVersionInvalid: {api.ProblemVersionInvalid, 409, api.Validation, "The configuration version is not valid"},
 	api.ProblemHandover:       {api.ProblemHandover, 409, api.Transient, "A handover is under way"},
 	api.ProblemNotApplied:     {api.ProblemNotApplied, 409, api.Validation, "Reloaded, and something was not applied"},
 	api.ProblemNotVerified:    {api.ProblemNotVerified, 503, api.Transient, "Reloaded, and not verified"},

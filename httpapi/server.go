@@ -201,7 +201,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	s.log.Info("ending: no operation is begun any more", "grace", s.member.Config.Serve.Grace)
+	s.log.Info("shutting down: no operation is started any more", "grace", s.member.Config.Serve.Grace)
 	s.operations.Stop(s.member.Config.Serve.Grace)
 	close(s.stopping)
 	answers, cancel := context.WithTimeout(context.Background(), shutdownTimeout)

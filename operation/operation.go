@@ -56,7 +56,7 @@ func (o Operation) Over() bool { return !o.Ended.IsZero() }
 // What keeps an operation from being begun.
 var (
 	ErrBusy      = errors.New("another pgbaton serve works with this state directory")
-	ErrEnding    = errors.New("no operation is begun any more")
+	ErrEnding    = errors.New("serve is shutting down: no operation is started any more")
 	ErrKeyReused = errors.New("this key was used within 24 h for another kind of operation or another request")
 	ErrForgotten = errors.New("this key was used within 24 h, and its operation is not among the newest any more")
 )
@@ -95,14 +95,14 @@ func (o *Operation) check(kinds map[string]judge) error {
 	case !slices.Contains([]string{api.Pending, api.Running, api.Succeeded, api.Failed, api.Unknown}, o.State):
 		return fmt.Errorf("operation %s is in no known state", o.ID)
 	case o.Over() && (o.State == api.Pending || o.State == api.Running), !o.Over() && (o.State == api.Succeeded || o.State == api.Failed):
-		return fmt.Errorf("operation %s contradicts itself", o.ID)
+		return fmt.Errorf("operation %s is inconsistent", o.ID)
 	case len(o.Steps) > maxSteps || o.Created.IsZero():
-		return fmt.Errorf("operation %s is not as it was written", o.ID)
+		return fmt.Errorf("operation %s has too many steps or no time of creation", o.ID)
 	}
 	last := 0
 	for _, step := range o.Steps {
 		if step.ID <= last {
-			return fmt.Errorf("the steps of operation %s are in disorder", o.ID)
+			return fmt.Errorf("the steps of operation %s are out of order", o.ID)
 		}
 		last = step.ID
 	}

@@ -44,14 +44,14 @@ func (r *Runner) recover(ctx context.Context) {
 		}
 		if k.State == api.Pending {
 			r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: Interrupted, Class: api.Transient,
-				Detail: "the server ended before it began; nothing was done"},
+				Detail: "serve ended before it started; nothing was done"},
 				text: "never begun: the server had ended"})
 			continue
 		}
 		if k.State == api.Running {
 			r.store.settle(k, ending{state: api.Unknown, failure: &Failure{Name: UnknownOutcome, Class: api.Transient,
-				Detail: "the server was killed at it; it is being found out"},
-				text: "the server was killed at it; looking what it has come to"})
+				Detail: "serve was killed while it ran; its outcome is being determined"},
+				text: "serve was killed while it ran; determining its outcome"})
 		}
 		r.others.Go(func() { r.follow(ctx, k) })
 	}
@@ -79,7 +79,7 @@ func (r *Runner) follow(ctx context.Context, k *kept) {
 			case api.Unknown:
 				f.failure = &Failure{Name: UnknownOutcome, Class: api.Transient, Detail: f.text}
 			}
-			r.log.Info("an operation of before is settled", "operation", k.ID, "kind", k.Kind, "state", f.state, "text", f.text)
+			r.log.Info("the outcome of an earlier operation is known", "operation", k.ID, "kind", k.Kind, "state", f.state, "text", f.text)
 			r.store.settle(k, f)
 			return
 		}

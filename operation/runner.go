@@ -23,7 +23,7 @@ import (
 
 // Reasons for which an operation is ended.
 var (
-	errResumed = errors.New("a resume was asked for")
+	errResumed = errors.New("a resume was requested")
 	errEnding  = errors.New("the server is ending")
 )
 
@@ -151,7 +151,7 @@ func (r *Runner) Stop(grace time.Duration) {
 	r.ending = true
 	r.life.Unlock()
 	if !waitFor(&r.running, grace) {
-		r.log.Warn("the grace time is over: cancelling what runs")
+		r.log.Warn("the grace period is over: cancelling running operations")
 		r.endWork()
 		waitFor(&r.running, cancelTimeout)
 	}
@@ -165,7 +165,7 @@ func (r *Runner) Close() {
 		r.endAll()
 		r.others.Wait()
 		if err := r.store.save(); err != nil {
-			r.log.Error("cannot write the operations; a restart of serve would not know them", "error", err)
+			r.log.Error("cannot store the operations; they are lost if serve restarts", "error", err)
 		}
 		_ = r.lock.Close()
 	})
@@ -222,7 +222,7 @@ func (r *Runner) launch(kind string, anytime bool, d Demand, do func(context.Con
 	}
 	k, fresh, err := r.store.begin(kind, anytime, d)
 	if unsaved, ok := errors.AsType[*UnsavedError](err); ok {
-		r.log.Error("an operation could not be written down, so it was not begun", "error", unsaved.Err)
+		r.log.Error("cannot store an operation, so it was not started", "error", unsaved.Err)
 	}
 	if err != nil {
 		return Operation{}, err
@@ -250,7 +250,7 @@ func (r *Runner) run(k *kept, anytime bool, do func(context.Context, *kept) endi
 		}
 	}()
 	if err := r.store.start(k, cancel); err != nil && !anytime {
-		log.Error("an operation could not be written down, so it was not begun", "error", err)
+		log.Error("cannot store an operation, so it was not started", "error", err)
 		r.store.settle(k, ending{state: api.Failed, final: true, failure: &Failure{Name: NotKept, Class: api.Transient,
 			Detail: "it was not begun"},
 			text: "not begun: the state directory cannot be written"})

@@ -89,17 +89,17 @@ func openStore(dir string, kinds map[string]judge, log *slog.Logger) *store {
 	if err == nil {
 		decoder := json.NewDecoder(bytes.NewReader(text))
 		if err = decoder.Decode(&saved); err == nil && decoder.More() {
-			err = errors.New("something follows its end")
+			err = errors.New("there is data after the JSON document")
 		}
 	}
 	if err != nil {
-		log.Error("the operations of before cannot be read, they are put aside", "file", s.path, "error", err)
+		log.Error("cannot read the stored operations; the file gets the suffix .broken", "file", s.path, "error", err)
 		_ = os.Rename(s.path, s.path+".broken")
 		return s
 	}
 	for _, o := range saved.Operations {
 		if err := o.check(kinds); err != nil {
-			log.Error("an operation of before cannot be used", "file", s.path, "error", err)
+			log.Error("a stored operation is invalid and is dropped", "file", s.path, "error", err)
 			continue
 		}
 		done := make(chan struct{})
@@ -163,7 +163,7 @@ func (s *store) write() error {
 			return state.Write(s.path, json.RawMessage(content))
 		}
 		if !s.dropOldest() {
-			return fmt.Errorf("%d bytes are more than would be read back", len(content))
+			return fmt.Errorf("%d bytes are more than can be read back", len(content))
 		}
 	}
 }
@@ -183,7 +183,7 @@ func (s *store) dropOldest() bool {
 	})
 	dropped := before - len(s.operations)
 	if dropped > 0 {
-		s.log.Warn("the operations are larger than what is read back: the oldest are forgotten", "file", s.path, "forgotten", dropped)
+		s.log.Warn("the operations file is too large: the oldest operations are dropped", "file", s.path, "forgotten", dropped)
 	}
 	return dropped > 0
 }
@@ -207,7 +207,7 @@ func (s *store) saveOften(ctx context.Context) {
 		}
 		err := s.save()
 		if err != nil && !failed {
-			s.log.Error("cannot write the operations; a restart of serve would not know them", "file", s.path, "error", err)
+			s.log.Error("cannot store the operations; they are lost if serve restarts", "file", s.path, "error", err)
 		}
 		failed = err != nil
 	}
@@ -307,7 +307,7 @@ func (s *store) begin(kind string, anytime bool, d Demand) (k *kept, fresh bool,
 	}
 	s.mu.Unlock()
 	if err := s.save(); err != nil && anytime {
-		s.log.Error("an operation could not be written down; it is begun all the same", "file", s.path, "operation", k.ID, "error", err)
+		s.log.Error("cannot store an operation; it starts anyway", "file", s.path, "operation", k.ID, "error", err)
 	} else if err != nil {
 		s.mu.Lock()
 		s.operations = slices.DeleteFunc(s.operations, func(x *kept) bool { return x == k })
@@ -385,6 +385,6 @@ func (s *store) settle(k *kept, e ending) {
 	}
 	s.mu.Unlock()
 	if err := s.save(); err != nil {
-		s.log.Error("cannot write the operations; a restart of serve would not know the outcome", "file", s.path, "error", err)
+		s.log.Error("cannot store the operations; the outcome is lost if serve restarts", "file", s.path, "error", err)
 	}
 }

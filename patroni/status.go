@@ -150,7 +150,7 @@ func (c *Client) Dynamic(ctx context.Context) (Dynamic, error) {
 				continue
 			}
 			if *k.to, ok = seconds(v); !ok {
-				return Dynamic{}, c.garbage(http.MethodGet, path, status, nil, fmt.Errorf("%s is no number of seconds", name))
+				return Dynamic{}, c.garbage(http.MethodGet, path, status, nil, fmt.Errorf("%s is not a number of seconds", name))
 			}
 			break
 		}
@@ -332,7 +332,7 @@ func (r *rows) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	if first != json.Delim('[') {
-		return errors.New("members is no list")
+		return errors.New("members is not a list")
 	}
 	*r = rows{}
 	for d.More() {

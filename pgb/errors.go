@@ -23,7 +23,7 @@ var (
 	// ErrNotPgBouncer says that the process behind a pidfile is something else. It was not signalled.
 	ErrNotPgBouncer = errors.New("not a pgbouncer process")
 	// ErrForeignPidfile says that a pidfile is of another user than the process that it names. It was not signalled.
-	ErrForeignPidfile = errors.New("the pidfile is another user's; it was not signalled")
+	ErrForeignPidfile = errors.New("the pidfile belongs to another user; its process was not signalled")
 	// ErrNoHandler says that a process would die of the signal, having no handler for it. It was not sent.
 	ErrNoHandler = errors.New("the process has no handler for the signal")
 )

@@ -115,7 +115,7 @@ func (c *Conn) proveTCP(postmaster, session *process.Process, dataDir string) er
 		return fmt.Errorf("postgres: working directory of the postmaster: %w", err)
 	}
 	if !works {
-		return fmt.Errorf("postgres: process %d does not work in %s, which is the server's data directory by its own words",
+		return fmt.Errorf("postgres: process %d does not work in %s, which the server reports as its data directory",
 			postmaster.PID, peer.Text(dataDir))
 	}
 	return nil
@@ -164,7 +164,7 @@ func (c *Conn) listener(ctx context.Context) (pid int, dataDir string, err error
 		}
 		dir := r.text()
 		if !filepath.IsAbs(dir) {
-			return 0, "", fmt.Errorf("postgres: the data directory is no absolute path: %q", peer.Text(dir))
+			return 0, "", fmt.Errorf("postgres: the data directory is not an absolute path: %q", peer.Text(dir))
 		}
 		pid, err := fromPidFile(dir, to.Port)
 		return pid, dir, err

@@ -38,7 +38,7 @@ const (
 // tells.
 func StartDetached(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
 	if len(self) == 0 {
-		return nil, errors.New("own program not known")
+		return nil, errors.New("the path of the running program is not known")
 	}
 	fail := func(err error) (*Detached, error) {
 		return nil, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
@@ -74,7 +74,7 @@ func StartDetached(self []string, quiet bool, greeting string, args ...string) (
 	}
 	if err != nil {
 		_ = stdin.Close() // which ends it
-		return fail(fmt.Errorf("it did not get ready: %w", err))
+		return fail(fmt.Errorf("it did not become ready: %w", err))
 	}
 	return d, nil
 }

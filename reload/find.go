@@ -62,7 +62,7 @@ func (x *poolerReload) findFile(ctx context.Context) {
 		if err == nil {
 			x.path, x.root = path, root
 		} else {
-			x.letGo()
+			x.release()
 			why = "its file is not known: " + err.Error()
 		}
 	}
@@ -211,7 +211,7 @@ func (x *poolerReload) connectPeer(ctx context.Context) error {
 	}
 	if x.HasConsole() && port != "" && port != want {
 		pid := x.process.PID
-		x.letGo()
+		x.release()
 		return &fault{
 			problem: api.ProblemUnreachable,
 			err: fmt.Errorf(

@@ -32,10 +32,10 @@ func (x *poolerReload) close() {
 	if x.peer != nil {
 		x.peer.Close()
 	}
-	x.letGo()
+	x.release()
 }
 
-func (x *poolerReload) letGo() {
+func (x *poolerReload) release() {
 	if x.process != nil {
 		x.process.Close()
 		x.process = nil
@@ -76,7 +76,7 @@ func (x *poolerReload) run(ctx context.Context) error {
 			if waiting.Err() != nil {
 				return &fault{
 					problem: api.ProblemUnreachable,
-					err:     fmt.Errorf("not reloaded within %s: its console comes and goes", x.o.Timeout),
+					err:     fmt.Errorf("not reloaded within %s: its console breaks off again and again", x.o.Timeout),
 				}
 			}
 			attempt--
@@ -180,7 +180,7 @@ func (x *poolerReload) reportChanged(ctx context.Context) string {
 	if x.report.Changed = changes(x.before, after); len(x.report.Changed) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; %d setting(s) have changed all the same", len(x.report.Changed))
+	return fmt.Sprintf("; %d setting(s) have changed anyway", len(x.report.Changed))
 }
 
 // wouldReload says how, and what the file would change.

@@ -182,7 +182,7 @@ func (r *reload) doneByPatroni(ctx context.Context, before serverFiles, loaded t
 		if info, err := os.Stat(before.path); err == nil && !info.ModTime().Equal(before.modified) {
 			return nil
 		}
-		return fmt.Errorf("%s is not written anew", before.path)
+		return fmt.Errorf("%s has not been rewritten", before.path)
 	}
 	asking, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
@@ -373,7 +373,7 @@ func (r *reload) awaitLoaded(ctx context.Context, report *api.PostgresReload, be
 	if err != nil {
 		return &fault{
 			problem: api.ProblemNotApplied,
-			err:     fmt.Errorf("%s was sent, and within %s it has not come to effect: %w; Patroni's log says why", report.How, limit, err),
+			err:     fmt.Errorf("%s was sent, and it has had no effect within %s: %w; Patroni's log says why", report.How, limit, err),
 		}
 	}
 	return nil

@@ -110,7 +110,7 @@ func TestReloadNeverDone(t *testing.T) {
 	patroni.start(t, m)
 	r := Run(t.Context(), m, Options{Target: api.TargetPostgres})
 	if r.Code != member.Failed || r.Problem != api.ProblemNotApplied ||
-		!strings.Contains(r.Decision, "POST /reload was sent, and within 6s it has not come to effect") ||
+		!strings.Contains(r.Decision, "POST /reload was sent, and it has had no effect within 6s") ||
 		strings.Contains(r.Decision, "not known") {
 		t.Errorf("%d %s %s", r.Code, r.Problem, r.Decision)
 	}

@@ -43,7 +43,7 @@ func (r *reload) judgeFiles(ctx context.Context, report *api.PostgresReload) err
 		return err
 	})
 	if err != nil {
-		return &fault{problem: api.ProblemNotVerified, err: fmt.Errorf("whether the files are in order cannot be seen: %w", err)}
+		return &fault{problem: api.ProblemNotVerified, err: fmt.Errorf("it cannot be verified that the files are valid: %w", err)}
 	}
 	r.pendingByPatroni(ctx, report)
 	return invalidFiles(report.FileErrors)
@@ -93,7 +93,7 @@ func (r *reload) judgeParameters(ctx context.Context, report *api.PostgresReload
 		case err != nil:
 			return &fault{
 				problem: api.ProblemNotVerified,
-				err:     fmt.Errorf("whether Patroni has left out a setting of the DCS cannot be seen: %w", err),
+				err:     fmt.Errorf("it cannot be verified that Patroni applied every setting of the DCS: %w", err),
 			}
 		}
 		for _, name := range names {

@@ -227,7 +227,7 @@ func TestReloadGivesUp(t *testing.T) {
 			took > 15*time.Second {
 			t.Errorf("%s, after %s: %d %s: %+v", wrong, took, r.Code, r.Problem, r)
 		}
-		if !strings.Contains(r.Decision, "3 bytes that are no number") ||
+		if !strings.Contains(r.Decision, "3 bytes that are not a number") ||
 			!strings.Contains(r.Decision, "given up because of "+wrong+": nothing was reloaded; waited for configuration version 42") {
 			t.Errorf("%s: %s", wrong, r.Decision)
 		}

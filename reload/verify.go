@@ -200,7 +200,7 @@ func (x *poolerReload) notVerified(why string) error {
 	x.report.NotVerified = why
 	return &fault{
 		problem: api.ProblemNotVerified,
-		err:     fmt.Errorf("%s was sent, and whether it took cannot be seen: %s", x.report.How, why),
+		err:     fmt.Errorf("%s was sent, and it cannot be verified that it was applied: %s", x.report.How, why),
 	}
 }
 

@@ -51,7 +51,7 @@ func WriteLocked(path string, value any) (*Lock, error) {
 		return nil, err
 	}
 	if len(content) >= maxState {
-		return nil, fmt.Errorf("%s: %d bytes are more than would be read back", path, len(content))
+		return nil, fmt.Errorf("%s: %d bytes are more than can be read back", path, len(content))
 	}
 	f, err := write(path, content, true)
 	if err != nil {
