@@ -83,6 +83,7 @@ func (c *cluster) yaml(settings ...string) string {
 
 // poolersYAML is the section of one pooler, or of a name of several.
 func poolersYAML(host string, port int, passwordFile string, more ...string) string {
-	entry := append([]string{fmt.Sprintf("dsn: postgres://pgbouncer_admin@%s:%d/pgbouncer", host, port), "password_file: " + passwordFile}, more...)
+	dsn := fmt.Sprintf("dsn: postgres://pgbouncer_admin@%s:%d/pgbouncer", host, port)
+	entry := append([]string{dsn, "password_file: " + passwordFile}, more...)
 	return "poolers:\n  - " + strings.Join(entry, "\n    ")
 }

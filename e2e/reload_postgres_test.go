@@ -353,7 +353,7 @@ func TestReloadPostgres(t *testing.T) {
 				c.t.Error("pg_conf_load_time() has not moved")
 			}
 		})
-		if suite == "trixie" || *full { // thirty seconds, and of no version of Patroni's own
+		if suite == "trixie" || *full { // it waits for half a minute, whatever the version
 			c.in("loop_wait 10 s", func(c *cluster) {
 				before := c.reloads(m)
 				c.patch(map[string]any{"loop_wait": 10})

@@ -30,8 +30,8 @@ func TestRestartInPlace(t *testing.T) {
 	})
 }
 
-// restarts reads from a member's log how long PostgreSQL has taken for each restart since a moment: from the request for its shutdown until it
-// takes connections.
+// restarts reads from a member's log how long PostgreSQL has taken for each restart since a moment: from the request for its shutdown
+// until it takes connections.
 func (c *cluster) restarts(m *lab.Member, since time.Time) (took []time.Duration) {
 	c.t.Helper()
 	events, err := c.TimeLine(since, time.Now())

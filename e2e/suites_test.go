@@ -174,7 +174,8 @@ func (c *cluster) end(made sharedLab) {
 	}
 }
 
-// reuse makes a lab as it was when it was new, except for its data and for who leads it. leavesNothing has checked what is not made new here.
+// reuse makes a lab as it was when it was new, except for its data and for who leads it. What is not made new here has been checked by
+// leavesNothing.
 func (c *cluster) reuse(s sharedLab, settings []string) {
 	c.t.Helper()
 	c.Lab, c.dir, c.before = s.lab, s.callbacks, s.configs

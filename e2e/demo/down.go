@@ -68,7 +68,8 @@ func takeDown(ctx context.Context, dir string, s *screen) error {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {
-			return &problem{fmt.Sprintf("cannot remove all of %s: %v", path, err), "see who uses it (fuser -vm " + path + "), then run make demo-down again"}
+			return &problem{fmt.Sprintf("cannot remove all of %s: %v", path, err),
+				"see who uses it (fuser -vm " + path + "), then run make demo-down again"}
 		}
 		s.step("removed %s (%s)", path, size)
 	}

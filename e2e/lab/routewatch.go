@@ -19,8 +19,8 @@ type routeLook struct {
 	leads        string // address of the primary; "" when there was none, or no answer within a second
 }
 
-// Watch starts to look every 20 ms, until ctx ends or [RouteWatch.Stop]. No look waits for the one before it, which may wait for a server for
-// up to a second.
+// Watch starts to look every 20 ms, until ctx ends or [RouteWatch.Stop]. No look waits for the one before it, which may wait for a server
+// for up to a second.
 func (r *Route) Watch(ctx context.Context) *RouteWatch {
 	watching, cancel := context.WithCancel(ctx)
 	w := &RouteWatch{cancel: cancel}

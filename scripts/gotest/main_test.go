@@ -44,7 +44,8 @@ ok  	q	0.1s
 		t.Errorf("shown:\n%s\nwant:\n%s", &shown, want)
 	}
 	shown.Reset()
-	if err := relay(strings.NewReader(events), &shown, json.NewEncoder(&bytes.Buffer{}), true); err != nil || !strings.Contains(shown.String(), "b_test.go:1: all is well\n") {
+	err := relay(strings.NewReader(events), &shown, json.NewEncoder(&bytes.Buffer{}), true)
+	if err != nil || !strings.Contains(shown.String(), "b_test.go:1: all is well\n") {
 		t.Errorf("with -v: %v\n%s", err, &shown)
 	}
 
