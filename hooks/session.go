@@ -34,7 +34,7 @@ func (h *heldSessions) only(servers []pgb.ServerConn, sessions map[int32]bool) b
 		busy, known := sessions[s.RemotePID]
 		looks := before[s.RemotePID]
 		// Once it was without one, whatever it does is a later transaction: a pause lets no other client have that connection.
-		if looks > 0 || known && !busy {
+		if s.Kept && (looks > 0 || known && !busy) {
 			looks++
 		}
 		h.looks[s.RemotePID] = looks

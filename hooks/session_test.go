@@ -16,7 +16,10 @@ import (
 )
 
 func TestHeldSessions(t *testing.T) {
-	const idle, busy = false, true
+	const (
+		idle, busy = false, true
+		slow       = int32(5) // of a transaction pool: its client has not read what the server has long sent
+	)
 	type look struct {
 		servers  []int32
 		sessions map[int32]bool
@@ -33,6 +36,8 @@ func TestHeldSessions(t *testing.T) {
 		"both": {{[]int32{1, 2}, map[int32]bool{1: idle, 2: busy}, false}, {[]int32{1, 2}, map[int32]bool{1: idle, 2: busy}, false},
 			{[]int32{1, 2}, map[int32]bool{1: idle, 2: busy}, false}, {[]int32{1}, map[int32]bool{1: idle}, true}},
 		"about to be let go": {{[]int32{1}, map[int32]bool{1: idle}, false}, {nil, map[int32]bool{1: idle}, false}, {nil, nil, false}},
+		"a slow reader of a transaction pool": {{[]int32{slow}, map[int32]bool{slow: idle}, false}, {[]int32{slow}, map[int32]bool{slow: idle}, false},
+			{[]int32{slow}, map[int32]bool{slow: idle}, false}, {[]int32{slow}, map[int32]bool{slow: idle}, false}},
 		"through another pooler": {{[]int32{7}, map[int32]bool{1: idle}, false}, {[]int32{7}, map[int32]bool{1: idle}, false},
 			{[]int32{7}, map[int32]bool{1: idle}, false}, {[]int32{7}, map[int32]bool{1: idle}, false}},
 	} {
@@ -41,7 +46,7 @@ func TestHeldSessions(t *testing.T) {
 			for i, l := range looks {
 				var servers []pgb.ServerConn
 				for _, pid := range l.servers {
-					servers = append(servers, pgb.ServerConn{RemotePID: pid})
+					servers = append(servers, pgb.ServerConn{RemotePID: pid, Kept: pid != slow})
 				}
 				if got := h.only(servers, l.sessions); got != l.only {
 					t.Errorf("look %d: %v", i+1, got)

@@ -232,7 +232,7 @@ func (w *Watcher) Servers(ctx context.Context) ([]pgb.ServerConn, error) {
 	var mu sync.Mutex
 	var all []pgb.ServerConn
 	errs := pgb.Each(w.poolers, func(p *pgb.Pooler) error {
-		servers, err := p.Servers(ctx)
+		servers, err := p.HeldServers(ctx)
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, servers...)

@@ -155,9 +155,12 @@ func (p *Pooler) ShowDatabases(ctx context.Context) ([]pgbini.Database, error) {
 
 // ServerConn is a line of SHOW SERVERS.
 type ServerConn struct {
-	Database  string
-	State     string
-	RemotePID int32 // of the backend at the other end; 0 while it is not known
+	Database    string
+	User        string
+	State       string
+	RemotePID   int32 // of the backend at the other end; 0 while it is not known
+	Replication bool  // a client replicates over it (1.23 and later)
+	Kept        bool  // its client keeps it outside of a transaction: known from HeldServers
 }
 
 // Servers lists the server connections of the databases that a pause of this pooler stops.
@@ -169,14 +172,34 @@ func (p *Pooler) Servers(ctx context.Context) ([]ServerConn, error) {
 	var servers []ServerConn
 	for row := range result.Rows {
 		if s := (ServerConn{
-			Database:  result.Get(row, "database"),
-			State:     result.Get(row, "state"),
-			RemotePID: int32(result.Int(row, "remote_pid")),
+			Database:    result.Get(row, "database"),
+			User:        result.Get(row, "user"),
+			State:       result.Get(row, "state"),
+			RemotePID:   int32(result.Int(row, "remote_pid")),
+			Replication: result.Get(row, "replication") != "" && result.Get(row, "replication") != "none",
 		}); p.stops(s.Database) {
 			servers = append(servers, s)
 		}
 	}
 	return servers, nil
+}
+
+// HeldServers is [Pooler.Servers] with what a pause cannot free filled in: [ServerConn.Kept].
+func (p *Pooler) HeldServers(ctx context.Context) ([]ServerConn, error) {
+	pools, err := p.exec(ctx, "SHOW POOLS")
+	if err != nil {
+		return nil, err
+	}
+	session := map[[2]string]bool{} // by database and user; the mode is the one that counts, of the database, the user or the default
+	for row := range pools.Rows {
+		session[[2]string{pools.Get(row, "database"), pools.Get(row, "user")}] = pools.Get(row, "pool_mode") == "session"
+	}
+	servers, err := p.Servers(ctx)
+	for i := range servers {
+		s := &servers[i]
+		s.Kept = session[[2]string{s.Database, s.User}] || s.Replication
+	}
+	return servers, err
 }
 
 // ServerConnections counts the server connections of the databases that a pause of this pooler stops, in
