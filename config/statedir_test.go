@@ -55,7 +55,8 @@ func TestStateDirIsNotMadeByALook(t *testing.T) {
 	if c, err = Load(Options{File: dir + "/pgbaton.yaml", LookupEnv: environment()}); err != nil || c.StateDir != dir+"/state" {
 		t.Errorf("%q, %v", c.StateDir, err)
 	}
-	if c, err = Load(Options{File: dir + "/pgbaton.yaml", LookOnly: true, LookupEnv: environment()}); err != nil || c.StateDir != dir+"/state" {
+	c, err = Load(Options{File: dir + "/pgbaton.yaml", LookOnly: true, LookupEnv: environment()})
+	if err != nil || c.StateDir != dir+"/state" {
 		t.Errorf("one that is there: %q, %v", c.StateDir, err)
 	}
 	// By default as well; the fallback's place is anybody's.
