@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgbaton/pgbaton/patroni"
 	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/patroni"
 )
 
 // fakeCtl puts a script in the place of patronictl, for what the real one (lab_test.go) will not do on demand.

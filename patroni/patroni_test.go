@@ -18,8 +18,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/pgbaton/pgbaton/patroni"
 	"go.uber.org/goleak"
+
+	"github.com/pgbaton/pgbaton/patroni"
 )
 
 // Patroni's recorded answers, and what the real one (lab_test.go, e2e) will not do on demand.

@@ -10,8 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pgbaton/pgbaton/process"
 	"golang.org/x/sys/unix"
+
+	"github.com/pgbaton/pgbaton/process"
 )
 
 var (
