@@ -47,7 +47,10 @@ fi
 
 building=$root.building
 rm -rf "$building"
-{
+# Not with || behind it: the shell would ignore set -e inside, and a root that debootstrap has refused would be used.
+set +e
+(
+	set -e
 	say "debootstrap (about a minute)"
 	# Without the flag debootstrap goes on, unchecked, where the archive's keys are missing.
 	debootstrap --force-check-gpg --variant=minbase "$suite" "$building"
@@ -65,7 +68,10 @@ rm -rf "$building"
 	chroot "$building" apt-get -q clean
 	ln -s "../lib/postgresql/$pg/bin" "$building/usr/local/pgbin"
 	echo "$want" >"$building/.pgbaton-lab"
-} >"$lab/$suite.log" 2>&1 || { say "failed; the end of $lab/$suite.log:"; tail -n 30 "$lab/$suite.log" >&2; exit 1; }
+) >"$lab/$suite.log" 2>&1
+code=$?
+set -e
+[ $code = 0 ] || { say "failed; the end of $lab/$suite.log:"; tail -n 30 "$lab/$suite.log" >&2; exit 1; }
 
 rm -rf "$root"
 mv "$building" "$root"

@@ -24,14 +24,20 @@ fi
 building=$lab/promtool.building
 rm -rf "$building"
 mkdir -p "$building"
-{
+# Not with || behind it: the shell would ignore set -e inside.
+set +e
+(
+	set -e
 	cd "$building"
 	# apt's own user, who fetches, must be able to write here, and nobody else.
 	chown _apt "$building"
 	apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }
 	chown -R root "$building"
 	dpkg -x prometheus_*.deb root
-} >"$lab/promtool.log" 2>&1 || { echo "promtool.sh: failed; the end of $lab/promtool.log:" >&2; tail -n 20 "$lab/promtool.log" >&2; exit 1; }
+) >"$lab/promtool.log" 2>&1
+code=$?
+set -e
+[ $code = 0 ] || { echo "promtool.sh: failed; the end of $lab/promtool.log:" >&2; tail -n 20 "$lab/promtool.log" >&2; exit 1; }
 
 mv "$building/root/usr/bin/promtool" "$tool"
 rm -rf "$building"
