@@ -254,3 +254,97 @@ func TestCheckOfAPoolerThatShutsDown(t *testing.T) {
 		t.Error("not found")
 	}
 }
+
+// TestCheckOfMoreRealServers: what cannot go together with the mistakes of TestCheckOfRealServers.
+func TestCheckOfMoreRealServers(t *testing.T) {
+	single.Need(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	pg, err := single.StartPostgres(ctx, single.SuiteSid, single.PostgresOptions{Settings: map[string]string{
+		"archive_mode": "on", "archive_command": "sleep 60", "wal_keep_size": "512MB"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pg.Close)
+	standby, err := single.StartStandby(ctx, pg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	start := func(databases string) *single.PgBouncer {
+		t.Helper()
+		b, err := single.StartPgBouncer(ctx, single.SuiteSid, single.PgBouncerOptions{Settings: map[string]string{"so_reuseport": "1"},
+			Databases: fmt.Sprintf(databases, pg.Addr, standby.Addr, pg.Port)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Close)
+		return b
+	}
+	const either = "app = host=%[1]s,%[2]s port=%[3]d dbname=postgres\n"
+	b, other := start(either+"ro = host=%[2]s port=%[3]d dbname=postgres\n"), start(either)
+	membertest.SecondProcess(t, b)
+	membertest.Admin(t, other, "DISABLE app")
+	m := membertest.New(t, pg)
+	m.Config.Poolers = []config.Pooler{{DSN: b.AdminDSN()}, {DSN: other.AdminDSN()}}
+	m.Config.Pause.ShutdownBudget = 20 * time.Second
+	if err := pg.Exec(ctx, "create role weak login"); err != nil {
+		t.Fatal(err)
+	}
+	m.Config.Postgres = pg.SocketDSN("weak", "postgres")
+	membertest.Connect(t, pg.SocketDSN("postgres", "postgres")).Must("select 1") // whose transaction the other user would not see
+	p := membertest.NewPatroni(t, m, "running")
+	p.Cluster = fmt.Sprintf(`{"scope": "demo", "members": [
+ {"name": "node1", "role": "leader", "state": "running", "host": %q, "port": %d, "timeline": 1},
+ {"name": "node2", "role": "replica", "state": "streaming", "host": %q, "port": %[2]d, "timeline": 1, "lag": 0, "api_url": %[4]q}]}`,
+		pg.Addr, pg.Port, standby.Addr, p.URL+"/patroni")
+	check := func() map[string]string {
+		got := map[string]string{}
+		for _, f := range Check(ctx, m).Findings {
+			if !strings.HasPrefix(f.ID, "hooks-") {
+				got[f.ID] += f.Subject + " "
+			}
+		}
+		return got
+	}
+	pooler, disabled := fmt.Sprintf("%s:%d ", b.Addr, b.Port), fmt.Sprintf("%s:%d ", other.Addr, other.Port)
+	here, there := fmt.Sprintf("%s:%d ", pg.Addr, pg.Port), fmt.Sprintf("%s:%d ", standby.Addr, standby.Port)
+	want := map[string]string{"shutdown-budget": "pause.shutdown_budget ", "several-processes": pooler, "database-disabled": disabled,
+		"host-list":           pooler + disabled,
+		"one-member-database": pooler, "transactions-not-visible": "node1 ", "route-login": here + there, "member-not-visible": "node2 "}
+	found := func() {
+		t.Helper()
+		diff := ""
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("(-want +got):\n%s", diff)
+			}
+		})
+		membertest.Eventually(t, "the findings are as expected", func() bool {
+			diff = cmp.Diff(want, check())
+			return diff == ""
+		})
+	}
+	found()
+
+	// A superuser sees more. (Archiving hangs, so every segment waits for it.)
+	m.Config.Postgres = pg.SocketDSN("postgres", "postgres") + " password=" + single.Password
+	for range archiveLimit + 1 {
+		if err := pg.Exec(ctx, "select pg_switch_wal() from (select pg_logical_emit_message(false, 'test', 'x')) x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := standby.Exec(ctx, "select pg_wal_replay_pause()"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := pg.Exec(ctx, "select pg_switch_wal() from (select pg_logical_emit_message(false, 'test', 'x')) x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"transactions-not-visible", "route-login", "member-not-visible"} {
+		delete(want, id)
+	}
+	want["archive-backlog"], want["replica-lag"], want["replay-paused"] = "node1 ", "node2 ", "node2 "
+	found()
+}

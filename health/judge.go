@@ -28,6 +28,13 @@ func (f *findings) add(id, subject, change, format string, args ...any) {
 		Why: k.why, Change: peer.Text(change)})
 }
 
+// told reports whether something was found of an address of the route.
+func (f *findings) told(address string) bool {
+	return slices.ContainsFunc(f.list, func(x api.Finding) bool {
+		return x.Subject == peer.Text(address) && slices.Contains([]string{"route-elsewhere", "route-login", "route-unreachable"}, x.ID)
+	})
+}
+
 // judge says what would spoil a handover, or make it slower, as far as it can be told from what was seen.
 func judge(v view) []api.Finding {
 	f := &findings{kinds: kinds()}

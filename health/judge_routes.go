@@ -87,7 +87,7 @@ func judgeRoute(f *findings, v view, whose string, routes []routeView) {
 	one := slices.ContainsFunc(routes, leads)
 	for _, r := range routes {
 		switch {
-		case leads(r), other(r):
+		case leads(r), other(r), f.told(r.address): // another pooler connects there, too
 		case postgres.LoginRefused(r.err):
 			f.add("route-login", r.address, "give the user of postgres: a line in pg_hba.conf for this machine, and in the passfile a "+
 				"password for this address; or set resume.route with a user of its own",

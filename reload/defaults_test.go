@@ -68,7 +68,7 @@ func TestReusePortCountsProcesses(t *testing.T) {
 			if p := reloadEnds(t, m, Options{}, member.Done, "")[0]; !p.Verified || p.NotVerified != "" {
 				t.Errorf("one process: %+v", p)
 			}
-			second := second(t, b)
+			second := membertest.SecondProcess(t, b)
 			// The console is the one's or the other's, whose file is not the one that we see.
 			told := false
 			for range 20 {
@@ -87,28 +87,4 @@ func TestReusePortCountsProcesses(t *testing.T) {
 			}
 		})
 	}
-}
-
-// second starts another process on the same address and port.
-func second(t *testing.T, b *single.PgBouncer) *single.PgBouncer {
-	t.Helper()
-	config, err := b.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := single.StartPgBouncer(t.Context(), b.Suite, single.PgBouncerOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(other.Close)
-	other.Stop()
-	config = strings.ReplaceAll(config, b.Dir, other.Dir) // each sees its own folder only
-	if err := other.RewriteConfig(config); err != nil {
-		t.Fatal(err)
-	}
-	other.Addr = b.Addr
-	if err := other.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return other
 }

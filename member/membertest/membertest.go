@@ -184,6 +184,30 @@ func StartPooler(t *testing.T, suite string, pg *single.Postgres) *single.PgBoun
 	return b
 }
 
+// SecondProcess starts another process on the same address and port, for a pooler with so_reuseport.
+func SecondProcess(t *testing.T, b *single.PgBouncer) *single.PgBouncer {
+	t.Helper()
+	config, err := b.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := single.StartPgBouncer(t.Context(), b.Suite, single.PgBouncerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Close)
+	other.Stop()
+	config = strings.ReplaceAll(config, b.Dir, other.Dir) // each sees its own folder only
+	if err := other.RewriteConfig(config); err != nil {
+		t.Fatal(err)
+	}
+	other.Addr = b.Addr
+	if err := other.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
 var Suites = []string{single.SuiteHost, single.SuiteTrixie, single.SuiteSid}
 
 // Log goes to the test's output.
