@@ -21,7 +21,7 @@ import (
 )
 
 // TestCheckOfRealServers: a primary, a standby and two poolers with as many mistakes as there is room for. (What a cluster without a
-// mistake looks like, and mistakes of Patroni's, are in package e2e.)
+// mistake looks like, and mistakes of Patroni's, are in package e2e.) It is not parallel: for a while the test inherits every orphan.
 func TestCheckOfRealServers(t *testing.T) {
 	single.Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -156,6 +156,7 @@ func TestCheckOfRealServers(t *testing.T) {
 
 // TestCheckOfRoutes: what of the route cannot be seen from here is told, and what can be is not.
 func TestCheckOfRoutes(t *testing.T) {
+	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	b, err := single.StartPgBouncer(t.Context(), single.SuiteTrixie, single.PgBouncerOptions{Backend: pg, Databases: fmt.Sprintf(
 		"app = host=%[1]s port=%[2]d dbname=postgres\ngone = host=%[1]s port=%[2]d dbname=gone_2019\nfar = host=pgbaton-far.invalid\n"+
@@ -192,6 +193,7 @@ func TestCheckOfRoutes(t *testing.T) {
 
 // TestCheckEnds: nobody answers, and everybody has taken the connection.
 func TestCheckEnds(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +225,7 @@ func TestCheckEnds(t *testing.T) {
 	}
 	began := time.Now()
 	report := Check(t.Context(), m)
-	if took := time.Since(began); took > checkTimeout+500*time.Millisecond {
+	if took := time.Since(began); took > checkTimeout+2*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	for _, id := range []string{"patroni-unreachable", "server-unreachable", "pooler-unreachable", "route-elsewhere"} {
@@ -235,6 +237,7 @@ func TestCheckEnds(t *testing.T) {
 
 // TestCheckOfAPoolerThatShutsDown: it takes no new connections, so nobody can pause it, and it still has clients.
 func TestCheckOfAPoolerThatShutsDown(t *testing.T) {
+	t.Parallel()
 	pg := membertest.SharedPostgres(t)
 	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
 	m := membertest.New(t, pg, b)
@@ -257,6 +260,7 @@ func TestCheckOfAPoolerThatShutsDown(t *testing.T) {
 
 // TestCheckOfMoreRealServers: what cannot go together with the mistakes of TestCheckOfRealServers.
 func TestCheckOfMoreRealServers(t *testing.T) {
+	t.Parallel()
 	single.Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

@@ -50,6 +50,17 @@ func (p *program) checkTable(report api.CheckReport) error {
 	if errors > 0 {
 		verdict = "a handover now would be spoiled"
 	}
-	_, err := fmt.Fprintf(p.stdout, "%s: %s (%d errors, %d warnings)\n", report.Member, verdict, errors, len(report.Findings)-errors)
+	_, err := fmt.Fprintf(p.stdout, "%s: %s (%s, %s)\n", report.Member, verdict, count(errors, "error"), count(len(report.Findings)-errors,
+		"warning"))
+	if len(report.Findings) > 0 && err == nil {
+		_, err = fmt.Fprintln(p.stdout, "docs/checks.md explains each finding.")
+	}
 	return err
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
