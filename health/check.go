@@ -21,7 +21,9 @@ func Check(ctx context.Context, m *member.Member) api.CheckReport {
 	all.Go(func() { more = lookFurther(ctx, m) })
 	all.Wait()
 	v.further = more
-	more.hooks.programs = programs(effectiveHooks(more.hooks.local, dynamicHooks(v.dynamic)))
+	if more.init.postmasterErr == nil { // else Patroni is in another container, and its programs are, too
+		more.hooks.programs = programs(effectiveHooks(more.hooks.local, dynamicHooks(v.dynamic)))
+	}
 	for i := range v.poolers {
 		if p, ok := more.poolers[v.poolers[i].status.Pooler]; ok {
 			v.poolers[i].ours = p.ours
