@@ -89,6 +89,8 @@ func TestFleetWithoutAStateDirectory(t *testing.T) {
 	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Error("its lease does not end it")
 	}
+	// The keeper does that right after RESUME.
+	membertest.Eventually(t, "the settings are put back", func() bool { return membertest.StateOf(t, b).Mark == nil })
 	membertest.PutBack(t, b)
 	if found := Leases(m); found != nil {
 		t.Errorf("%+v", found)

@@ -19,11 +19,18 @@ type PauseOutcome struct {
 	Already bool
 }
 
+// loginsTimeout bounds the wait for logins to the server. One takes 5 to 20 ms; the server may also not answer at all.
+const (
+	loginsTimeout  = 250 * time.Millisecond
+	loginsInterval = 2 * time.Millisecond
+)
+
 // Pause sends PAUSE and blocks until every server connection is closed. When the context ends first it
 // returns a [*NotDrainedError] and the pause stands: Resume takes it back. Any other error means that it is
-// not known whether the pooler is paused.
+// not known whether the pooler is paused. Before it sends PAUSE it waits, 0.25 s at most, for logins to the server that are under way.
 func (p *Pooler) Pause(ctx context.Context) (PauseOutcome, error) {
 	var outcome PauseOutcome
+	p.awaitLogins(ctx)
 	if err := p.SendPause(ctx); err != nil {
 		return outcome, err
 	}
@@ -35,6 +42,24 @@ func (p *Pooler) Pause(ctx context.Context) (PauseOutcome, error) {
 		return outcome, nil
 	}
 	return outcome, p.waitDrained(ctx)
+}
+
+// awaitLogins blocks until no login to the server is under way, loginsTimeout at most, and less where the console does not answer. PAUSE cuts
+// such a login off; PgBouncer takes that for a server that lets nobody in, and after RESUME it disconnects each client that asks before
+// another login has succeeded ("server login has been failing, cached error: pause mode"; objects.c, 1.18 to 1.26).
+func (p *Pooler) awaitLogins(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, loginsTimeout)
+	defer cancel()
+	for ctx.Err() == nil {
+		pools, err := p.exec(ctx, "SHOW POOLS")
+		if err != nil || p.countPools(pools, "sv_login") == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(loginsInterval):
+		}
+	}
 }
 
 // SendPause puts PAUSE on its way and returns without waiting for the answer.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
@@ -600,6 +602,61 @@ func TestSecondPauseOfADatabase(t *testing.T) {
 		}
 		if outcome, err := p.Pause(soon(t)); err != nil || outcome.Already {
 			t.Errorf("%+v %v", outcome, err)
+		}
+	})
+}
+
+// A login to the server that is under way is not cut off: whoever asks right after RESUME would be disconnected for it.
+func TestPauseDuringALogin(t *testing.T) {
+	const database = "slow_login"
+	pg := theBackend(t)
+	for _, sql := range []string{"drop database if exists " + database + " with (force)", "create database " + database} {
+		if err := pg.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := pgconn.Connect(t.Context(), pg.SocketDSN("postgres", database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(t.Context(), `create function slow() returns event_trigger language plpgsql as $$ begin perform pg_sleep(0.03); end $$;
+		create event trigger slow on login execute function slow(); alter event trigger slow enable always`).ReadAll()
+	_ = conn.Close(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachSuite(t, single.PgBouncerOptions{}, func(t *testing.T, r *rig) {
+		p := r.pooler(t)
+		asks, fresh := r.client(t, database), r.client(t, database)
+		for range 5 {
+			if err := p.Reconnect(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			asked := asks.ask("select 1")
+			until(t, "a login is under way", func() bool {
+				pools, err := r.psql(t, "SHOW POOLS")
+				if err != nil {
+					return false
+				}
+				for row := range pools.Rows {
+					if pools.Get(row, "database") == database && pools.Int(row, "sv_login") > 0 {
+						return true
+					}
+				}
+				return false
+			})
+			if _, err := p.Pause(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Resume(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fresh.query("select 1"); err != nil {
+				t.Fatalf("right after RESUME: %v", err)
+			}
+			if err := wantDone(t, "the query", asked); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
