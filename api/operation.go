@@ -26,7 +26,7 @@ type Operation struct {
 	ID      string           `json:"id"`
 	Member  string           `json:"member" doc:"The member whose server took it; the servers of other members do not know it"`
 	Kind    string           `json:"kind" enum:"pgbouncer/pause,pgbouncer/resume,postgres/reload,pgbouncer/reload"`
-	State   string           `json:"state" enum:"pending,running,succeeded,failed,unknown" doc:"unknown: the server was killed in the middle; it is being found out, and becomes succeeded or failed where that can be told"`
+	State   string           `json:"state" enum:"pending,running,succeeded,failed,unknown" doc:"unknown: serve was killed while the operation ran; it becomes succeeded or failed when its outcome is known"`
 	Caller  string           `json:"caller" doc:"Name of the token or certificate"`
 	Request OperationRequest `json:"request"`
 	Created time.Time        `json:"created"`

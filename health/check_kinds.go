@@ -51,7 +51,7 @@ func kinds() map[string]kind {
 		"pooler-unreachable": spoils("it is not paused: its clients lose their connections"),
 		"no-console":         costs("a signal is never answered: nobody sees whether it is paused and drained, nor its settings"),
 		"pooler-paused":      spoils("its clients wait already, and nobody of pgbaton ends this pause"),
-		"keeper-gone":        spoils("its clients may wait for ever"),
+		"keeper-gone":        spoils("its clients may wait without limit"),
 		"console-user": spoils("PgBouncer refuses PAUSE to this user: the pooler is not paused, and its clients lose their " +
 			"connections"),
 		"several-processes": spoils("PAUSE reaches only one of them: the clients of the others lose their connections"),

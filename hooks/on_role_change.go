@@ -198,7 +198,7 @@ func (w *worker) run(whole context.Context) member.Result {
 		if primary, err := member.IsPrimary(whole, w.rt); err != nil || !primary {
 			return member.Result{Code: member.Failed, Decision: "this server is not the primary any more: nothing is resumed here"}
 		}
-		w.log.Error("resuming all the same", "error", onRoute)
+		w.log.Error("resuming anyway", "error", onRoute)
 	} else {
 		w.log.Info(byRoute)
 	}

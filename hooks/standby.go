@@ -65,7 +65,7 @@ func judgeStandbys(v standbyView) standby {
 		case s.Flushed < v.after:
 			reasons = append(reasons, fmt.Sprintf("%s lags %d bytes behind", m.Name, v.after-s.Flushed))
 		case s.Flushed < 0:
-			reasons = append(reasons, m.Name+" has not said what it has")
+			reasons = append(reasons, m.Name+" has not reported its WAL position")
 		default:
 			return standby{kind: ready, name: m.Name}
 		}

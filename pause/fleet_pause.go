@@ -69,7 +69,7 @@ func (f *Fleet) pauseOne(ctx context.Context, x *Pooler) error {
 }
 
 func (f *Fleet) foreign(x *Pooler) {
-	f.log.Warn("pooler was paused before we came: whoever paused it must resume it", "pooler", x.Name)
+	f.log.Warn("the pooler was already paused: whoever paused it must resume it", "pooler", x.Name)
 }
 
 // mark puts our mark on, unless the pooler is a person's: then it stays theirs.
