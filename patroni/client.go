@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -228,7 +229,7 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 		} else if errors.As(err, &u) {
 			err = u.Err // method and path are ours already
 		}
-		err = peer.Error(err, c.password) // net/http and encoding/json quote what they did not understand, all of it
+		err = peer.Error(err, c.secrets()...) // net/http and encoding/json quote what they did not understand, all of it
 		return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: connected.Load(), Err: err}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
@@ -260,7 +261,15 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 }
 
 // shorten makes an answer fit for a log line.
-func (c *Client) shorten(body []byte) string { return sayable(body, c.password) }
+func (c *Client) shorten(body []byte) string { return sayable(body, c.secrets()...) }
+
+// secrets are what must not be shown: the password, also as it stands in the header of a request, which a peer may repeat.
+func (c *Client) secrets() []string {
+	if c.password == "" {
+		return nil
+	}
+	return []string{c.password, base64.StdEncoding.EncodeToString([]byte(c.username + ":" + c.password))}
+}
 
 // login is a user and password in a URL.
 var login = regexp.MustCompile(`://[^/\s"'@]*@`)

@@ -96,7 +96,7 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 
 func (c *Client) garbage(method, path string, status int, body []byte, err error) error {
 	return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: true,
-		Err: fmt.Errorf("the answer is not Patroni's: %w", peer.Error(err, c.password))}
+		Err: fmt.Errorf("the answer is not Patroni's: %w", peer.Error(err, c.secrets()...))}
 }
 
 // Patroni's own values where the DCS holds none (config.py, 4.0.7 and 4.1.5).
@@ -218,7 +218,7 @@ func (r *reason) UnmarshalJSON(b []byte) error {
 const maxReasons = 1000 // of a pending restart: PostgreSQL 18 has 400 settings
 
 // text makes a name or a word of Patroni's fit for logs and terminals. It leaves what is usual as it is.
-func (c *Client) text(s string) string { return peer.Text(s, c.password) }
+func (c *Client) text(s string) string { return peer.Text(s, c.secrets()...) }
 
 func (c *Client) reasons(changes reason) map[string]Change {
 	if changes == nil {

@@ -12,8 +12,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
-	"github.com/pgbaton/pgbaton/peer"
 	"pgregory.net/rapid"
+
+	"github.com/pgbaton/pgbaton/peer"
 )
 
 func TestText(t *testing.T) {
@@ -35,6 +36,12 @@ func TestText(t *testing.T) {
 		"token: abc":                                    "token: ***",
 		"postgres://u:p@ss@h:5432/d":                    "postgres://u:***@h:5432/d",
 		"password authentication failed for user \"u\"": "password authentication failed for user \"u\"",
+		"Authorization: Basic dTpwYXNz\nHost: h":        "Authorization: *** Host: h",
+		`{"authorization": "Bearer abc.def", "x": 1}`:   `{"authorization": ***, "x": 1}`,
+		"authorization: abc":                            "authorization: ***",
+		`"u" "SCRAM-SHA-256$4096:c2FsdA==$a:b" x`:       `"u" "***" x`,
+		"md5" + strings.Repeat("0a", 16) + " in auth":   "*** in auth",
+		"SCRAM-SHA-256 authentication, md5 is off":      "SCRAM-SHA-256 authentication, md5 is off",
 		"passwords: never in logs":                      "passwords: never in logs",
 	} {
 		if got := peer.Text(in, secret, ""); got != want {

@@ -27,6 +27,9 @@ const patroniAnswer = `{"state": "running", "role": "primary", "server_version":
 		{"name": "m1", "role": "leader", "state": "running", "host": "127.0.0.1", "port": 5432, "timeline": 3, "lag": 0}],
 	"ttl": 30, "loop_wait": 10, "postgresql": {"parameters": {"max_connections": 100}}}`
 
+// login is what a client with the user "u" sends in its header.
+const login = "dTpzM2NyZXQtb2YtdGhlLWNsaWVudA==" // base64 of u:Password
+
 // httpCases are all of them.
 func httpCases() []httpCase {
 	var cases []httpCase
@@ -114,6 +117,11 @@ func httpCases() []httpCase {
 	body("long error", 500, told+strings.Repeat("x", 900<<10))
 	body("teapot", 418, told)
 	body("secrets", 503, "Authorization: Basic "+Password+" "+told)
+	// As a debugging proxy does.
+	raw("its own request", func(conn net.Conn) {
+		send(conn, fmt.Sprintf("HTTP/1.1 500 no\r\nContent-Length: %d\r\n\r\nyou sent %s", len(login)+9, login))
+	})
+	body("its own credentials", 200, strings.Replace(patroniAnswer, "m1", login, 1))
 	var distinct strings.Builder
 	for i := range 80 << 10 {
 		fmt.Fprintf(&distinct, `"%d":{},`, i)

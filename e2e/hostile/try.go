@@ -103,7 +103,7 @@ func try(t *testing.T, name string, serve func(*testing.T) net.Addr) {
 					t.Errorf("operation %d: %d bytes: %.100s…", i, len(line), line)
 				}
 				bad := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
-				if bad >= 0 || strings.Contains(line, Password) {
+				if bad >= 0 || strings.Contains(line, Password) || strings.Contains(line, login) {
 					t.Errorf("operation %d: %.200q", i, line)
 				}
 			}
