@@ -98,10 +98,35 @@ const maxKeys = 100
 // sends what it does not know to the server, in the clear, and the server writes it into its log; with a password under a misspelt key,
 // that too.
 func connectionKeys() []string {
-	return []string{"host", "port", "dbname", "user", "password", "passfile", "connect_timeout", "sslmode", "sslkey", "sslcert", "sslcertmode",
-		"sslrootcert", "sslnegotiation", "sslpassword", "sslsni", "krbspn", "krbsrvname", "target_session_attrs",
-		"service", "servicefile", "min_protocol_version", "max_protocol_version",
-		"channel_binding", "require_auth", "application_name", "client_encoding", "options"}
+	return []string{
+		"host",
+		"port",
+		"dbname",
+		"user",
+		"password",
+		"passfile",
+		"connect_timeout",
+		"sslmode",
+		"sslkey",
+		"sslcert",
+		"sslcertmode",
+		"sslrootcert",
+		"sslnegotiation",
+		"sslpassword",
+		"sslsni",
+		"krbspn",
+		"krbsrvname",
+		"target_session_attrs",
+		"service",
+		"servicefile",
+		"min_protocol_version",
+		"max_protocol_version",
+		"channel_binding",
+		"require_auth",
+		"application_name",
+		"client_encoding",
+		"options",
+	}
 }
 
 var notAllowed = regexp.MustCompile(`(?s)connection string key (".*") is not in ConnStringAllowedKeys$`)

@@ -17,12 +17,17 @@ import (
 // However a password is spelt in a connection string, it does not pass on a command line.
 func TestPasswordOnCommandLine(t *testing.T) {
 	for _, dsn := range []string{
-		"postgres://u:hunter2@h/d", "postgresql://u:hunter2@h", "postgres://:hunter2@h", "postgres://u:hunter2@", "postgres://u@h/d?password=hunter2", "postgres://u@h/d?pass%77ord=hunter2",
-		"postgres://u@h/d?%70%61%73%73%77%6f%72%64=hunter2", "postgres://u@h/d?password =hunter2", "postgres://u@h/d? password=hunter2", "postgres://u@h?sslpassword=hunter2&x", "postgres://u@h/d?sslpassword=hunter2",
-		"host=h password=hunter2", "host=h password = hunter2", "password='hunter2'", "host='h'password=hunter2", "user='u'password='hunter2'", "host=h\vpassword=hunter2", "host=h\fpassword\t=hunter2",
-		"host=h\npassword=hunter2", "host=h sslpassword=hunter2", `host=h\ x password=hunter2`, `user='it\'s'password=hunter2`, "dbname='postgres://u:hunter2@h/d'", "dbname=postgres://u:hunter2@h", "password=a password=hunter2",
+		"postgres://u:hunter2@h/d", "postgresql://u:hunter2@h", "postgres://:hunter2@h", "postgres://u:hunter2@",
+		"postgres://u@h/d?password=hunter2", "postgres://u@h/d?pass%77ord=hunter2",
+		"postgres://u@h/d?%70%61%73%73%77%6f%72%64=hunter2", "postgres://u@h/d?password =hunter2", "postgres://u@h/d? password=hunter2",
+		"postgres://u@h?sslpassword=hunter2&x", "postgres://u@h/d?sslpassword=hunter2",
+		"host=h password=hunter2", "host=h password = hunter2", "password='hunter2'", "host='h'password=hunter2",
+		"user='u'password='hunter2'", "host=h\vpassword=hunter2", "host=h\fpassword\t=hunter2",
+		"host=h\npassword=hunter2", "host=h sslpassword=hunter2", `host=h\ x password=hunter2`, `user='it\'s'password=hunter2`,
+		"dbname='postgres://u:hunter2@h/d'", "dbname=postgres://u:hunter2@h", "password=a password=hunter2",
 		// With a variable in it that is not known yet.
-		"postgres://u:hunter2@${HOST}/d", "host=${HOST} password=hunter2", "host=h port=${PORT} user='u'password=hunter2", "postgres://u@h:${PORT}/d?pass%77ord=hunter2", "postgres://%${X}:hunter2@h/d",
+		"postgres://u:hunter2@${HOST}/d", "host=${HOST} password=hunter2", "host=h port=${PORT} user='u'password=hunter2",
+		"postgres://u@h:${PORT}/d?pass%77ord=hunter2", "postgres://%${X}:hunter2@h/d",
 	} {
 		_, err := loadText(t, "", []Setting{{"postgres", dsn, "--postgres"}}, "HOST=h", "PORT=1", "X=41")
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
@@ -30,7 +35,8 @@ func TestPasswordOnCommandLine(t *testing.T) {
 		}
 	}
 	for _, dsn := range []string{
-		"postgres://u@h/d", "postgres://u@h:5432/d?sslmode=disable&application_name=password", "host=h user=password dbname=password", "host=h passfile=/x", "postgres://u@h/password", "host=h user='pass word'",
+		"postgres://u@h/d", "postgres://u@h:5432/d?sslmode=disable&application_name=password", "host=h user=password dbname=password",
+		"host=h passfile=/x", "postgres://u@h/password", "host=h user='pass word'",
 		"postgres://u@${HOST}:${PORT}/d",
 	} {
 		if _, err := loadText(t, "", []Setting{{"postgres", dsn, "--postgres"}}, "HOST=h", "PORT=1"); err != nil {
@@ -43,7 +49,9 @@ func TestPasswordOnCommandLine(t *testing.T) {
 func TestHoldsPassword(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dsn := rapid.OneOf(
-			rapid.StringMatching(`postgres://[a-zA-Z%0-9:@ ]{0,8}@?h[:/?]{0,2}[a-z%0-9 =&]{0,6}(\?|&)?(pass|%70ass)?(word|w%6frd| )?=?[a-z&=% ]{0,6}`),
+			rapid.StringMatching(
+				`postgres://[a-zA-Z%0-9:@ ]{0,8}@?h[:/?]{0,2}[a-z%0-9 =&]{0,6}(\?|&)?(pass|%70ass)?(word|w%6frd| )?=?[a-z&=% ]{0,6}`,
+			),
 			rapid.StringMatching(`([a-z]{0,4}'?[ \v\t\n]?=?[ '\\a-z]{0,5}){0,3}(ssl)?password[ \v\t]?=[ '\\a-z]{0,6}`),
 		).Draw(t, "dsn")
 		c, err := pgconn.ParseConfig(dsn)
@@ -57,8 +65,10 @@ func TestHoldsPassword(t *testing.T) {
 func TestConnectionKeys(t *testing.T) {
 	servers := map[string]bool{"application_name": true, "client_encoding": true, "options": true}
 	for _, key := range connectionKeys() {
-		v := map[string]string{"host": "h", "connect_timeout": "3", "sslmode": "disable", "port": "1", "sslcertmode": "allow", "target_session_attrs": "any", "min_protocol_version": "3.0",
-			"max_protocol_version": "3.2", "channel_binding": "disable", "require_auth": "none", "service": "", "sslnegotiation": "postgres", "sslsni": "1"}[key]
+		v := map[string]string{"host": "h", "connect_timeout": "3", "sslmode": "disable", "port": "1", "sslcertmode": "allow",
+			"target_session_attrs": "any", "min_protocol_version": "3.0",
+			"max_protocol_version": "3.2", "channel_binding": "disable", "require_auth": "none", "service": "",
+			"sslnegotiation": "postgres", "sslsni": "1"}[key]
 		if key == "service" {
 			continue // of a file
 		}
@@ -71,8 +81,12 @@ func TestConnectionKeys(t *testing.T) {
 			t.Errorf("%s is sent to the server: %v", key, sent)
 		}
 	}
-	for _, dsn := range []string{"host=h pasword=hunter2", "host=h hostaddr=127.0.0.1", "host=h keepalives=1", "postgres://h/d?search_path=x", "host=h Password=hunter2", "host=h statement_timeout=5s"} {
-		if problem, hint, _ := checkDSN(dsn); !strings.HasSuffix(problem, "it has an unknown key") || strings.Contains(problem+hint, "hunter2") {
+	for _, dsn := range []string{"host=h pasword=hunter2", "host=h hostaddr=127.0.0.1", "host=h keepalives=1",
+		"postgres://h/d?search_path=x", "host=h Password=hunter2", "host=h statement_timeout=5s"} {
+		if problem, hint, _ := checkDSN(
+			dsn,
+		); !strings.HasSuffix(problem, "it has an unknown key") ||
+			strings.Contains(problem+hint, "hunter2") {
 			t.Errorf("%s: %q %q", dsn, problem, hint)
 		}
 	}
@@ -108,7 +122,11 @@ func TestPathsInDSN(t *testing.T) {
 	write(t, dir+"/ca.pem", testCA)
 	write(t, dir+"/pass", "*:*:*:u:from-file\n")
 	t.Chdir("/") // as a hook
-	write(t, dir+"/pgbaton.yaml", "state_dir: "+dir+"\npoolers:\n- dsn: host=h user=u sslmode=verify-full sslrootcert=ca.pem passfile=pass\n- dsn: postgres://u@h/d?sslmode=verify-ca&sslrootcert=ca.pem\nresume: {route: 'host=h user=u passfile=pass'}\n")
+	write(
+		t,
+		dir+"/pgbaton.yaml",
+		"state_dir: "+dir+"\npoolers:\n- dsn: host=h user=u sslmode=verify-full sslrootcert=ca.pem passfile=pass\n- dsn: postgres://u@h/d?sslmode=verify-ca&sslrootcert=ca.pem\nresume: {route: 'host=h user=u passfile=pass'}\n",
+	)
 	c, err := Load(Options{File: dir + "/pgbaton.yaml", LookupEnv: environment()})
 	must(err)
 	for _, dsn := range []string{c.Poolers[0].DSN, c.Resume.Route} {
@@ -125,11 +143,15 @@ func TestPathsInDSN(t *testing.T) {
 		t.Error(c)
 	}
 	// As it is used once more, by another command line.
-	if again, err := Load(Options{Set: []Setting{{"postgres", c.Poolers[0].DSN, "--postgres"}}, LookupEnv: environment("TMPDIR=" + dir), systemFile: "/none"}); err != nil || again.Postgres != c.Poolers[0].DSN {
+	if again, err := Load(
+		Options{Set: []Setting{{"postgres", c.Poolers[0].DSN, "--postgres"}}, LookupEnv: environment("TMPDIR=" + dir), systemFile: "/none"},
+	); err != nil ||
+		again.Postgres != c.Poolers[0].DSN {
 		t.Error(err)
 	}
 	_, err = loadText(t, "", []Setting{{"postgres", "host=h sslrootcert=ca.pem", "--postgres"}})
-	if want := "--postgres: sslrootcert must be an absolute path: Patroni's working directory is not yours"; err == nil || err.Error() != want {
+	if want := "--postgres: sslrootcert must be an absolute path: Patroni's working directory is not yours"; err == nil ||
+		err.Error() != want {
 		t.Error(err)
 	}
 }
@@ -151,7 +173,8 @@ func TestPipesInDSN(t *testing.T) {
 			}
 		}
 		c, err := loadText(t, "postgres: host=h passfile="+pipe, nil)
-		if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].Error(), "the password file is not used: it is no regular file") {
+		if err != nil || len(c.Warnings) != 1 ||
+			!strings.Contains(c.Warnings[0].Error(), "the password file is not used: it is no regular file") {
 			t.Error(c.Warnings, err)
 		}
 		if _, err := pgconn.ParseConfig(c.Postgres); err != nil {
@@ -201,17 +224,22 @@ func TestPermissions(t *testing.T) {
 		used  bool
 	}{
 		{plain, nil, "", nil, true},
-		{plain, map[string]os.FileMode{pgpass: 0o640}, "", []string{pgpass + ": " + unused + " (mode 0640), and libpq would not use it either: chmod 600"}, false},
-		{plain, map[string]os.FileMode{pgpass: 0o604}, "", []string{pgpass + ": " + unused + " (mode 0604), and libpq would not use it either: chmod 600"}, false},
-		{plain, map[string]os.FileMode{pgpass: 0o620}, "", []string{pgpass + ": " + unused + " (mode 0620), and libpq would not use it either: chmod 600"}, false},
+		{plain, map[string]os.FileMode{pgpass: 0o640}, "", []string{pgpass + ": " + unused +
+			" (mode 0640), and libpq would not use it either: chmod 600"}, false},
+		{plain, map[string]os.FileMode{pgpass: 0o604}, "", []string{pgpass + ": " + unused +
+			" (mode 0604), and libpq would not use it either: chmod 600"}, false},
+		{plain, map[string]os.FileMode{pgpass: 0o620}, "", []string{pgpass + ": " + unused +
+			" (mode 0620), and libpq would not use it either: chmod 600"}, false},
 		{plain, map[string]os.FileMode{pgpass: 0o666}, "PGPASSWORD=x", nil, true},
-		{plain, map[string]os.FileMode{pass: 0o644}, "", []string{yaml + ":3: poolers[0].password_file: " + pass + ": everybody can read it (mode 0644): chmod o-r"}, true},
+		{plain, map[string]os.FileMode{pass: 0o644}, "", []string{yaml + ":3: poolers[0].password_file: " + pass +
+			": everybody can read it (mode 0644): chmod o-r"}, true},
 		{plain, map[string]os.FileMode{pass: 0o440}, "", nil, true},
 		{plain, map[string]os.FileMode{yaml: 0o666}, "", []string{yaml + ": everybody can write it (mode 0666): chmod go-w"}, true},
 		{plain, map[string]os.FileMode{yaml: 0o664}, "", []string{yaml + ": its group can write it (mode 0664): chmod g-w"}, true},
 		{secret, nil, "", []string{yaml + ": everybody can read it (mode 0644): chmod o-r"}, true},
 		{secret, map[string]os.FileMode{yaml: 0o640, pgpass: 0o666}, "PGPASSFILE=" + pgpass, nil, true},
-		{"postgres: host=h user=u", map[string]os.FileMode{pgpass: 0o666}, "PGPASSFILE=" + pgpass, []string{pgpass + ": " + unused + " (mode 0666), and libpq would not use it either: chmod 600"}, false},
+		{"postgres: host=h user=u", map[string]os.FileMode{pgpass: 0o666}, "PGPASSFILE=" + pgpass, []string{pgpass + ": " + unused +
+			" (mode 0666), and libpq would not use it either: chmod 600"}, false},
 		{"poolers: [{dsn: 'postgres://u:hunter2@h/d'}]", nil, "", []string{yaml + ": everybody can read it (mode 0644): chmod o-r"}, true},
 	} {
 		env := []string{"X="}
@@ -256,13 +284,17 @@ serve: {listen: 127.0.0.1:1}
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`"pause.bugdet"`, `"kill" is none of`, "postgres: cannot parse", `"poolers[0].resolv"`, "poolers[1].dsn: cannot parse", "poolers[2].databases"} {
+	for _, want := range []string{`"pause.bugdet"`, `"kill" is none of`, "postgres: cannot parse", `"poolers[0].resolv"`,
+		"poolers[1].dsn: cannot parse", "poolers[2].databases"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not in %v", want, err)
 		}
 	}
-	if len(c.Poolers) != 1 || c.Poolers[0].DSN != "postgres://a@good/d" || c.Pause.Attempt != time.Second || c.Pause.OnTimeout != OnTimeoutHold || c.Pause.Budget != 15*time.Second ||
-		c.Postgres != "host=/var/run/postgresql user=postgres dbname=postgres" || c.Serve.Listen != "127.0.0.1:1" || c.StateDir == "" {
+	if len(c.Poolers) != 1 || c.Poolers[0].DSN != "postgres://a@good/d" || c.Pause.Attempt != time.Second ||
+		c.Pause.OnTimeout != OnTimeoutHold || c.Pause.Budget != 15*time.Second ||
+		c.Postgres != "host=/var/run/postgresql user=postgres dbname=postgres" ||
+		c.Serve.Listen != "127.0.0.1:1" ||
+		c.StateDir == "" {
 		t.Errorf("%+v", c)
 	}
 	_, err = loadText(t, "state_dir: /nonexistent/a", nil)

@@ -52,7 +52,9 @@ func write(t testing.TB, file, text string) {
 }
 
 func TestDefaults(t *testing.T) {
-	c, err := Load(Options{systemFile: "/nonexistent", Executable: t.TempDir() + "/x", Argv0: "x", LookupEnv: environment("TMPDIR=" + t.TempDir())})
+	c, err := Load(
+		Options{systemFile: "/nonexistent", Executable: t.TempDir() + "/x", Argv0: "x", LookupEnv: environment("TMPDIR=" + t.TempDir())},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,9 +65,16 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Patroni:  Patroni{URL: "http://127.0.0.1:8008"},
 		Postgres: "host=/var/run/postgresql user=postgres dbname=postgres",
-		Pause:    Pause{Budget: 15 * time.Second, Attempt: 2 * time.Second, OnTimeout: OnTimeoutHold, Lease: 30 * time.Second, ShutdownBudget: 5 * time.Second, StopServer: true},
-		Resume:   Resume{Timeout: time.Minute},
-		Serve:    Serve{Listen: "127.0.0.1:8009", ClientScope: ScopeOperate, Grace: 20 * time.Second, Reconcile: ReconcileOff},
+		Pause: Pause{
+			Budget:         15 * time.Second,
+			Attempt:        2 * time.Second,
+			OnTimeout:      OnTimeoutHold,
+			Lease:          30 * time.Second,
+			ShutdownBudget: 5 * time.Second,
+			StopServer:     true,
+		},
+		Resume: Resume{Timeout: time.Minute},
+		Serve:  Serve{Listen: "127.0.0.1:8009", ClientScope: ScopeOperate, Grace: 20 * time.Second, Reconcile: ReconcileOff},
 	}
 	if d := cmp.Diff(want, c); d != "" {
 		t.Error(d)
@@ -110,17 +119,37 @@ state_dir: `+dir+`/state
 	}
 	beside := filepath.Dir(c.File)
 	want := &Config{
-		Patroni:  Patroni{URL: "https://db-0:8008", Username: "op", Password: "s3cret", PasswordFile: dir + "/pw", CAFile: beside + "/ca.pem"},
+		Patroni: Patroni{
+			URL:          "https://db-0:8008",
+			Username:     "op",
+			Password:     "s3cret",
+			PasswordFile: dir + "/pw",
+			CAFile:       beside + "/ca.pem",
+		},
 		Postgres: "host=/tmp user=postgres",
 		Poolers: []Pooler{
 			{DSN: "postgres://admin@pgbouncer:5432/pgbouncer", Password: "s3cret", PasswordFile: dir + "/pw", Resolve: "all",
 				Databases: Databases{Auto: true}},
-			{DSN: "host=b port=6432 user=admin dbname=pgbouncer", Password: "other", Resolve: "one", Databases: Databases{Names: []string{"a", "b"}}},
+			{
+				DSN:       "host=b port=6432 user=admin dbname=pgbouncer",
+				Password:  "other",
+				Resolve:   "one",
+				Databases: Databases{Names: []string{"a", "b"}},
+			},
 			{Pidfile: "/run/pgbouncer/pgbouncer.pid", Config: "/etc/pgbouncer/pgbouncer.ini", Resolve: "all"},
 		},
-		Pause:    Pause{Budget: 20 * time.Second, Attempt: 500 * time.Millisecond, OnTimeout: OnTimeoutSkip, Lease: time.Minute, ShutdownBudget: 3 * time.Second},
-		Resume:   Resume{Route: "postgres://postgres@cluster:5432/postgres", Timeout: 30 * time.Second},
-		Versions: Versions{Postgres: VersionSource{Setting: "pgbaton.config_version"}, PgBouncer: VersionSource{Line: "/etc/pgbouncer/pgbouncer.ini"}},
+		Pause: Pause{
+			Budget:         20 * time.Second,
+			Attempt:        500 * time.Millisecond,
+			OnTimeout:      OnTimeoutSkip,
+			Lease:          time.Minute,
+			ShutdownBudget: 3 * time.Second,
+		},
+		Resume: Resume{Route: "postgres://postgres@cluster:5432/postgres", Timeout: 30 * time.Second},
+		Versions: Versions{
+			Postgres:  VersionSource{Setting: "pgbaton.config_version"},
+			PgBouncer: VersionSource{Line: "/etc/pgbouncer/pgbouncer.ini"},
+		},
 		Serve: Serve{Listen: "[::]:8009", TokensFile: beside + "/tokens", CertFile: beside + "/tls.crt", KeyFile: beside + "/tls.key",
 			ClientCAFile: beside + "/ca.crt", ClientScope: ScopeRead, Grace: 5 * time.Second, Reconcile: ReconcileAll,
 			ClientKeyPins: []string{"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="}},
@@ -149,14 +178,19 @@ func TestErrors(t *testing.T) {
 		{"pause:\n  bugdet: 15s\n", `pgbaton.yaml:2: unknown key "pause.bugdet" (did you mean "pause.budget"?)`},
 		{"budget: 15s\n", `pgbaton.yaml:1: unknown key "budget" (did you mean "pause.budget"?)`},
 		{"pooler: x\n", `pgbaton.yaml:1: unknown key "pooler" (did you mean "poolers"?)`},
-		{"zzzzzzzzz: x\n", `pgbaton.yaml:1: unknown key "zzzzzzzzz": known here are patroni, postgres, pause, resume, versions, serve, state_dir, poolers`},
+		{"zzzzzzzzz: x\n",
+			`pgbaton.yaml:1: unknown key "zzzzzzzzz": known here are patroni, postgres, pause, resume, versions, serve, state_dir, poolers`},
 		{"Pause:\n  budget: 15s\n", `pgbaton.yaml:1: unknown key "Pause" (did you mean "pause"?)`},
 		{"resum:\n  timeout: 15s\n", `pgbaton.yaml:1: unknown key "resum" (did you mean "resume"?)`},
 		{"versions:\n  mysql:\n    line: x\n", `pgbaton.yaml:2: unknown key "versions.mysql": known here are postgres, pgbouncer`},
-		{"poolers:\n- host: x\n", `pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, config, databases`},
-		{"poolers:\n- dsn: postgres://a@b/c\n  resolv: one", `pgbaton.yaml:3: unknown key "poolers[0].resolv" (did you mean "poolers[].resolve"?)`},
-		{"poolers:\n- password: hunter2", `pgbaton.yaml:2: unknown key "poolers[0].password": a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD`},
-		{"patroni: {password: hunter2}", `pgbaton.yaml:1: unknown key "patroni.password": a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD`},
+		{"poolers:\n- host: x\n",
+			`pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, config, databases`},
+		{"poolers:\n- dsn: postgres://a@b/c\n  resolv: one",
+			`pgbaton.yaml:3: unknown key "poolers[0].resolv" (did you mean "poolers[].resolve"?)`},
+		{"poolers:\n- password: hunter2",
+			`pgbaton.yaml:2: unknown key "poolers[0].password": a password comes from password_file, the dsn, a pgpass file or PGBATON_POOLER_PASSWORD`},
+		{"patroni: {password: hunter2}",
+			`pgbaton.yaml:1: unknown key "patroni.password": a password comes from patroni.password_file or PGBATON_PATRONI_PASSWORD`},
 		{"pause: {budget: 15}", `pgbaton.yaml:1: pause.budget: "15" has no unit: write 15s`},
 		{"pause: {budget: '1.5'}", `pgbaton.yaml:1: pause.budget: "1.5" has no unit: write 1.5s`},
 		{"pause: {budget: soon}", `pgbaton.yaml:1: pause.budget: "soon" is not a duration: write 500ms, 15s or 1m30s`},
@@ -175,31 +209,51 @@ func TestErrors(t *testing.T) {
 		{"poolers: x", `pgbaton.yaml:1: poolers: must be a list: write - dsn: ... below it`},
 		{"poolers:\n- postgres://u:hunter2@h/d", `pgbaton.yaml:2: poolers[0]: must have keys: write - dsn: ...`},
 		{"poolers:\n- resolve: all", `pgbaton.yaml:2: poolers[0]: has neither dsn nor pidfile`},
-		{"poolers:\n- {dsn: postgres://a@b/c, databases: app}", `pgbaton.yaml:2: poolers[0].databases: "app" is none of all, auto: a single name is written as a list, [name]`},
-		{"poolers:\n- {dsn: 'postgres://pgbouncer_admin:hunter2@h:5x/d'}", `pgbaton.yaml:2: poolers[0].dsn: cannot parse "postgres://pgbouncer_admin:***@...": the port is no number; or a : / ? # @ in the password that must be percent-encoded`},
-		{"postgres: 'postgres://a@b:1/c?sslmode=maybe'", `pgbaton.yaml:1: postgres: cannot parse "postgres://a@...": sslmode is disable, allow, prefer, require, verify-ca or verify-full`},
-		{"postgres: 'host=h pasword=hunter2'", `pgbaton.yaml:1: postgres: cannot parse "host=***": it has an unknown key (did you mean "password"?)`},
-		{"postgres: 'postgres://u@h/d?passwd=hunter2'", `pgbaton.yaml:1: postgres: cannot parse "postgres://u@...": it has an unknown key (did you mean "password"?)`},
-		{"poolers:\n- dsn: 'host=h user=u pwd=hunter2'", `pgbaton.yaml:2: poolers[0].dsn: cannot parse "host=*** user=***": it has an unknown key: known are ` + strings.Join(connectionKeys(), ", ") + `; a setting of the server is written as options='-c NAME=VALUE'`},
-		{"resume: {route: 'host=h usr=u'}", `pgbaton.yaml:1: resume.route: cannot parse "host=***": it has an unknown key (did you mean "user"?)`},
+		{"poolers:\n- {dsn: postgres://a@b/c, databases: app}",
+			`pgbaton.yaml:2: poolers[0].databases: "app" is none of all, auto: a single name is written as a list, [name]`},
+		{"poolers:\n- {dsn: 'postgres://pgbouncer_admin:hunter2@h:5x/d'}",
+			`pgbaton.yaml:2: poolers[0].dsn: cannot parse "postgres://pgbouncer_admin:***@...": the port is no number; or a : / ? # @ in the password that must be percent-encoded`},
+		{"postgres: 'postgres://a@b:1/c?sslmode=maybe'",
+			`pgbaton.yaml:1: postgres: cannot parse "postgres://a@...": sslmode is disable, allow, prefer, require, verify-ca or verify-full`},
+		{"postgres: 'host=h pasword=hunter2'",
+			`pgbaton.yaml:1: postgres: cannot parse "host=***": it has an unknown key (did you mean "password"?)`},
+		{"postgres: 'postgres://u@h/d?passwd=hunter2'",
+			`pgbaton.yaml:1: postgres: cannot parse "postgres://u@...": it has an unknown key (did you mean "password"?)`},
+		{"poolers:\n- dsn: 'host=h user=u pwd=hunter2'",
+			`pgbaton.yaml:2: poolers[0].dsn: cannot parse "host=*** user=***": it has an unknown key: known are ` +
+				strings.Join(connectionKeys(), ", ") + `; a setting of the server is written as options='-c NAME=VALUE'`},
+		{"resume: {route: 'host=h usr=u'}",
+			`pgbaton.yaml:1: resume.route: cannot parse "host=***": it has an unknown key (did you mean "user"?)`},
 		{"postgres: ''", `pgbaton.yaml:1: postgres: is empty: write postgres://USER@HOST:PORT/DATABASE`},
-		{"patroni: {url: 'http://u:hunter2@h:8008'}", `pgbaton.yaml:1: patroni.url: has a user in it: use patroni.username and patroni.password_file`},
-		{"patroni: {url: 'h:8008'}", `pgbaton.yaml:1: patroni.url: is not a URL of Patroni's REST API: write http://HOST:8008 or https://HOST:8008`},
-		{"patroni: {password_file: /nonexistent/pw}", `pgbaton.yaml:1: patroni.password_file: cannot read /nonexistent/pw: no such file or directory`},
+		{"patroni: {url: 'http://u:hunter2@h:8008'}",
+			`pgbaton.yaml:1: patroni.url: has a user in it: use patroni.username and patroni.password_file`},
+		{"patroni: {url: 'h:8008'}",
+			`pgbaton.yaml:1: patroni.url: is not a URL of Patroni's REST API: write http://HOST:8008 or https://HOST:8008`},
+		{"patroni: {password_file: /nonexistent/pw}",
+			`pgbaton.yaml:1: patroni.password_file: cannot read /nonexistent/pw: no such file or directory`},
 		{"patroni:\n  password_file: " + dir + "/empty", `pgbaton.yaml:2: patroni.password_file: ` + dir + `/empty is empty`},
-		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: /dev/zero", `pgbaton.yaml:3: poolers[0].password_file: cannot read /dev/zero: is a device, not a regular file`},
+		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: /dev/zero",
+			`pgbaton.yaml:3: poolers[0].password_file: cannot read /dev/zero: is a device, not a regular file`},
 		{"patroni: {cert_file: /x}", `pgbaton.yaml:1: patroni.cert_file and patroni.key_file go together`},
 		{"patroni:\n  key_file: /x", `pgbaton.yaml:2: patroni.key_file: patroni.cert_file and patroni.key_file go together`},
-		{"patroni: {url: 'http://h:8008/patroni'}", `pgbaton.yaml:1: patroni.url: has something behind the port: write http://HOST:8008 or https://HOST:8008`},
-		{"patroni: {url: 'http://h:99999'}", `pgbaton.yaml:1: patroni.url: has no possible port: write http://HOST:8008 or https://HOST:8008`},
-		{"patroni: {password_file: '${SECRET}'}", `pgbaton.yaml:1: patroni.password_file: cannot read ${SECRET}: no such file or directory`},
-		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: ${SECRET}", `pgbaton.yaml:3: poolers[0].password_file: cannot read ${SECRET}: no such file or directory`},
+		{"patroni: {url: 'http://h:8008/patroni'}",
+			`pgbaton.yaml:1: patroni.url: has something behind the port: write http://HOST:8008 or https://HOST:8008`},
+		{"patroni: {url: 'http://h:99999'}",
+			`pgbaton.yaml:1: patroni.url: has no possible port: write http://HOST:8008 or https://HOST:8008`},
+		{"patroni: {password_file: '${SECRET}'}",
+			`pgbaton.yaml:1: patroni.password_file: cannot read ${SECRET}: no such file or directory`},
+		{"poolers:\n- dsn: postgres://a@b/c\n  password_file: ${SECRET}",
+			`pgbaton.yaml:3: poolers[0].password_file: cannot read ${SECRET}: no such file or directory`},
 		{"patroni: {password_file: 'postgres://u:hunter2@h/d'}", `pgbaton.yaml:1: patroni.password_file: is a URL, and must be a path`},
-		{"patroni: {config: /nonexistent/p.yml}", `pgbaton.yaml:1: patroni.config: cannot read /nonexistent/p.yml: no such file or directory`},
+		{"patroni: {config: /nonexistent/p.yml}",
+			`pgbaton.yaml:1: patroni.config: cannot read /nonexistent/p.yml: no such file or directory`},
 		{"resume: {route: 'postgres://a@${NOWHERE}/d'}", `pgbaton.yaml:1: resume.route: the environment variable NOWHERE is not set`},
-		{"resume: {route: 'postgres://a@${NOWHERE/d'}", `pgbaton.yaml:1: resume.route: has a ${ that is not ${NAME}; write $${ for the two characters themselves`},
-		{"versions: {postgres: {setting: a.b, file: /f}}", `pgbaton.yaml:1: versions.postgres: has file and setting: one of them is enough`},
-		{"versions: {pgbouncer: {setting: a.b}}", `pgbaton.yaml:1: unknown key "versions.pgbouncer.setting" (did you mean "versions.postgres.setting"?)`},
+		{"resume: {route: 'postgres://a@${NOWHERE/d'}",
+			`pgbaton.yaml:1: resume.route: has a ${ that is not ${NAME}; write $${ for the two characters themselves`},
+		{"versions: {postgres: {setting: a.b, file: /f}}",
+			`pgbaton.yaml:1: versions.postgres: has file and setting: one of them is enough`},
+		{"versions: {pgbouncer: {setting: a.b}}",
+			`pgbaton.yaml:1: unknown key "versions.pgbouncer.setting" (did you mean "versions.postgres.setting"?)`},
 		{"state_dir: run", ``},
 		{"state_dir: " + dir + "/link", `pgbaton.yaml:1: state_dir: ` + dir + `/link is a symbolic link: name the directory itself`},
 		{"state_dir: " + dir + "/open", `pgbaton.yaml:1: state_dir: ` + dir + `/open others may write in it (mode 0777): chmod 700`},
@@ -207,7 +261,8 @@ func TestErrors(t *testing.T) {
 		{"state_dir: /nonexistent/a", `pgbaton.yaml:1: state_dir: /nonexistent/a cannot be made: make the directory above it first`},
 		{"a: [", `pgbaton.yaml:2:1: not valid YAML: did not find expected node content`},
 		{"pause:\n\tbudget: 15s\n", `pgbaton.yaml:2:1: not valid YAML: a tab: indent with spaces`},
-		{"pause: {budget: ${WAIT}}", `pgbaton.yaml:1:18: not valid YAML: did not find expected ',' or '}': a value with , : { } [ ] or # in it must be in quotes`},
+		{"pause: {budget: ${WAIT}}",
+			`pgbaton.yaml:1:18: not valid YAML: did not find expected ',' or '}': a value with , : { } [ ] or # in it must be in quotes`},
 		{"pause: *nobody", `pgbaton.yaml:1:8: not valid YAML: an alias (*) of what is no anchor (&)`},
 		{"\ufeffpause: {budget: 15}", `pgbaton.yaml:1: pause.budget: "15" has no unit: write 15s`},
 		{"%YAML 1.2\n---\npause: {budget: 15}\n", `pgbaton.yaml:3: pause.budget: "15" has no unit: write 15s`},
@@ -247,7 +302,8 @@ func TestUnreadableFile(t *testing.T) {
 	big := t.TempDir() + "/big"
 	write(t, big, strings.Repeat("#", maxFile+1))
 	_, err = Load(Options{File: "", LookupEnv: environment("PGBATON_CONFIG=" + big)})
-	if want := "PGBATON_CONFIG: cannot read " + big + ": is larger than 1024 KiB, the most that is read"; err == nil || err.Error() != want {
+	if want := "PGBATON_CONFIG: cannot read " + big + ": is larger than 1024 KiB, the most that is read"; err == nil ||
+		err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -277,7 +333,13 @@ func TestSourcesByWeight(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
-	if _, err := loadText(t, text, nil, "PGBATON_PAUSE_BUDGET=9"); err == nil || err.Error() != `PGBATON_PAUSE_BUDGET: "9" has no unit: write 9s` {
+	if _, err := loadText(
+		t,
+		text,
+		nil,
+		"PGBATON_PAUSE_BUDGET=9",
+	); err == nil ||
+		err.Error() != `PGBATON_PAUSE_BUDGET: "9" has no unit: write 9s` {
 		t.Error(err)
 	}
 }
@@ -296,7 +358,12 @@ func TestFileBesideExecutable(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, links+"/pgbaton.yaml", "")
-	options := Options{Executable: links + "/before_stop", Argv0: links + "/before_stop", systemFile: dir + "/none", LookupEnv: environment("TMPDIR=" + dir)}
+	options := Options{
+		Executable: links + "/before_stop",
+		Argv0:      links + "/before_stop",
+		systemFile: dir + "/none",
+		LookupEnv:  environment("TMPDIR=" + dir),
+	}
 	c, err := Load(options)
 	if err != nil || c.File != links+"/pgbaton.yaml" {
 		t.Fatal(c, err)
@@ -322,7 +389,17 @@ postgresql:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Patroni{URL: "https://10.0.0.1:8008", Username: "api", Password: "apisecret", CAFile: "/ca.pem", CertFile: "/client.pem", KeyFile: "/client.key", Config: dir + "/patroni.yml", Scope: "demo", Name: "m1"}
+	want := Patroni{
+		URL:      "https://10.0.0.1:8008",
+		Username: "api",
+		Password: "apisecret",
+		CAFile:   "/ca.pem",
+		CertFile: "/client.pem",
+		KeyFile:  "/client.key",
+		Config:   dir + "/patroni.yml",
+		Scope:    "demo",
+		Name:     "m1",
+	}
 	if d := cmp.Diff(want, c.Patroni); d != "" {
 		t.Error(d)
 	}
@@ -334,11 +411,23 @@ postgresql:
 		t.Error(s)
 	}
 	// Ours wins, and so does Patroni's own environment.
-	c, err = loadText(t, "patroni: {config: "+dir+"/patroni.yml, url: 'http://localhost:1'}\npostgres: host=/x", nil, "PATRONI_RESTAPI_USERNAME=envuser", "PATRONI_NAME=m9")
-	if err != nil || c.Patroni.Scope != "demo" || c.Patroni.Name != "m9" || c.Patroni.URL != "http://localhost:1" || c.Postgres != "host=/x" || c.Patroni.Username != "envuser" {
+	c, err = loadText(
+		t,
+		"patroni: {config: "+dir+"/patroni.yml, url: 'http://localhost:1'}\npostgres: host=/x",
+		nil,
+		"PATRONI_RESTAPI_USERNAME=envuser",
+		"PATRONI_NAME=m9",
+	)
+	if err != nil || c.Patroni.Scope != "demo" || c.Patroni.Name != "m9" || c.Patroni.URL != "http://localhost:1" ||
+		c.Postgres != "host=/x" ||
+		c.Patroni.Username != "envuser" {
 		t.Error(c, err)
 	}
-	write(t, dir+"/patroni.yml", "restapi: {listen: '0.0.0.0:8008'}\npostgresql: {use_unix_socket: true, listen: 'a,b:5434', parameters: {unix_socket_directories: '/s1, /s2'}}")
+	write(
+		t,
+		dir+"/patroni.yml",
+		"restapi: {listen: '0.0.0.0:8008'}\npostgresql: {use_unix_socket: true, listen: 'a,b:5434', parameters: {unix_socket_directories: '/s1, /s2'}}",
+	)
 	c, err = loadText(t, "patroni: {config: "+dir+"/patroni.yml}", nil)
 	if err != nil || c.Patroni.URL != "http://127.0.0.1:8008" || c.Postgres != "host='/s1' port='5434' user='postgres' dbname=postgres" {
 		t.Error(c, c.Postgres, err)
@@ -366,10 +455,29 @@ func TestNoPasswordIsShown(t *testing.T) {
 		junk := rapid.StringMatching(`[a-z:/?#@%'" =\[\]\\{}$&;,.0-9]{0,6}`)
 		password := junk.Draw(t, "before") + core + junk.Draw(t, "after")
 		form := rapid.SampledFrom([]string{
-			"postgres://u:%s@h:5432/d", "postgresql://u:%s@h/d", "postgres://u:%s@/d", "postgres://u:%s", "postgres://:%s@h", "postgres:u:%s@h", "postgres//u:%s@h/d",
-			"postgre://u:%s@h/d", "http://u:%s@h/d", "u:%s@h", "%s", "postgres://u@h/d?password=%s", "postgres://u@h:x/d?pass%%77ord=%s", "postgres://h/d?user=u&sslpassword=%s",
-			"host=h password=%s", "host=h port=x password='%s'", "password = %s host=h bogus", "host=h passwort=%s", "postgres://u:%s@h:5432,h2:x/d", "postgres://u:%s@h:5432/d?sslmode=bad",
-			"postgres://u:1/%s@h/d", "postgres://u:1?%s@h/d", "host=h user=u:%s@h",
+			"postgres://u:%s@h:5432/d",
+			"postgresql://u:%s@h/d",
+			"postgres://u:%s@/d",
+			"postgres://u:%s",
+			"postgres://:%s@h",
+			"postgres:u:%s@h",
+			"postgres//u:%s@h/d",
+			"postgre://u:%s@h/d",
+			"http://u:%s@h/d",
+			"u:%s@h",
+			"%s",
+			"postgres://u@h/d?password=%s",
+			"postgres://u@h:x/d?pass%%77ord=%s",
+			"postgres://h/d?user=u&sslpassword=%s",
+			"host=h password=%s",
+			"host=h port=x password='%s'",
+			"password = %s host=h bogus",
+			"host=h passwort=%s",
+			"postgres://u:%s@h:5432,h2:x/d",
+			"postgres://u:%s@h:5432/d?sslmode=bad",
+			"postgres://u:1/%s@h/d",
+			"postgres://u:1?%s@h/d",
+			"host=h user=u:%s@h",
 		}).Draw(t, "form")
 		if form == "host=h passwort=%s" || form == "%s" || strings.HasPrefix(form, "host=h user=") {
 			// As a value of another name it is, for all that anybody can tell, no password: only errors count.
@@ -378,7 +486,9 @@ func TestNoPasswordIsShown(t *testing.T) {
 		}
 		dsn := fmt.Sprintf(form, password)
 		quoted := "'" + strings.ReplaceAll(dsn, "'", "''") + "'"
-		text := rapid.SampledFrom([]string{"poolers: [{dsn: %s}]", "poolers: [{dsn: %s", "postgres: %s", "resume: {route: %s}", "poolers: [%s]", "pause: {budget: 1, lease: %s}\n: %s"}).Draw(t, "text")
+		text := rapid.SampledFrom([]string{"poolers: [{dsn: %s}]", "poolers: [{dsn: %s", "postgres: %s", "resume: {route: %s}",
+			"poolers: [%s]", "pause: {budget: 1, lease: %s}\n: %s"}).
+			Draw(t, "text")
 		raw := rapid.Bool().Draw(t, "unquoted")
 		if raw {
 			quoted = dsn
@@ -405,7 +515,10 @@ func TestNoPasswordIsShown(t *testing.T) {
 		if !raw && form != "postgres://u:%s" {
 			noLeak(t, c, core)
 		}
-		if _, err = Load(Options{File: file, LookupEnv: environment("TMPDIR="+dir, "PGBATON_POSTGRES="+dsn)}); err != nil && strings.Contains(err.Error(), core) {
+		if _, err = Load(
+			Options{File: file, LookupEnv: environment("TMPDIR="+dir, "PGBATON_POSTGRES="+dsn)},
+		); err != nil &&
+			strings.Contains(err.Error(), core) {
 			t.Errorf("leaks: %v", err)
 		}
 	})
@@ -436,7 +549,8 @@ func FuzzLoad(f *testing.F) {
 
 // TestReconcileFlag: the flag sets serve.reconcile to own, and takes nothing back that the file says.
 func TestReconcileFlag(t *testing.T) {
-	for in, want := range map[string]string{"": ReconcileOwn, "serve: {reconcile: off}": ReconcileOwn, "serve: {reconcile: own}": ReconcileOwn, "serve: {reconcile: all}": ReconcileAll} {
+	for in, want := range map[string]string{"": ReconcileOwn, "serve: {reconcile: off}": ReconcileOwn,
+		"serve: {reconcile: own}": ReconcileOwn, "serve: {reconcile: all}": ReconcileAll} {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "pgbaton.yaml"), in)
 		c, err := Load(Options{File: filepath.Join(dir, "pgbaton.yaml"), Reconcile: true, LookupEnv: environment("TMPDIR=" + dir)})

@@ -55,7 +55,10 @@ func (l *loader) readPatroni() (patroniSection, error) {
 	variables := patroniFromVariables(l.patroniEnv)
 	path := l.config.Patroni.Config
 	if path == PatroniEnvironment {
-		if text, ok := l.patroniEnv("PATRONI_CONFIGURATION"); ok && text != "" { // where there is no file, this counts and no other variable
+		if text, ok := l.patroniEnv(
+			"PATRONI_CONFIGURATION",
+		); ok &&
+			text != "" { // where there is no file, this counts and no other variable
 			c, err := readPatroniText("PATRONI_CONFIGURATION", []byte(text))
 			if err != nil {
 				l.warn(asError(err))

@@ -130,11 +130,19 @@ postgresql:
     unix_socket_directories: /var/run/postgresql
 `
 	return []patroniCase{
-		one("Spilo's", spilo), one("Pigsty's", pigsty), one("autobase's", autobase),
+		one("Spilo's", spilo),
+		one("Pigsty's", pigsty),
+		one("autobase's", autobase),
 		one("a key twice", "scope: a\nrestapi: {listen: 'a:1', listen: 'b:2'}\nscope: b\nname: x\nname: 'y'\n"),
 		one("a section twice", "restapi: {listen: 'a:1', certfile: /x}\nname: x\nrestapi: {listen: 'b:2'}\n"),
-		one("merge", "x: &x {username: u, password: p}\npostgresql:\n  authentication:\n    superuser: {<<: *x, password: q}\n    replication: *x\nctl: {authentication: *x}\n"),
-		one("types", "name: 010\nscope: yes\nrestapi: {authentication: {username: 12:30, password: 1.50}}\nctl: {authentication: {username: 0x10, password: 1_000}}\n"),
+		one(
+			"merge",
+			"x: &x {username: u, password: p}\npostgresql:\n  authentication:\n    superuser: {<<: *x, password: q}\n    replication: *x\nctl: {authentication: *x}\n",
+		),
+		one(
+			"types",
+			"name: 010\nscope: yes\nrestapi: {authentication: {username: 12:30, password: 1.50}}\nctl: {authentication: {username: 0x10, password: 1_000}}\n",
+		),
 		one("nulls", "name: ~\nscope:\nrestapi:\nctl: {cacert: null, certfile: ''}\n"),
 		one("use_unix_socket, quoted", "postgresql: {use_unix_socket: 'false'}\n"),
 		one("use_unix_socket, off", "postgresql: {use_unix_socket: off}\n"),
@@ -153,21 +161,47 @@ postgresql:
 			"c.conf":      "scope: no\n",
 			"d.yml.bak":   "scope: no\n",
 		}},
-		{name: "a folder that replaces", Start: ".", Files: map[string]string{"1.yml": "restapi: x\nctl: {cacert: /a}\n", "2.yml": "restapi: {listen: 'a:1'}\nctl: y\n"}},
+		{
+			name:  "a folder that replaces",
+			Start: ".",
+			Files: map[string]string{"1.yml": "restapi: x\nctl: {cacert: /a}\n", "2.yml": "restapi: {listen: 'a:1'}\nctl: y\n"},
+		},
 		{name: "an empty folder", Start: "."},
 		{name: "variables over a file", Start: "p.yml", Files: map[string]string{"p.yml": pigsty}, Env: map[string]string{
-			"PATRONI_NAME": "env-name", "PATRONI_RESTAPI_PASSWORD": "env-pass", "PATRONI_RESTAPI_CONNECT_ADDRESS": "1.2.3.4:8008", "PATRONI_SUPERUSER_PASSWORD": "0123",
-			"PATRONI_CTL_CACERT": "/ca", "PATRONI_POSTGRESQL_LISTEN": "127.0.0.1:5433", "PATRONI_SUPERUSER_SSLMODE": "disable", "PATRONI_SCOPE": "",
+			"PATRONI_NAME":                    "env-name",
+			"PATRONI_RESTAPI_PASSWORD":        "env-pass",
+			"PATRONI_RESTAPI_CONNECT_ADDRESS": "1.2.3.4:8008",
+			"PATRONI_SUPERUSER_PASSWORD":      "0123",
+			"PATRONI_CTL_CACERT":              "/ca",
+			"PATRONI_POSTGRESQL_LISTEN":       "127.0.0.1:5433",
+			"PATRONI_SUPERUSER_SSLMODE":       "disable",
+			"PATRONI_SCOPE":                   "",
 		}},
 		{name: "variables alone", Start: PatroniEnvironment, Env: map[string]string{
-			"PATRONI_SCOPE": "demo", "PATRONI_NAME": "m1", "PATRONI_RESTAPI_LISTEN": "0.0.0.0:8008", "PATRONI_RESTAPI_USERNAME": "u", "PATRONI_RESTAPI_PASSWORD": "p",
-			"PATRONI_SUPERUSER_USERNAME": "boss", "PATRONI_SUPERUSER_PASSWORD": "yes", "PATRONI_ETCD3_HOSTS": "a:1,b:2", "PATRONI_CTL_AUTHENTICATION": "no",
+			"PATRONI_SCOPE":              "demo",
+			"PATRONI_NAME":               "m1",
+			"PATRONI_RESTAPI_LISTEN":     "0.0.0.0:8008",
+			"PATRONI_RESTAPI_USERNAME":   "u",
+			"PATRONI_RESTAPI_PASSWORD":   "p",
+			"PATRONI_SUPERUSER_USERNAME": "boss",
+			"PATRONI_SUPERUSER_PASSWORD": "yes",
+			"PATRONI_ETCD3_HOSTS":        "a:1,b:2",
+			"PATRONI_CTL_AUTHENTICATION": "no",
 		}},
 		{name: "variables and no such file", Start: "none.yml", Env: map[string]string{"PATRONI_SCOPE": "demo", "PATRONI_NAME": "m1"}},
-		{name: "all in one variable", Start: PatroniEnvironment, Env: map[string]string{"PATRONI_CONFIGURATION": "scope: inner\nrestapi: {listen: 'a:1'}\n", "PATRONI_NAME": "not counted"}},
+		{
+			name:  "all in one variable",
+			Start: PatroniEnvironment,
+			Env:   map[string]string{"PATRONI_CONFIGURATION": "scope: inner\nrestapi: {listen: 'a:1'}\n", "PATRONI_NAME": "not counted"},
+		},
 		{name: "no YAML", Start: "p.yml", Files: map[string]string{"p.yml": "scope: a\nname: @x\n"}, refused: true},
 		{name: "a list", Start: "p.yml", Files: map[string]string{"p.yml": "- a\n"}, refused: true},
-		{name: "one bad file of a folder", Start: ".", Files: map[string]string{"1.yml": "scope: a\n", "2.yml": "name: {{ x }}\nx: [\n", "3.yml": "name: y\n"}, refused: true},
+		{
+			name:    "one bad file of a folder",
+			Start:   ".",
+			Files:   map[string]string{"1.yml": "scope: a\n", "2.yml": "name: {{ x }}\nx: [\n", "3.yml": "name: y\n"},
+			refused: true,
+		},
 	}
 }
 
@@ -231,22 +265,29 @@ func readCase(t *testing.T, c patroniCase) (patroniSection, []*Error, error) {
 // A file of Patroni that cannot be read as YAML costs what stands behind the mistake, and a warning.
 func TestPatroniFileThatIsNoYAML(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/patroni.yml", "scope: demo\nrestapi: {connect_address: '10.0.0.1:8009'}\npostgresql:\n  listen: 127.0.0.1:5433\n  parameters:\n    x: @hunter2\n  authentication: {superuser: {username: late}}\n")
+	write(
+		t,
+		dir+"/patroni.yml",
+		"scope: demo\nrestapi: {connect_address: '10.0.0.1:8009'}\npostgresql:\n  listen: 127.0.0.1:5433\n  parameters:\n    x: @hunter2\n  authentication: {superuser: {username: late}}\n",
+	)
 	c, err := loadText(t, "patroni: {config: "+dir+"/patroni.yml}", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Patroni.Scope != "demo" || c.Patroni.URL != "http://10.0.0.1:8009" || c.Postgres != "host='127.0.0.1' port='5433' user='postgres' dbname=postgres" {
+	if c.Patroni.Scope != "demo" || c.Patroni.URL != "http://10.0.0.1:8009" ||
+		c.Postgres != "host='127.0.0.1' port='5433' user='postgres' dbname=postgres" {
 		t.Errorf("%+v %s", c.Patroni, c.Postgres)
 	}
-	want := dir + "/patroni.yml:6:8: not valid YAML: found character that cannot start any token: Patroni does not take it, and runs with what it had before"
+	want := dir +
+		"/patroni.yml:6:8: not valid YAML: found character that cannot start any token: Patroni does not take it, and runs with what it had before"
 	if len(c.Warnings) != 1 || c.Warnings[0].Error() != want {
 		t.Errorf("%v\nwant %s", c.Warnings, want)
 	}
 	// Values that cannot be used are warnings, too.
 	write(t, dir+"/patroni.yml", "restapi: {connect_address: 'a b', listen: '0.0.0.0:8010'}\npostgresql: {listen: 'x:y'}\n")
 	c, err = loadText(t, "patroni: {config: "+dir+"/patroni.yml}", nil)
-	if err != nil || c.Patroni.URL != "http://127.0.0.1:8010" || c.Postgres != "host=/var/run/postgresql user=postgres dbname=postgres" || len(c.Warnings) != 2 {
+	if err != nil || c.Patroni.URL != "http://127.0.0.1:8010" || c.Postgres != "host=/var/run/postgresql user=postgres dbname=postgres" ||
+		len(c.Warnings) != 2 {
 		t.Error(c.Patroni, c.Postgres, c.Warnings, err)
 	}
 	// Our own key is ours.
@@ -264,7 +305,11 @@ func TestPatroniFiles(t *testing.T) {
 	for _, name := range []string{"b.yml", "a.yaml", "c.YML", ".yml", "x.yml~"} {
 		write(t, filepath.Join(dir, name), "")
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "d.yml"), 0o700), os.Symlink("nowhere", filepath.Join(dir, "e.yml")), os.Symlink("b.yml", filepath.Join(dir, "f.yml"))); err != nil {
+	if err := errors.Join(
+		os.Mkdir(filepath.Join(dir, "d.yml"), 0o700),
+		os.Symlink("nowhere", filepath.Join(dir, "e.yml")),
+		os.Symlink("b.yml", filepath.Join(dir, "f.yml")),
+	); err != nil {
 		t.Fatal(err)
 	}
 	got, err := PatroniFiles(dir)
@@ -280,14 +325,26 @@ func TestPatroniFiles(t *testing.T) {
 func TestVariablesOfPatroniProcess(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/patroni.yml", "scope: demo\n")
-	theirs := environment("PATRONI_NAME=m1", "PATRONI_RESTAPI_CONNECT_ADDRESS=10.0.0.1:8008", "PATRONI_RESTAPI_USERNAME=u", "PATRONI_SUPERUSER_PASSWORD=hunter2", "PGBATON_PAUSE_BUDGET=1s")
+	theirs := environment(
+		"PATRONI_NAME=m1",
+		"PATRONI_RESTAPI_CONNECT_ADDRESS=10.0.0.1:8008",
+		"PATRONI_RESTAPI_USERNAME=u",
+		"PATRONI_SUPERUSER_PASSWORD=hunter2",
+		"PGBATON_PAUSE_BUDGET=1s",
+	)
 	asked := ""
 	load := func(text string, env ...string) *Config {
 		write(t, dir+"/pgbaton.yaml", text)
-		c, err := Load(Options{File: dir + "/pgbaton.yaml", LookupEnv: environment(append(env, "TMPDIR="+dir)...), PatroniEnv: func(name, config string) (string, bool) {
-			asked = config
-			return theirs(name)
-		}})
+		c, err := Load(
+			Options{
+				File:      dir + "/pgbaton.yaml",
+				LookupEnv: environment(append(env, "TMPDIR="+dir)...),
+				PatroniEnv: func(name, config string) (string, bool) {
+					asked = config
+					return theirs(name)
+				},
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -295,7 +352,10 @@ func TestVariablesOfPatroniProcess(t *testing.T) {
 	}
 	c := load("patroni: {config: patroni.yml}", "PATRONI_NAME=own")
 	pg, err := pgconn.ParseConfig(c.Postgres)
-	if err != nil || c.Patroni.Name != "own" || c.Patroni.Username != "u" || c.Patroni.URL != "http://10.0.0.1:8008" || pg.Password != "hunter2" || asked != dir+"/patroni.yml" || c.Pause.Budget.Seconds() != 15 {
+	if err != nil || c.Patroni.Name != "own" || c.Patroni.Username != "u" || c.Patroni.URL != "http://10.0.0.1:8008" ||
+		pg.Password != "hunter2" ||
+		asked != dir+"/patroni.yml" ||
+		c.Pause.Budget.Seconds() != 15 {
 		t.Error(c, asked, err)
 	}
 	if c := load("patroni: {config: env}"); c.Patroni.Name != "m1" || asked != "" {

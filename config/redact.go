@@ -23,7 +23,14 @@ func (c Config) LogValue() slog.Value         { return slog.StringValue(c.String
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 func (p Patroni) String() string {
-	return fmt.Sprintf("{url=%q username=%q password=%s ca_file=%q cert_file=%q}", p.URL, p.Username, hidden(p.Password), p.CAFile, p.CertFile)
+	return fmt.Sprintf(
+		"{url=%q username=%q password=%s ca_file=%q cert_file=%q}",
+		p.URL,
+		p.Username,
+		hidden(p.Password),
+		p.CAFile,
+		p.CertFile,
+	)
 }
 func (p Patroni) GoString() string             { return p.String() }
 func (p Patroni) LogValue() slog.Value         { return slog.StringValue(p.String()) }

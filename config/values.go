@@ -161,8 +161,11 @@ func setPins(to *[]string) func(value) error {
 		for pin := range strings.SplitSeq(v.text, ",") {
 			pin = strings.TrimSpace(pin)
 			if sum, err := base64.StdEncoding.DecodeString(pin); err != nil || len(sum) != sha256.Size {
-				return v.fail("has a pin that is not the base64 of a SHA-256",
-					"openssl x509 -in client.pem -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64", nil)
+				return v.fail(
+					"has a pin that is not the base64 of a SHA-256",
+					"openssl x509 -in client.pem -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",
+					nil,
+				)
 			}
 			*to = append(*to, pin)
 		}

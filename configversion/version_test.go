@@ -80,7 +80,8 @@ func FuzzParse(f *testing.F) {
 func FuzzLine(f *testing.F) {
 	for _, s := range []string{
 		"; config-version: 42\n", "# config-version: 42", "#config-version:\n", "a\r\n;config-version: 1\r\n;config-version: 1",
-		"; config-version: 1\n; config-version: 2\n", "\xef\xbb\xbf; config-version: 3", "; config-version: " + strings.Repeat(" ", 70<<10) + "4\n",
+		"; config-version: 1\n; config-version: 2\n", "\xef\xbb\xbf; config-version: 3", "; config-version: " + strings.Repeat(" ",
+			70<<10) + "4\n",
 	} {
 		f.Add(s)
 	}

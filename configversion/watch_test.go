@@ -375,7 +375,8 @@ func TestWait(t *testing.T) {
 		if !ok || late.Seen || late.Want != 42 || !errors.Is(late.Err, ErrAbsent) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%#v", err)
 		}
-		if want := "configuration version 42 did not arrive in time: " + path + ": no configuration version yet: no such file"; err.Error() != want {
+		if want := "configuration version 42 did not arrive in time: " + path +
+			": no configuration version yet: no such file"; err.Error() != want {
 			t.Error(err)
 		}
 	})

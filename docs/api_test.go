@@ -33,8 +33,8 @@ import (
 
 const apiPage = "docs/api.md"
 
-// TestAPIExamples runs the page from its top to its end in one shell, with a real pgbaton serve in front of a real PgBouncer, and holds each
-// answer against the one that the page shows.
+// TestAPIExamples runs the page from its top to its end in one shell, with a real pgbaton serve in front of a real PgBouncer, and holds
+// each answer against the one that the page shows.
 func TestAPIExamples(t *testing.T) {
 	single.Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -283,12 +283,18 @@ func (r *reader) token() string {
 // certificates are what the page takes for granted: an authority, and a certificate of it for the server and for a client.
 func (r *reader) certificates() {
 	r.t.Helper()
-	made := func(serial int64, parent *x509.Certificate, signer *ecdsa.PrivateKey, change func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey) {
+	made := func(serial int64, parent *x509.Certificate, signer *ecdsa.PrivateKey, change func(*x509.Certificate)) (*x509.Certificate,
+		*ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		c := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
+		c := &x509.Certificate{
+			SerialNumber: big.NewInt(serial),
+			NotBefore:    time.Now().Add(-time.Minute),
+			NotAfter:     time.Now().Add(time.Hour),
+			KeyUsage:     x509.KeyUsageDigitalSignature,
+		}
 		change(c)
 		if parent == nil {
 			parent, signer = c, key
@@ -310,7 +316,13 @@ func (r *reader) certificates() {
 		c.Subject, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = pkix.Name{CommonName: "ca"}, true, true, x509.KeyUsageCertSign
 	})
 	made(2, ca, key, func(c *x509.Certificate) {
-		c.Subject, c.IPAddresses, c.ExtKeyUsage = pkix.Name{CommonName: "server"}, []net.IP{net.IPv4(127, 0, 0, 1)}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		c.Subject, c.IPAddresses, c.ExtKeyUsage = pkix.Name{
+			CommonName: "server",
+		}, []net.IP{
+			net.IPv4(127, 0, 0, 1),
+		}, []x509.ExtKeyUsage{
+			x509.ExtKeyUsageServerAuth,
+		}
 	})
 	made(3, ca, key, func(c *x509.Certificate) {
 		c.Subject, c.ExtKeyUsage = pkix.Name{CommonName: "client"}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
@@ -381,7 +393,9 @@ func compareJSON(shown, answer string, moving bool) (differences []string) {
 		case strings.HasSuffix(path, others):
 		case !ok:
 			differences = append(differences, path+" is not in the answer")
-		case was == wanted[path], moving && strings.HasSuffix(path, ".state"), strings.Contains(path, "[]") && strings.HasPrefix(was, "string"),
+		case was == wanted[path],
+			moving && strings.HasSuffix(path, ".state"),
+			strings.Contains(path, "[]") && strings.HasPrefix(was, "string"),
 			path == ".member":
 		default:
 			differences = append(differences, fmt.Sprintf("%s is %s, the page has %s", path, was, wanted[path]))

@@ -132,7 +132,8 @@ func TestCommandsParse(t *testing.T) {
 					cmd.Env = []string{"PGBATON_CONFIG=" + filepath.Join(t.TempDir(), "none.yaml")}
 					out, err := cmd.CombinedOutput()
 					ran++
-					if strings.Contains(string(out), "Try \"") || err == nil && !slices.Contains(words, "version") && !slices.Contains(words, "install") {
+					if strings.Contains(string(out), "Try \"") ||
+						err == nil && !slices.Contains(words, "version") && !slices.Contains(words, "install") {
 						t.Errorf("%s: %s%s", page, line, out)
 					}
 				case "go":
@@ -225,7 +226,8 @@ func TestNames(t *testing.T) {
 				if flag := strings.Fields(name)[0]; !regexp.MustCompile(regexp.QuoteMeta(flag) + `\b`).MatchString(help) {
 					t.Errorf("%s: no flag %s", page, flag)
 				}
-			case isPath && !slices.Contains(made, first) && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == first }):
+			case isPath && !slices.Contains(made, first) && slices.ContainsFunc(entries,
+				func(e os.DirEntry) bool { return e.Name() == first }):
 				if _, err := os.Stat(filepath.Join(root, name)); err != nil {
 					t.Errorf("%s: %v", page, err)
 				}
@@ -349,14 +351,22 @@ func TestConfigurationKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	defaults := map[string]string{
-		"patroni.url": c.Patroni.URL, "postgres": c.Postgres,
-		"poolers[].resolve": "all", "poolers[].databases": config.Databases{}.String(),
-		"pause.budget": c.Pause.Budget.String(), "pause.attempt": c.Pause.Attempt.String(), "pause.on_timeout": c.Pause.OnTimeout,
-		"pause.lease": c.Pause.Lease.String(), "pause.shutdown_budget": c.Pause.ShutdownBudget.String(),
-		"pause.stop_server": map[bool]string{true: "auto", false: "off"}[c.Pause.StopServer],
-		"resume.timeout":    c.Resume.Timeout.String(),
-		"serve.listen":      c.Serve.Listen, "serve.client_scope": c.Serve.ClientScope, "serve.grace": c.Serve.Grace.String(), "serve.reconcile": c.Serve.Reconcile,
-		"state_dir": "/run/pgbaton",
+		"patroni.url":           c.Patroni.URL,
+		"postgres":              c.Postgres,
+		"poolers[].resolve":     "all",
+		"poolers[].databases":   config.Databases{}.String(),
+		"pause.budget":          c.Pause.Budget.String(),
+		"pause.attempt":         c.Pause.Attempt.String(),
+		"pause.on_timeout":      c.Pause.OnTimeout,
+		"pause.lease":           c.Pause.Lease.String(),
+		"pause.shutdown_budget": c.Pause.ShutdownBudget.String(),
+		"pause.stop_server":     map[bool]string{true: "auto", false: "off"}[c.Pause.StopServer],
+		"resume.timeout":        c.Resume.Timeout.String(),
+		"serve.listen":          c.Serve.Listen,
+		"serve.client_scope":    c.Serve.ClientScope,
+		"serve.grace":           c.Serve.Grace.String(),
+		"serve.reconcile":       c.Serve.Reconcile,
+		"state_dir":             "/run/pgbaton",
 	}
 	help, err := exec.Command(build(t), "status", "--help").Output()
 	if err != nil {
@@ -460,7 +470,8 @@ func texts(t *testing.T, name string) []string {
 // TestLogLines: what the page shows as messages are messages of the program.
 func TestLogLines(t *testing.T) {
 	var said []*regexp.Regexp
-	for _, pattern := range []string{"hooks/*.go", "pause/*.go", "reload/*.go", "health/*.go", "member/*.go", "state/*.go", "cmd/pgbaton/*.go"} {
+	for _, pattern := range []string{"hooks/*.go", "pause/*.go", "reload/*.go", "health/*.go", "member/*.go", "state/*.go",
+		"cmd/pgbaton/*.go"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -495,7 +506,10 @@ func TestLogLines(t *testing.T) {
 		t.Fatalf("only %d messages were found", len(shown))
 	}
 	for _, message := range shown {
-		if !slices.ContainsFunc(said, func(r *regexp.Regexp) bool { return r.String() != "^" && len(r.String()) > 5 && r.MatchString(message) }) &&
+		if !slices.ContainsFunc(
+			said,
+			func(r *regexp.Regexp) bool { return r.String() != "^" && len(r.String()) > 5 && r.MatchString(message) },
+		) &&
 			!strings.Contains(fmt.Sprint(said), "^"+regexp.QuoteMeta(message)) {
 			t.Errorf("no hook says %q", message)
 		}

@@ -1,10 +1,13 @@
 package docs_test
 
 import (
+	"bytes"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,6 +88,33 @@ func TestImportsPointDown(t *testing.T) {
 			}
 			if to, ours := strings.CutPrefix(name, module); ours && (layerOf(to) < 0 || layerOf(to) >= own) {
 				t.Errorf("%s: imports %s, which does not stand below %s", path, to, folder)
+			}
+		}
+	})
+}
+
+const (
+	maxFileLines = 400
+	maxColumns   = 140 // a tab counts as four
+)
+
+// tagged is a field with a tag, which cannot be broken.
+var tagged = regexp.MustCompile("^\\s*\\w+.*`\\w+:\"")
+
+// TestSizes: a file that needs a map to be read is split, and a line fits a screen.
+func TestSizes(t *testing.T) {
+	goFiles(t, func(_, path string) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bytes.Split(text, []byte("\n"))
+		if len(lines)-1 > maxFileLines {
+			t.Errorf("%s has %d lines, at most %d are wanted", path, len(lines)-1, maxFileLines)
+		}
+		for i, line := range lines {
+			if width := len([]rune(string(line))) + 3*bytes.Count(line, []byte("\t")); width > maxColumns && !tagged.Match(line) {
+				t.Errorf("%s:%d: %d columns, at most %d are wanted", path, i+1, width, maxColumns)
 			}
 		}
 	})

@@ -81,7 +81,10 @@ func TestCheck(t *testing.T) {
 			map[string]any{"postgresql": map[string]any{"parameters": map[string]any{"max_connections": 310}}})
 		c.must(err)
 		c.eventually(20*time.Second, "all members wait for a restart", func() error {
-			if got := c.check(leader); strings.Count(got, "pending-restart") < 3 || strings.TrimSpace(strings.ReplaceAll(got, "pending-restart", "")) != "" {
+			if got := c.check(
+				leader,
+			); strings.Count(got, "pending-restart") < 3 ||
+				strings.TrimSpace(strings.ReplaceAll(got, "pending-restart", "")) != "" {
 				return fmt.Errorf("found %q", got)
 			}
 			return nil

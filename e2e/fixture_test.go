@@ -23,7 +23,11 @@ var (
 	full     = flag.Bool("full", false, "as many rounds as the table in the documentation claims; without, fewer")
 	suites   = flag.String("suites", "trixie,sid", "comma-separated suites of programs")
 	cases    = flag.String("cases", "all", "all, alone (those that measure) or together (those that wait)")
-	keepLogs = flag.String("logs", "", "folder to keep the logs of every case in; without, those of failed ones are in the temporary folder")
+	keepLogs = flag.String(
+		"logs",
+		"",
+		"folder to keep the logs of every case in; without, those of failed ones are in the temporary folder",
+	)
 )
 
 // rounds is how often a case is repeated: many in a full run.
@@ -106,7 +110,13 @@ func (c *cluster) install() error {
 			return err
 		}
 	}
-	return c.write("env", fmt.Sprintf("export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n", c.Pooler().AdminDSN()))
+	return c.write(
+		"env",
+		fmt.Sprintf(
+			"export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n",
+			c.Pooler().AdminDSN(),
+		),
+	)
 }
 
 // write makes a file of the mounted folder that the servers' user may read; what holds passwords, nobody else.

@@ -97,7 +97,10 @@ func TestKill(t *testing.T) {
 				})
 				// The server dies with its container. What it has acknowledged and no standby has is lost without us as well.
 				c.eventually(5*time.Second, "the standbys have all that was acknowledged", func() error {
-					rows, err := old.SQL(c.ctx, `select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_insert_lsn() having count(*) = (select count(*) from pg_stat_replication)`)
+					rows, err := old.SQL(
+						c.ctx,
+						`select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_insert_lsn() having count(*) = (select count(*) from pg_stat_replication)`,
+					)
 					if err == nil && len(rows) == 0 {
 						err = errNotYet
 					}
@@ -128,7 +131,14 @@ func TestKill(t *testing.T) {
 			c.must(err)
 			result := l.stop()
 			stall := result.StallBetween(began, time.Now())
-			t.Logf("round %d, killed the %s: %d errors %v, longest stall %v", round, victim.name, len(result.Errors), result.ErrorTexts(), stall)
+			t.Logf(
+				"round %d, killed the %s: %d errors %v, longest stall %v",
+				round,
+				victim.name,
+				len(result.Errors),
+				result.ErrorTexts(),
+				stall,
+			)
 			failover := 25 * time.Second // ttl 20 s and an election
 			if stall.Length() > lease+failover {
 				t.Errorf("stall of %s: the lease is %s and a failover takes %s", stall.Length(), lease, failover)

@@ -89,7 +89,11 @@ func TestReloadPgBouncer(t *testing.T) {
 			write(c, map[string]string{"default_pool_size": "91"})
 			r := c.reload(m, c.yaml(one), "pgbouncer", "--dry-run")
 			c.ends(r, 0, "")
-			if p := c.pooler(r, p1.Address); p.Done != api.ReloadWould || p.How != "RELOAD" || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
+			if p := c.pooler(
+				r,
+				p1.Address,
+			); p.Done != api.ReloadWould || p.How != "RELOAD" ||
+				!slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
 				c.t.Errorf("%s", r)
 			}
 			c.asBefore()
@@ -99,7 +103,12 @@ func TestReloadPgBouncer(t *testing.T) {
 			defer original(c)
 			r := c.reload(m, c.yaml(one), "pgbouncer")
 			c.ends(r, 0, "")
-			if p := c.isReloaded(r, p1.Address, "RELOAD"); !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) || p.Changed[0].Running != "100" || p.Changed[0].Want != "91" {
+			if p := c.isReloaded(
+				r,
+				p1.Address,
+				"RELOAD",
+			); !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) || p.Changed[0].Running != "100" ||
+				p.Changed[0].Want != "91" {
 				c.t.Errorf("default_pool_size 100 → 91: %s", r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "91" {
@@ -156,7 +165,11 @@ func TestReloadPgBouncer(t *testing.T) {
 			} else {
 				c.ends(r, 1, api.ProblemNotVerified, "set poolers[].config")
 			}
-			if p := c.pooler(r, p1.Address); p.Done != api.ReloadDone || p.Verified != answers || (p.NotVerified == "") != answers || !slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
+			if p := c.pooler(
+				r,
+				p1.Address,
+			); p.Done != api.ReloadDone || p.Verified != answers || (p.NotVerified == "") != answers ||
+				!slices.Equal(keys(p.Changed), []string{"default_pool_size"}) {
 				c.t.Errorf("%s", r)
 			}
 		})
@@ -165,11 +178,18 @@ func TestReloadPgBouncer(t *testing.T) {
 			text := p1.ConfigText(databases, map[string]string{"default_pool_size": "95"})
 			c.must(c.write(copied, text))
 			defer original(c)
-			line := slices.IndexFunc(strings.Split(text, "\n"), func(s string) bool { return strings.HasPrefix(s, "default_pool_size") }) + 1
+			line := slices.IndexFunc(
+				strings.Split(text, "\n"),
+				func(s string) bool { return strings.HasPrefix(s, "default_pool_size") },
+			) + 1
 			r := c.reload(m, c.yaml(one), "pgbouncer")
 			c.ends(r, 1, api.ProblemNotApplied, fmt.Sprintf("/callbacks/%s:%d: default_pool_size", copied, line))
 			want := api.SettingDifference{File: "/callbacks/" + copied, Line: line, Key: "default_pool_size", Want: "95", Running: "94"}
-			if p := c.pooler(r, p1.Address); !slices.Equal(p.NotApplied, []api.SettingDifference{want}) || p.Verified || p.Done != api.ReloadFailed {
+			if p := c.pooler(
+				r,
+				p1.Address,
+			); !slices.Equal(p.NotApplied, []api.SettingDifference{want}) || p.Verified ||
+				p.Done != api.ReloadFailed {
 				c.t.Errorf("want %+v: %s", want, r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "94" {
@@ -200,7 +220,10 @@ func TestReloadPgBouncer(t *testing.T) {
 				defer original(c)
 				text, err := os.ReadFile(p1.ConfigFile())
 				c.must(err)
-				line := slices.IndexFunc(strings.Split(string(text), "\n"), func(s string) bool { return strings.HasPrefix(s, bad.key) }) + 1
+				line := slices.IndexFunc(
+					strings.Split(string(text), "\n"),
+					func(s string) bool { return strings.HasPrefix(s, bad.key) },
+				) + 1
 				r := c.reload(m, c.yaml(one), "pgbouncer")
 				c.ends(r, 1, api.ProblemInvalidFile, fmt.Sprintf("/callbacks/%s:%d", copied, line), bad.key)
 				if p := c.pooler(r, p1.Address); p.Verified || p.Error == "" {
@@ -223,7 +246,12 @@ func TestReloadPgBouncer(t *testing.T) {
 			defer original(c)
 			r := c.reload(m, c.yaml(one), "pgbouncer")
 			c.ends(r, 0, "")
-			if p := c.isReloaded(r, p1.Address, "RELOAD"); !slices.Equal(keys(p.NeedsRestart), []string{"listen_port"}) || p.NeedsRestart[0].Want != "6499" || p.NeedsRestart[0].Line == 0 {
+			if p := c.isReloaded(
+				r,
+				p1.Address,
+				"RELOAD",
+			); !slices.Equal(keys(p.NeedsRestart), []string{"listen_port"}) || p.NeedsRestart[0].Want != "6499" ||
+				p.NeedsRestart[0].Line == 0 {
 				c.t.Errorf("listen_port needs a restart: %s", r)
 			}
 			if size := c.setting(p1, "default_pool_size"); size != "96" {
@@ -279,7 +307,10 @@ default_pool_size = %s
 		c.t.Helper()
 		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
 		defer cancel()
-		conn, err := pgconn.Connect(ctx, fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port))
+		conn, err := pgconn.Connect(
+			ctx,
+			fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port),
+		)
 		c.must(err)
 		defer conn.Close(ctx)
 		results, err := conn.Exec(ctx, "SHOW CONFIG").ReadAll()
@@ -318,7 +349,10 @@ default_pool_size = %s
 	defer func() { _ = process.Kill(syscall.SIGKILL) }()
 	// It forks to become a daemon: the one that stays is the one in its pidfile.
 	c.eventually(5*time.Second, "its console answers", func() error {
-		conn, err := pgconn.Connect(c.ctx, fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port))
+		conn, err := pgconn.Connect(
+			c.ctx,
+			fmt.Sprintf("postgres://pgbouncer_admin:%s@%s:%d/pgbouncer?sslmode=disable", c.AdminPassword, m.Address, port),
+		)
 		if err != nil {
 			return err
 		}
@@ -398,14 +432,21 @@ default_pool_size = %s
 	} {
 		c.in(other.name, func(c *cluster) {
 			// Where the tests were started under nohup, it would ignore SIGHUP, and its living on would show nothing.
-			shell(c, "mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && env --default-signal=HUP "+other.command+" >/dev/null 2>&1 & echo $! >/tmp/own/stale.pid")
+			shell(
+				c,
+				"mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && env --default-signal=HUP "+other.command+" >/dev/null 2>&1 & echo $! >/tmp/own/stale.pid",
+			)
 			victim := find(c, other.command)
 			defer func() { _ = victim.Kill(syscall.SIGKILL) }()
 			if ignoresHUP(c, victim) {
 				c.t.Fatalf("process %d ignores SIGHUP", victim.PID)
 			}
 			c.must(c.write("stale.pid", fmt.Sprintln(c.inside(victim))))
-			r := c.reload(m, c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: /callbacks/stale.pid", "config: /callbacks/own.ini")), "pgbouncer")
+			r := c.reload(
+				m,
+				c.yaml(poolersYAML(m.Name, port, "wrong-password", "pidfile: /callbacks/stale.pid", "config: /callbacks/own.ini")),
+				"pgbouncer",
+			)
 			c.ends(r, 1, api.ProblemUnreachable, other.says)
 			if p := c.pooler(r, ""); p.Done == api.ReloadDone || p.Done == api.ReloadSignaled || p.Verified {
 				c.t.Errorf("%s", r)
@@ -485,7 +526,11 @@ func TestReloadDuringHandover(t *testing.T) {
 			c.ends(r, 1, api.ProblemHandover)
 			paused, err := p.Paused(c.ctx)
 			c.must(err)
-			if now := c.setting(p, "server_login_retry"); !paused || mark == before || now != mark || c.setting(p, "default_pool_size") != "100" {
+			if now := c.setting(
+				p,
+				"server_login_retry",
+			); !paused || mark == before || now != mark ||
+				c.setting(p, "default_pool_size") != "100" {
 				c.t.Errorf("paused %v, server_login_retry %s, with the pause %s, before %s: %s", paused, now, mark, before, r)
 			}
 			if r.Exec.Took < time.Second || r.Exec.Took > 3*time.Second {
@@ -559,7 +604,13 @@ func TestReloadDuringHandover(t *testing.T) {
 			// By PgBouncer's own log. A PAUSE may come between the last look and the RELOAD; then nothing may follow that one.
 			pauses, during := c.reloadsDuringPauses(p)
 			if pauses < rounds(2, 5) || waited == 0 || during > pauses {
-				c.t.Errorf("%d reloads of %d waited for the end of a handover; in %d pauses PgBouncer has reloaded %d times", waited, len(all), pauses, during)
+				c.t.Errorf(
+					"%d reloads of %d waited for the end of a handover; in %d pauses PgBouncer has reloaded %d times",
+					waited,
+					len(all),
+					pauses,
+					during,
+				)
 			}
 			c.t.Logf("%d reloads, %d of them waited for the end of a handover", len(all), waited)
 		})

@@ -23,7 +23,8 @@ func (c *cluster) applied(r reloaded, how string) {
 	c.t.Helper()
 	c.ends(r, 0, "")
 	p := r.Postgres
-	if p == nil || p.Done != api.ReloadDone || !p.Verified || !p.Loaded.After(p.LoadedBefore) || len(p.FileErrors) > 0 || !strings.HasPrefix(p.How, how) {
+	if p == nil || p.Done != api.ReloadDone || !p.Verified || !p.Loaded.After(p.LoadedBefore) || len(p.FileErrors) > 0 ||
+		!strings.HasPrefix(p.How, how) {
 		c.t.Errorf("want it reloaded by %s and verified: %s", how, r)
 	}
 }
@@ -65,7 +66,8 @@ func TestReloadPostgres(t *testing.T) {
 		c.must(c.write("rest-password", restPassword+"\n"))
 		c.must(c.write("wrong-password", wrongPassword+"\n"))
 		withPassword := func(file string) string {
-			return `patroni: {url: "http://${HOSTNAME}:8008", username: operator, password_file: /callbacks/` + file + `, config: /etc/lab/patroni.yml}`
+			return `patroni: {url: "http://${HOSTNAME}:8008", username: operator, password_file: /callbacks/` + file +
+				`, config: /etc/lab/patroni.yml}`
 		}
 		// untouched checks that a server's files were not read again.
 		untouched := func(c *cluster, m *lab.Member, run func()) {
@@ -86,7 +88,10 @@ func TestReloadPostgres(t *testing.T) {
 			c.eventually(15*time.Second, "two loops of Patroni without a reload", func() error {
 				log, err := os.ReadFile(m.LogFile("patroni.log"))
 				c.must(err)
-				last := max(bytes.LastIndex(log, []byte("nothing to reload")), bytes.LastIndex(log, []byte("Reloading PostgreSQL configuration")))
+				last := max(
+					bytes.LastIndex(log, []byte("nothing to reload")),
+					bytes.LastIndex(log, []byte("Reloading PostgreSQL configuration")),
+				)
 				if bytes.Count(log[last+1:], []byte("no action. I am")) < 2 {
 					return errNotYet
 				}
@@ -203,7 +208,15 @@ func TestReloadPostgres(t *testing.T) {
 		} {
 			c.in("version in a "+source.kind, func(c *cluster) {
 				c.must(c.write("postgres.version", "49\n"))
-				u := c.begin(m, c.yaml(fmt.Sprintf("versions: {postgres: {%s: %s}}", source.kind, source.path)), "postgres", "--config-version", "50", "--timeout", "30s")
+				u := c.begin(
+					m,
+					c.yaml(fmt.Sprintf("versions: {postgres: {%s: %s}}", source.kind, source.path)),
+					"postgres",
+					"--config-version",
+					"50",
+					"--timeout",
+					"30s",
+				)
 				u.says("waiting for configuration version 50")
 				source.arrive(c)
 				defer func() { c.must(m.WriteConfig(nil, "")) }()
@@ -221,10 +234,19 @@ func TestReloadPostgres(t *testing.T) {
 			c.must(m.WriteConfig(withWorkMem("6003kB"), "\t# a tab\n# config-version: 51\n"))
 			defer func() { c.must(m.WriteConfig(nil, "")) }()
 			untouched(c, m, func() {
-				r := c.reload(m, c.yaml("versions: {postgres: {line: /etc/lab/patroni.yml}}"), "postgres", "--config-version", "51", "--timeout", "30s")
+				r := c.reload(
+					m,
+					c.yaml("versions: {postgres: {line: /etc/lab/patroni.yml}}"),
+					"postgres",
+					"--config-version",
+					"51",
+					"--timeout",
+					"30s",
+				)
 				c.ends(r, 1, api.ProblemInvalidFile, "/etc/lab/patroni.yml:", "nothing was reloaded")
 				c.isVersion(r, 51, "seen")
-				if p := r.Postgres; p.Done != api.ReloadNot || len(p.FileErrors) != 1 || p.FileErrors[0].Line == 0 || c.version(r, api.TargetPostgres).Applied != nil {
+				if p := r.Postgres; p.Done != api.ReloadNot || len(p.FileErrors) != 1 || p.FileErrors[0].Line == 0 ||
+					c.version(r, api.TargetPostgres).Applied != nil {
 					c.t.Errorf("%s", r)
 				}
 			})
@@ -284,7 +306,10 @@ func TestReloadPostgres(t *testing.T) {
 			c.ends(r, 1, api.ProblemInvalidFile)
 			hba, err := os.ReadFile(filepath.Join(m.DataDir(), "pg_hba.conf"))
 			c.must(err)
-			line := slices.IndexFunc(strings.Split(string(hba), "\n"), func(s string) bool { return strings.Contains(s, "10.0.0.0/33") }) + 1
+			line := slices.IndexFunc(
+				strings.Split(string(hba), "\n"),
+				func(s string) bool { return strings.Contains(s, "10.0.0.0/33") },
+			) + 1
 			if e := r.Postgres.FileErrors; len(e) != 1 || !strings.HasSuffix(e[0].File, "/pg_hba.conf") || e[0].Line != line {
 				c.t.Errorf("the error is in pg_hba.conf:%d: %s", line, r)
 			}
@@ -314,7 +339,9 @@ func TestReloadPostgres(t *testing.T) {
 			if want := []string{"max_connections 300 → 310", "shared_buffers 64MB → 65MB"}; !slices.Equal(pending, want) {
 				c.t.Errorf("a restart is needed for %q, want %q: %s", pending, want, r)
 			}
-			c.patchParameters(map[string]any{"pgbaton.config_version": "61", "max_connections": 300, "shared_buffers": "64MB", "work_mem": nil})
+			c.patchParameters(
+				map[string]any{"pgbaton.config_version": "61", "max_connections": 300, "shared_buffers": "64MB", "work_mem": nil},
+			)
 			r = c.reload(m, c.yaml(bySetting), "postgres", "--config-version", "61")
 			c.applied(r, "POST /reload")
 			if len(r.Postgres.PendingRestart) > 0 {
@@ -324,7 +351,8 @@ func TestReloadPostgres(t *testing.T) {
 
 		notSeen := func(c *cluster, r reloaded) {
 			c.t.Helper()
-			if !strings.Contains(r.Decision, "was not seen: its REST API does not answer") || !strings.Contains(r.Exec.Stderr, "waiting 35s at most") {
+			if !strings.Contains(r.Decision, "was not seen: its REST API does not answer") ||
+				!strings.Contains(r.Exec.Stderr, "waiting 35s at most") {
 				c.t.Errorf("it does not say what it could not know: %s", r)
 			}
 		}

@@ -97,7 +97,10 @@ func (c *cluster) begin(m *lab.Member, config string, args ...string) *underWay 
 	u := &underWay{c: c, stderr: m.LogFile(name), ended: make(chan struct{})}
 	go func() {
 		defer close(u.ended)
-		u.exec, u.err = m.Exec(c.ctx, nil, append([]string{"sh", "-c", `exec "$@" 2>/var/log/lab/` + name, "sh"}, reloadCommand(config, args)...)...)
+		u.exec, u.err = m.Exec(
+			c.ctx,
+			nil,
+			append([]string{"sh", "-c", `exec "$@" 2>/var/log/lab/` + name, "sh"}, reloadCommand(config, args)...)...)
 	}()
 	c.t.Cleanup(func() { <-u.ended })
 	return u

@@ -83,7 +83,8 @@ func TestAddressForReading(t *testing.T) {
 	})
 }
 
-// TestStandbyLeader: a primary that is told to follow another cluster stops, and nobody will take writes: its pause does not last as long as the lease.
+// TestStandbyLeader: a primary that is told to follow another cluster stops, and nobody will take writes: its pause does not last as long
+// as the lease.
 func TestStandbyLeader(t *testing.T) {
 	oneSuite(t, "sid", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite}.Quick())

@@ -71,7 +71,9 @@ func (c *cluster) serve(m *lab.Member, args ...string) *server {
 	c.t.Helper()
 	s := &server{c: c, m: m, url: "http://" + m.Address + ":8009", log: m.LogFile("serve.log"), ended: make(chan struct{}),
 		client: &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
-	command := append([]string{"sh", "-c", `exec "$@" >>/var/log/lab/serve.log 2>&1`, "sh", "/callbacks/pgbaton", "serve", "--log-level", "debug"}, args...)
+	command := append(
+		[]string{"sh", "-c", `exec "$@" >>/var/log/lab/serve.log 2>&1`, "sh", "/callbacks/pgbaton", "serve", "--log-level", "debug"},
+		args...)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.ctx))
 	go func() {
 		defer close(s.ended)
@@ -155,7 +157,16 @@ type operation struct {
 }
 
 func (o operation) String() string {
-	return fmt.Sprintf("%s %s, %s, problem %q %q, decision %q, steps %v", o.Kind, o.ID, o.State, o.Problem.Type, o.Problem.Detail, o.Result.Decision, o.Steps)
+	return fmt.Sprintf(
+		"%s %s, %s, problem %q %q, decision %q, steps %v",
+		o.Kind,
+		o.ID,
+		o.State,
+		o.Problem.Type,
+		o.Problem.Detail,
+		o.Result.Decision,
+		o.Steps,
+	)
 }
 
 func (s *server) decode(text string, into any) {
@@ -273,7 +284,8 @@ func (s *server) keepsSecrets() {
 			arguments.WriteString(p.Cmdline() + "\n")
 		}
 	}
-	for where, text := range map[string]string{"the log": string(log), "a state file": state.Stdout, "an argument": arguments.String(), "an answer": s.c.heard.String()} {
+	for where, text := range map[string]string{"the log": string(log), "a state file": state.Stdout, "an argument": arguments.String(),
+		"an answer": s.c.heard.String()} {
 		if text == "" {
 			s.c.t.Errorf("%s: %s is empty", s.m.Name, where)
 		}
@@ -308,8 +320,8 @@ type crowd struct {
 	wg              sync.WaitGroup
 }
 
-// askTogether starts n clients, each with a connection of its own to one of the servers and a pause between its questions. It returns when each has had an
-// answer.
+// askTogether starts n clients, each with a connection of its own to one of the servers and a pause between its questions. It returns when
+// each has had an answer.
 func (c *cluster) askTogether(servers []*server, n int, pause time.Duration) *crowd {
 	c.t.Helper()
 	ctx, stop := context.WithCancel(c.ctx)
@@ -442,7 +454,14 @@ func TestServeLoad(t *testing.T) {
 		for _, s := range spans {
 			*s.into = append(*s.into, result.StallBetween(s.from, s.to).Length())
 		}
-		t.Logf("%d clients for %s, %d answers, %d errors, slowest %s", crowdSize, lasted.Round(time.Second), asked, failed, longest.Round(time.Millisecond))
+		t.Logf(
+			"%d clients for %s, %d answers, %d errors, slowest %s",
+			crowdSize,
+			lasted.Round(time.Second),
+			asked,
+			failed,
+			longest.Round(time.Millisecond),
+		)
 		c.atMost(1.25, 3, "with clients of serve", loaded, "those without", alone)
 		if crowdLongest < crowdTime {
 			t.Errorf("no crowd has asked for %s", crowdTime)
@@ -466,7 +485,8 @@ func TestServeLoad(t *testing.T) {
 			return total
 		}
 		handovers := float64(len(loaded) + len(alone))
-		for _, series := range []string{`pgbaton_handovers_total{part="guard",result="done"}`, `pgbaton_handovers_total{part="worker",result="done"}`,
+		for _, series := range []string{`pgbaton_handovers_total{part="guard",result="done"}`,
+			`pgbaton_handovers_total{part="worker",result="done"}`,
 			`pgbaton_handover_duration_seconds_count{part="guard"}`, `pgbaton_drain_seconds_count`} {
 			c.eventually(5*time.Second, series, func() error {
 				if got := sum(series); got != handovers {
@@ -477,7 +497,12 @@ func TestServeLoad(t *testing.T) {
 		}
 		// Each pause was ended by another member, and none is taken for one that lasted until this member was primary again.
 		c.eventually(5*time.Second, "the pauses are measured", func() error {
-			if all, short := sum("pgbaton_pause_seconds_count"), sum(`pgbaton_pause_seconds_bucket{le="5"}`); all < handovers || short != all {
+			if all, short := sum(
+				"pgbaton_pause_seconds_count",
+			), sum(
+				`pgbaton_pause_seconds_bucket{le="5"}`,
+			); all < handovers ||
+				short != all {
 				return fmt.Errorf("%g pauses, %g of them shorter than 5 s, of %g handovers", all, short, handovers)
 			}
 			return nil
@@ -524,7 +549,13 @@ func TestServeKilled(t *testing.T) {
 		if o := s.operation(id); o.State != "unknown" || !o.Ended.IsZero() {
 			t.Errorf("while the pause stands: %s", o)
 		}
-		if status, _, text := s.ask(operatorToken, http.MethodGet, "/v1/status", ""); status != http.StatusOK || !strings.Contains(text, "PoolersPaused") {
+		if status, _, text := s.ask(
+			operatorToken,
+			http.MethodGet,
+			"/v1/status",
+			"",
+		); status != http.StatusOK ||
+			!strings.Contains(text, "PoolersPaused") {
 			t.Errorf("status: %d %s", status, text)
 		}
 		o := s.settled(id, lease+15*time.Second, "succeeded", "running", "pending")
@@ -546,7 +577,10 @@ func TestServeKilled(t *testing.T) {
 				t.Fatalf("PATCH /config: %d %s %v", status, answer, err)
 			}
 			c.eventually(20*time.Second, "PostgreSQL runs version "+v, func() error {
-				_, err := leader.SQL(c.ctx, fmt.Sprintf("SELECT 1 / coalesce((current_setting('pgbaton.config_version', true) = '%s')::int, 0)", v))
+				_, err := leader.SQL(
+					c.ctx,
+					fmt.Sprintf("SELECT 1 / coalesce((current_setting('pgbaton.config_version', true) = '%s')::int, 0)", v),
+				)
 				return err
 			})
 		}
@@ -602,7 +636,8 @@ func TestServeToken(t *testing.T) {
 			code, _, _ := s.ask(token, http.MethodGet, "/v1/status", "")
 			return code
 		}
-		for token, want := range map[string]int{viewerToken: 200, operatorToken: 200, strangerToken: 401, "": 401, viewerToken[:len(viewerToken)-1]: 401, viewerToken + "0": 401} {
+		for token, want := range map[string]int{viewerToken: 200, operatorToken: 200, strangerToken: 401, "": 401,
+			viewerToken[:len(viewerToken)-1]: 401, viewerToken + "0": 401} {
 			if got := status(token); got != want {
 				t.Errorf("a token of %d characters: %d, want %d", len(token), got, want)
 			}
@@ -637,7 +672,11 @@ func TestServeToken(t *testing.T) {
 		refusedAfter := time.Since(removed)
 		select {
 		case at := <-closed:
-			t.Logf("the token was refused %s after it was removed, its event stream ended after %s", refusedAfter.Round(time.Millisecond), at.Sub(removed).Round(time.Millisecond))
+			t.Logf(
+				"the token was refused %s after it was removed, its event stream ended after %s",
+				refusedAfter.Round(time.Millisecond),
+				at.Sub(removed).Round(time.Millisecond),
+			)
 			if o := s.openOperation(id); !o.Ended.IsZero() {
 				t.Errorf("the stream ended with the operation: %s", o)
 			}
@@ -692,13 +731,15 @@ func (s *server) openOperation(id string) (o operation) {
 	return o
 }
 
-// TestServeReconcile: with serve --reconcile on the primary no pause outlives its lease for long, whoever was killed; and none is ended before.
+// TestServeReconcile: with serve --reconcile on the primary no pause outlives its lease for long, whoever was killed; and none is ended
+// before.
 func TestServeReconcile(t *testing.T) {
 	togetherOn(t, "trixie", func(t *testing.T, suite string) {
 		const (
 			lease = 4 * time.Second
-			hand  = 13 * time.Second                       // longer than a pause without a lease of its own would be left alone
-			late  = 10*time.Second + 2500*time.Millisecond // the reconciler's grace, 5 s, and a round, 5 s +10 %; and what a busy machine takes
+			hand  = 13 * time.Second // longer than a pause without a lease of its own would be left alone
+			late  = 10*time.Second +
+				2500*time.Millisecond // the reconciler's grace, 5 s, and a round, 5 s +10 %; and what a busy machine takes
 		)
 		c := startQuiet(t, lab.Options{Suite: suite, Poolers: 3}.Quick())
 		c.must(c.write("tokens", tokenFile))

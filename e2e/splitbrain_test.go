@@ -93,12 +93,14 @@ func TestNoSplitBrain(t *testing.T) {
 				}
 				without, with := once(noHooks), once(pgbatonWay)
 				t.Logf("two writable primaries: %s with pgbaton, %s without hooks; "+
-					"the old one took writes for %s after, without hooks %s; longest pause %s", with.both, without.both, with.late, without.late, with.longest)
+					"the old one took writes for %s after, without hooks %s; longest pause %s", with.both, without.both, with.late,
+					without.late, with.longest)
 				// When the other one is elected, and when the old one looks, depends on where in its loop each Patroni was.
 				phase := c.Options().LoopWait + time.Second
 				if with.both > 0 && without.both > 0 && (with.both > without.both+phase || with.late > without.late+phase) {
 					t.Errorf("two primaries were writable for %s, without hooks %s; "+
-						"the old one went on for %s, without hooks %s: more than the %s of Patroni's loops", with.both, without.both, with.late, without.late, phase)
+						"the old one went on for %s, without hooks %s: more than the %s of Patroni's loops", with.both, without.both,
+						with.late, without.late, phase)
 				}
 				if with.both > 0 && without.both == 0 {
 					t.Errorf("two primaries were writable for %s, without hooks never", with.both)
@@ -109,7 +111,12 @@ func TestNoSplitBrain(t *testing.T) {
 					limit := trouble.in + with.machine
 					t.Logf("the guard took %s, at the same time one with nothing to do %s: %s", took, with.machine, decision)
 					if took > limit {
-						t.Errorf("the guard took %s, at most %s is claimed, and one with nothing to do took %s", took, trouble.in, with.machine)
+						t.Errorf(
+							"the guard took %s, at most %s is claimed, and one with nothing to do took %s",
+							took,
+							trouble.in,
+							with.machine,
+						)
 					}
 				}
 				if with.longest > 15*time.Second+3*time.Second {

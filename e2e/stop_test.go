@@ -91,8 +91,8 @@ func TestContainerStopped(t *testing.T) {
 	}
 }
 
-// TestSlowStop: the server takes long to stop, because of a standby that is far behind or WAL that cannot be archived. Then it takes what it
-// takes Patroni alone, and a little.
+// TestSlowStop: the server takes long to stop, because of a standby that is far behind or WAL that cannot be archived. Then it takes what
+// it takes Patroni alone, and a little.
 func TestSlowStop(t *testing.T) {
 	together(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Parameters: map[string]string{

@@ -7,8 +7,8 @@ import (
 	"github.com/pgbaton/pgbaton/e2e/lab"
 )
 
-// TestYoungCluster: a cluster is seconds old and all is well by its REST API, but no standby streams, because Patroni makes their replication
-// slots in its next loop. Whatever is acknowledged then is lost with the stop, unless the stop waits.
+// TestYoungCluster: a cluster is seconds old and all is well by its REST API, but no standby streams, because Patroni makes their
+// replication slots in its next loop. Whatever is acknowledged then is lost with the stop, unless the stop waits.
 func TestYoungCluster(t *testing.T) {
 	for _, stop := range []struct {
 		name string
@@ -39,8 +39,8 @@ func TestYoungCluster(t *testing.T) {
 	}
 }
 
-// young starts a cluster that takes writes while no standby streams. Whether it does depends on when the leader's loops are: it is tried some
-// times.
+// young starts a cluster that takes writes while no standby streams. Whether it does depends on when the leader's loops are: it is tried
+// some times.
 func young(t *testing.T, suite string) (*cluster, *lab.Member, *lab.Probe) {
 	t.Helper()
 	for range 5 {

@@ -202,7 +202,8 @@ func TestProblem(t *testing.T) {
 	}
 	for want, p := range map[string]file.Problem{
 		`{"problem":"x"}`: {Problem: "x", Err: fs.ErrPermission},
-		`{"file":"f","line":1,"column":2,"name":"n","problem":"x","hint":"h"}`: {File: "f", Line: 1, Column: 2, Name: "n", Problem: "x", Hint: "h"},
+		`{"file":"f","line":1,"column":2,"name":"n","problem":"x","hint":"h"}`: {File: "f", Line: 1, Column: 2, Name: "n", Problem: "x",
+			Hint: "h"},
 	} {
 		if got, err := json.Marshal(p); err != nil || string(got) != want {
 			t.Errorf("%s, %v, want %s", got, err, want)

@@ -80,7 +80,10 @@ func decide(v view) plan {
 		return plan{kind: proceed, reason: "the server is in recovery: nothing to hold"}
 	}
 	if v.local == roleUnknown && !(v.answered && v.health.HasLock && patroni.IsPrimaryRole(v.health.Role)) {
-		return plan{kind: proceed, reason: "the local server does not answer and Patroni does not say that it is the primary: nothing to hold"}
+		return plan{
+			kind:   proceed,
+			reason: "the local server does not answer and Patroni does not say that it is the primary: nothing to hold",
+		}
 	}
 	if !v.answered {
 		return decideSilent(v)
@@ -91,8 +94,14 @@ func decide(v view) plan {
 			reason: "the leader lock is lost, another member may be primary: the stop goes on at once, no pooler is touched"}
 	}
 	if !isStopping(h.State) && !v.calledByPatroni {
-		return plan{kind: proceed, code: member.Refused,
-			reason: fmt.Sprintf("Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'", h.State)}
+		return plan{
+			kind: proceed,
+			code: member.Refused,
+			reason: fmt.Sprintf(
+				"Patroni is not stopping the server (state %s): nothing to hold; to pause by hand use 'pgbaton pause'",
+				h.State,
+			),
+		}
 	}
 	if h.ClusterUnlocked {
 		// It thinks that its lock still lasts, and sees none: its last look into the DCS failed (that empties what it knows), or the key is
@@ -155,8 +164,13 @@ func limited(v view, why string) plan {
 	if !v.told.IsZero() {
 		until = v.told.Add(min(v.shutdownBudget, toldBudget))
 	}
-	return plan{kind: pauseAndWait, until: until, stop: v.calledByPatroni || v.answered && isStopping(v.health.State), restart: isRestart(v),
-		reason: why + ": short budget"}
+	return plan{
+		kind:    pauseAndWait,
+		until:   until,
+		stop:    v.calledByPatroni || v.answered && isStopping(v.health.State),
+		restart: isRestart(v),
+		reason:  why + ": short budget",
+	}
 }
 
 // endingBy is the plan under a lock that ends then.

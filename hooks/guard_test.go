@@ -18,7 +18,11 @@ import (
 )
 
 // guarded is a primary of its own, a pooler in front, and a runtime.
-func guarded(t *testing.T, state string, change ...func(*config.Pause)) (*single.Postgres, *single.PgBouncer, *member.Member, *membertest.Patroni) {
+func guarded(
+	t *testing.T,
+	state string,
+	change ...func(*config.Pause),
+) (*single.Postgres, *single.PgBouncer, *member.Member, *membertest.Patroni) {
 	t.Helper()
 	pg := membertest.OwnPostgres(t)
 	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
@@ -71,7 +75,13 @@ func TestBeforeStopDrains(t *testing.T) {
 	for _, e := range entries {
 		events = append(events, e.Event)
 	}
-	if want := []string{state.EventStarted, state.EventPauseSent, state.EventDrained, state.EventReleased}; err != nil || !reflect.DeepEqual(events, want) {
+	if want := []string{
+		state.EventStarted,
+		state.EventPauseSent,
+		state.EventDrained,
+		state.EventReleased,
+	}; err != nil ||
+		!reflect.DeepEqual(events, want) {
 		t.Errorf("journal %v, %v", events, err)
 	}
 }
@@ -135,9 +145,11 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 		name, decision string
 		lose           func(*membertest.Patroni)
 	}{
-		{"a while ago", "(loop_wait 10s): the lock is not renewed, PAUSE is sent and not waited for", func(f *membertest.Patroni) { f.Seen = 14 * time.Second }},
+		{"a while ago", "(loop_wait 10s): the lock is not renewed, PAUSE is sent and not waited for",
+			func(f *membertest.Patroni) { f.Seen = 14 * time.Second }},
 		// Patroni's look has failed: its last sight is fresh, and GET /config hangs.
-		{"just now", "has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for", func(f *membertest.Patroni) { f.Unseen = true }},
+		{"just now", "has lost sight of the DCS: the lock is not renewed, PAUSE is sent and not waited for",
+			func(f *membertest.Patroni) { f.Unseen = true }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, b, m, f := guarded(t, "stopping")
@@ -273,7 +285,8 @@ func TestBeforeStopDryRun(t *testing.T) {
 	}
 }
 
-// A long transaction that comes through two poolers is seen, although SHOW SERVERS of the first one has the second one's process ids: nobody is paused for it.
+// A long transaction that comes through two poolers is seen, although SHOW SERVERS of the first one has the second one's process ids:
+// nobody is paused for it.
 func TestBeforeStopLongTransactionThroughTwoPoolers(t *testing.T) {
 	t.Parallel()
 	pg := membertest.OwnPostgres(t)

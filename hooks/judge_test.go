@@ -50,15 +50,18 @@ func TestStoodBefore(t *testing.T) {
 		restarted    bool
 		want         bool
 	}{
-		"a standby":                             {postgres.Replay{Up: time.Hour, LastXact: at(100)}, here, time.Second, false, true},
-		"a standby that lags":                   {postgres.Replay{Up: time.Hour, LastXact: at(50)}, here, time.Second, false, true},
-		"the old primary, stopped and back":     {postgres.Replay{Up: 3 * time.Second}, here, 4 * time.Second, false, false},
-		"the old primary, back before us":       {postgres.Replay{Up: 10 * time.Second}, here, time.Second, false, false},
-		"the old primary, and it has caught up": {postgres.Replay{Up: 10 * time.Second, LastXact: at(101)}, here, time.Second, false, false},
-		"the old primary, after a crash":        {postgres.Replay{Up: 3 * time.Second, LastXact: at(100)}, here, 4 * time.Second, false, false},
-		"nothing replayed here":                 {here, postgres.Replay{Up: time.Hour}, time.Second, false, false},
-		"restart in place":                      {postgres.Replay{Up: time.Hour}, postgres.Replay{Up: time.Second}, time.Second, true, true},
-		"restart in place, both":                {postgres.Replay{Up: time.Second}, here, time.Second, true, false},
+		"a standby":                         {postgres.Replay{Up: time.Hour, LastXact: at(100)}, here, time.Second, false, true},
+		"a standby that lags":               {postgres.Replay{Up: time.Hour, LastXact: at(50)}, here, time.Second, false, true},
+		"the old primary, stopped and back": {postgres.Replay{Up: 3 * time.Second}, here, 4 * time.Second, false, false},
+		"the old primary, back before us":   {postgres.Replay{Up: 10 * time.Second}, here, time.Second, false, false},
+		"the old primary, and it has caught up": {postgres.Replay{Up: 10 * time.Second, LastXact: at(101)}, here, time.Second, false,
+			false},
+		"the old primary, after a crash": {postgres.Replay{Up: 3 * time.Second, LastXact: at(100)}, here, 4 * time.Second, false,
+			false},
+		"nothing replayed here": {here, postgres.Replay{Up: time.Hour}, time.Second, false, false},
+		"restart in place": {postgres.Replay{Up: time.Hour}, postgres.Replay{Up: time.Second}, time.Second, true,
+			true},
+		"restart in place, both": {postgres.Replay{Up: time.Second}, here, time.Second, true, false},
 	} {
 		if got := stoodBefore(c.theirs, c.ours, c.since, c.restarted); got != c.want {
 			t.Errorf("%s: %v", name, got)

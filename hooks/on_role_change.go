@@ -89,7 +89,10 @@ func endForStandbyLeader(ctx context.Context, rt *member.Member, log *slog.Logge
 	switch {
 	case err != nil:
 		log.Error("cannot resume: the lease ends the pause", "error", err)
-		return member.Result{Code: member.Failed, Decision: "this cluster follows another one now, and a pause of the guard could not be ended: " + err.Error()}
+		return member.Result{
+			Code:     member.Failed,
+			Decision: "this cluster follows another one now, and a pause of the guard could not be ended: " + err.Error(),
+		}
 	case ended == 0:
 		return member.Result{Decision: "a standby leader takes no writes: nothing to resume here"}
 	}
@@ -191,7 +194,10 @@ func (w *worker) run(whole context.Context) member.Result {
 		return member.Result{Code: member.Failed, Decision: "stopped by a later event before anything was resumed"}
 	}
 	if writable != nil {
-		return member.Result{Code: member.Failed, Decision: "the server did not become writable: nothing is resumed, the lease ends the pause: " + writable.Error()}
+		return member.Result{
+			Code:     member.Failed,
+			Decision: "the server did not become writable: nothing is resumed, the lease ends the pause: " + writable.Error(),
+		}
 	}
 	if onRoute != nil {
 		// Clients have waited for as long as they are to wait. What they meet now is what they would have met without us.
@@ -281,13 +287,22 @@ func (w *worker) resume(whole context.Context, poolers []*pgb.Pooler) member.Res
 		return err
 	})
 	if whole.Err() != nil {
-		return member.Result{Code: member.Failed, Decision: fmt.Sprintf("stopped by a later event: %d pooler(s) resumed, the rest is for that", resumed)}
+		return member.Result{
+			Code:     member.Failed,
+			Decision: fmt.Sprintf("stopped by a later event: %d pooler(s) resumed, the rest is for that", resumed),
+		}
 	}
 	failed := 0
 	for i, err := range errs {
 		if err != nil {
 			failed++
-			w.log.Error("cannot resume: do it by hand (RESUME in its admin console); its lease ends the pause otherwise", "pooler", poolers[i].Name, "error", err)
+			w.log.Error(
+				"cannot resume: do it by hand (RESUME in its admin console); its lease ends the pause otherwise",
+				"pooler",
+				poolers[i].Name,
+				"error",
+				err,
+			)
 		}
 	}
 	if failed > 0 {

@@ -265,7 +265,10 @@ func serveNames(t *testing.T, ip string) *nameServer {
 	var c net.PacketConn
 	var err error
 	for range 20 { // port 53 is resolv.conf's only one; somebody else may have this address
-		if c, err = net.ListenPacket("udp", fmt.Sprintf("127.%d.%d.%d:53", 64+rand.IntN(64), rand.IntN(256), 1+rand.IntN(254))); err == nil {
+		if c, err = net.ListenPacket(
+			"udp",
+			fmt.Sprintf("127.%d.%d.%d:53", 64+rand.IntN(64), rand.IntN(256), 1+rand.IntN(254)),
+		); err == nil {
 			break
 		}
 	}

@@ -116,9 +116,12 @@ func (g *guard) openSessions(ctx context.Context) (map[int32]bool, error) {
 func (g *guard) heldOnly(ctx, waiting context.Context, held *heldSessions) (end *ending, again bool) {
 	policy := g.m.Config.Pause.OnTimeout
 	if policy != config.OnTimeoutSkip && policy != config.OnTimeoutWait {
-		g.outcome = member.Result{Code: member.BudgetSpent, Decision: fmt.Sprintf("%d pooler(s) paused; only sessions without a transaction "+
-			"keep their server connections: policy %s, the stop goes on and they will be cut: pid %s",
-			g.fleet.Reachable(), policy, held.pids())}
+		g.outcome = member.Result{
+			Code: member.BudgetSpent,
+			Decision: fmt.Sprintf("%d pooler(s) paused; only sessions without a transaction "+
+				"keep their server connections: policy %s, the stop goes on and they will be cut: pid %s",
+				g.fleet.Reachable(), policy, held.pids()),
+		}
 		return nil, false
 	}
 	g.log.Info("only sessions without a transaction keep their server connections: everybody is resumed, and clients work while they are "+

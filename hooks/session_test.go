@@ -29,14 +29,16 @@ func TestHeldSessions(t *testing.T) {
 		"nobody": {{nil, nil, false}, {nil, nil, false}, {nil, nil, false}, {nil, nil, false}},
 		"one that idles": {{[]int32{1}, map[int32]bool{1: idle}, false}, {[]int32{1}, map[int32]bool{1: idle}, false},
 			{[]int32{1}, map[int32]bool{1: idle, 9: busy}, true}},
-		"one that works now and then: a transaction pool would have let it go": {{[]int32{1}, map[int32]bool{1: busy}, false}, {[]int32{1}, map[int32]bool{1: idle}, false},
+		"one that works now and then: a transaction pool would have let it go": {{[]int32{1}, map[int32]bool{1: busy}, false},
+			{[]int32{1}, map[int32]bool{1: idle}, false},
 			{[]int32{1}, map[int32]bool{1: busy}, false}, {[]int32{1}, map[int32]bool{1: busy}, true}},
 		"a transaction": {{[]int32{1}, map[int32]bool{1: busy}, false}, {[]int32{1}, map[int32]bool{1: busy}, false},
 			{[]int32{1}, map[int32]bool{1: busy}, false}, {[]int32{1}, map[int32]bool{1: busy}, false}},
 		"both": {{[]int32{1, 2}, map[int32]bool{1: idle, 2: busy}, false}, {[]int32{1, 2}, map[int32]bool{1: idle, 2: busy}, false},
 			{[]int32{1, 2}, map[int32]bool{1: idle, 2: busy}, false}, {[]int32{1}, map[int32]bool{1: idle}, true}},
 		"about to be let go": {{[]int32{1}, map[int32]bool{1: idle}, false}, {nil, map[int32]bool{1: idle}, false}, {nil, nil, false}},
-		"a slow reader of a transaction pool": {{[]int32{slow}, map[int32]bool{slow: idle}, false}, {[]int32{slow}, map[int32]bool{slow: idle}, false},
+		"a slow reader of a transaction pool": {{[]int32{slow}, map[int32]bool{slow: idle}, false}, {[]int32{slow},
+			map[int32]bool{slow: idle}, false},
 			{[]int32{slow}, map[int32]bool{slow: idle}, false}, {[]int32{slow}, map[int32]bool{slow: idle}, false}},
 		"through another pooler": {{[]int32{7}, map[int32]bool{1: idle}, false}, {[]int32{7}, map[int32]bool{1: idle}, false},
 			{[]int32{7}, map[int32]bool{1: idle}, false}, {[]int32{7}, map[int32]bool{1: idle}, false}},
@@ -89,11 +91,20 @@ func TestBeforeStopSessionPool(t *testing.T) {
 			if !membertest.Usable(t, b, 5*time.Second) {
 				t.Fatal("no use")
 			}
-			took := run(t, m, member.BudgetSpent, "1 pooler(s) paused; only sessions without a transaction keep their server connections: policy hold")
+			took := run(
+				t,
+				m,
+				member.BudgetSpent,
+				"1 pooler(s) paused; only sessions without a transaction keep their server connections: policy hold",
+			)
 			if took > 1800*time.Millisecond {
 				t.Errorf("took %s: the others wait for a client that will not go", took)
 			}
-			if s := membertest.StateOf(t, b); s.PausedKnown && !s.Paused || s.Mark == nil || s.Mark.Owner != pgb.Guard { // 1.18 does not know
+			if s := membertest.StateOf(
+				t,
+				b,
+			); s.PausedKnown && !s.Paused || s.Mark == nil ||
+				s.Mark.Owner != pgb.Guard { // 1.18 does not know
 				t.Errorf("not held: %+v", s)
 			}
 		})

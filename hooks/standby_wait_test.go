@@ -65,7 +65,9 @@ func (s *receiver) stream(ctx context.Context, pg *single.Postgres, slot string)
 	if slot != "" {
 		slot = "SLOT " + slot + " "
 	}
-	conn.Frontend().Send(&pgproto3.Query{String: fmt.Sprintf("START_REPLICATION %sPHYSICAL %s TIMELINE %s", slot, results[0].Rows[0][2], results[0].Rows[0][1])})
+	conn.Frontend().
+		Send(&pgproto3.Query{String: fmt.Sprintf("START_REPLICATION %sPHYSICAL %s TIMELINE %s", slot, results[0].Rows[0][2],
+			results[0].Rows[0][1])})
 	if err := conn.Frontend().Flush(); err != nil {
 		return err
 	}
@@ -179,7 +181,10 @@ func TestStandbyFallsBehind(t *testing.T) {
 	pg, b, m, _ := withCluster(t, twoMembers)
 	s := startStandby(t, pg, "")
 	membertest.Eventually(t, "it streams", func() bool {
-		return pg.Exec(t.Context(), "select 1 / count(*) from pg_stat_replication where state = 'streaming' and flush_lsn is not null") == nil
+		return pg.Exec(
+			t.Context(),
+			"select 1 / count(*) from pg_stat_replication where state = 'streaming' and flush_lsn is not null",
+		) == nil
 	})
 	s.lazy.Store(true)
 	if err := pg.Exec(t.Context(), "create table written_last ()"); err != nil {

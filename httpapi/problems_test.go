@@ -30,7 +30,8 @@ func TestProblemsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var listed []string
-	for _, m := range regexp.MustCompile("(?m)^## (.*)\n(.*)\\. Status (\\d+), class `(\\w+)`\\.$").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?m)^## (.*)\n(.*)\\. Status (\\d+), class `(\\w+)`\\.$").FindAllStringSubmatch(string(text),
+		-1) {
 		listed = append(listed, fmt.Sprintf("%s|%s|%s|%s", m[1], m[2], m[3], m[4]))
 	}
 	var known []string
@@ -139,9 +140,10 @@ func TestBeforeAnyHandler(t *testing.T) {
 		"\x16\x03\x01\x02\x00\r\n\r\n":                "400 malformed-request",
 		"GET / HTTP/3.0\r\nHost: a\r\n\r\n":           "505 unsupported-http-version",
 		"GET / HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n": "400 malformed-request",
-		"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 30<<10) + "\r\n\r\n":                              "431 header-too-large",
-		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n":                                            "501 not-implemented",
-		"POST /v1/pgbouncer/pause HTTP/1.1\r\n" + auth + "Expect: a miracle\r\nContent-Length: 2\r\n\r\n{}":        "417 expectation-failed",
+		"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 30<<10) + "\r\n\r\n": "431 header-too-large",
+		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n":               "501 not-implemented",
+		"POST /v1/pgbouncer/pause HTTP/1.1\r\n" + auth +
+			"Expect: a miracle\r\nContent-Length: 2\r\n\r\n{}": "417 expectation-failed",
 		"POST /v1/pgbouncer/pause HTTP/1.1\r\n" + auth + "Content-Length: 20\r\n\r\n{}":                            "400 malformed-request",
 		"POST /v1/pgbouncer/pause HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n": "400 malformed-request",
 		"CONNECT localhost:1 HTTP/1.1\r\n" + auth + "\r\n":                                                         "404 not-found",

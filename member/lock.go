@@ -21,12 +21,7 @@ func CheckTTL(budget, ttl time.Duration) error {
 	}
 	return &config.Error{
 		Name: "pause.budget",
-		Problem: fmt.Sprintf(
-			"pause.budget %s is longer than Patroni's ttl allows: ttl %s less %s = %s; lower pause.budget or raise ttl (patronictl edit-config)",
-			budget,
-			ttl,
-			LockMargin,
-			longest,
-		),
+		Problem: fmt.Sprintf("pause.budget %s is longer than Patroni's ttl allows: ttl %s less %s = %s; "+
+			"lower pause.budget or raise ttl (patronictl edit-config)", budget, ttl, LockMargin, longest),
 	}
 }

@@ -34,11 +34,13 @@ func TestCtlReload(t *testing.T) {
 		"done":       {`[ "$*" = "-c /etc/p.yml reload --force -- demo m1" ] && echo "Reload request received for member m1 and will be processed within 10 seconds"`, "", 0},
 		"no changes": {"echo 'No changes to apply on member m1'", "", 0},
 		"silent":     {"exit 0", "patronictl reload: not done", 0},
-		"half":       {"echo 'Reload request received for member m1'; exit 3", "patronictl reload: exit code 3: Reload request received for member m1", 3},
-		"secrets":    {"echo 'etcd at http://root:pass@h:2379: " + secret + "' >&2; exit 1", "patronictl reload: exit code 1: etcd at http://*****@h:2379: *****", 1},
-		"table":      {"echo '+ Cluster'; echo '| m1 |'; echo 'Error: no'; exit 1", "patronictl reload: exit code 1: Error: no", 1},
-		"long":       {"i=0; while [ $i -lt 3000 ]; do echo 'a line that nobody reads'; i=$((i+1)); done; echo last; exit 1", "", 1},
-		"killed":     {"kill -9 $$", "patronictl reload: signal: killed", -1},
+		"half": {"echo 'Reload request received for member m1'; exit 3",
+			"patronictl reload: exit code 3: Reload request received for member m1", 3},
+		"secrets": {"echo 'etcd at http://root:pass@h:2379: " + secret + "' >&2; exit 1",
+			"patronictl reload: exit code 1: etcd at http://*****@h:2379: *****", 1},
+		"table":  {"echo '+ Cluster'; echo '| m1 |'; echo 'Error: no'; exit 1", "patronictl reload: exit code 1: Error: no", 1},
+		"long":   {"i=0; while [ $i -lt 3000 ]; do echo 'a line that nobody reads'; i=$((i+1)); done; echo last; exit 1", "", 1},
+		"killed": {"kill -9 $$", "patronictl reload: signal: killed", -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fakeCtl(t, c.script)

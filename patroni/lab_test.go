@@ -201,7 +201,8 @@ func restarts(t *testing.T, m *member, c *patroni.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"max_connections": "301", "pgbaton.config_version": "42", "log_connections": "true", "work_mem": "8192"} {
+	for name, want := range map[string]string{"max_connections": "301", "pgbaton.config_version": "42", "log_connections": "true",
+		"work_mem": "8192"} {
 		if v, ok := d.Setting(name); v != want || !ok {
 			t.Errorf("%s: %q, %v", name, v, ok)
 		}

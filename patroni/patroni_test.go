@@ -84,14 +84,18 @@ func TestLeader(t *testing.T) {
 			"pending_restart": true, "pending_restart_reason": {"max_connections": {"old_value": "100", "new_value": "101"}},
 			"patroni": {"version": "4.0.7", "scope": "demo", "name": "m1"}}`,
 			patroni.Health{HasLock: true, StatusCode: 200, State: "running", Role: "primary", ServerVersion: 170005, Timeline: 3,
-				DCSLastSeen: seen, PendingRestart: true, PendingRestartReason: map[string]patroni.Change{"max_connections": {Old: "100", New: "101"}}, Name: "m1", Scope: "demo", Version: "4.0.7", SystemID: "7574000000000000001"}},
-		{"3.0 stopping", 200, `{"state": "stopping", "role": "master", "dcs_last_seen": 1763719200, "patroni": {"version": "3.0.4", "scope": "demo"}}`,
-			patroni.Health{HasLock: true, StatusCode: 200, State: "stopping", Role: "master", DCSLastSeen: seen, Scope: "demo", Version: "3.0.4"}},
+				DCSLastSeen: seen, PendingRestart: true, PendingRestartReason: map[string]patroni.Change{"max_connections": {Old: "100",
+					New: "101"}}, Name: "m1", Scope: "demo", Version: "4.0.7", SystemID: "7574000000000000001"}},
+		{"3.0 stopping", 200,
+			`{"state": "stopping", "role": "master", "dcs_last_seen": 1763719200, "patroni": {"version": "3.0.4", "scope": "demo"}}`,
+			patroni.Health{HasLock: true, StatusCode: 200, State: "stopping", Role: "master", DCSLastSeen: seen, Scope: "demo",
+				Version: "3.0.4"}},
 		{"4.1 replica, maintenance, no leader", 503, `{"state": "running", "role": "replica", "server_version": 180001, "timeline": null,
 			"xlog": {"received_location": 1, "replayed_location": 1, "replayed_timestamp": null, "paused": false}, "replication_state": "streaming",
 			"pause": true, "cluster_unlocked": true, "dcs_last_seen": 0, "patroni": {"version": "4.1.5", "scope": "demo", "name": "m2"}}`,
-			patroni.Health{StatusCode: 503, State: "running", Role: "replica", ServerVersion: 180001, Maintenance: true, ClusterUnlocked: true,
-				Name: "m2", Scope: "demo", Version: "4.1.5"}},
+			patroni.Health{StatusCode: 503, State: "running", Role: "replica", ServerVersion: 180001, Maintenance: true,
+				ClusterUnlocked: true,
+				Name:            "m2", Scope: "demo", Version: "4.1.5"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := answering(t, c.status, c.body).Leader(t.Context())
@@ -115,9 +119,11 @@ func TestDynamic(t *testing.T) {
 	}{
 		{`{}`, patroni.Dynamic{TTL: 30 * time.Second, LoopWait: 10 * time.Second, RetryTimeout: 10 * time.Second}},
 		{`{"ttl": 20, "loop_wait": 1, "retry_timeout": 3, "primary_stop_timeout": 5}`,
-			patroni.Dynamic{TTL: 20 * time.Second, LoopWait: time.Second, RetryTimeout: 3 * time.Second, PrimaryStopTimeout: 5 * time.Second}},
+			patroni.Dynamic{TTL: 20 * time.Second, LoopWait: time.Second, RetryTimeout: 3 * time.Second,
+				PrimaryStopTimeout: 5 * time.Second}},
 		{`{"ttl": "25", "loop_wait": null, "master_stop_timeout": 7.5}`,
-			patroni.Dynamic{TTL: 25 * time.Second, LoopWait: 10 * time.Second, RetryTimeout: 10 * time.Second, PrimaryStopTimeout: 7500 * time.Millisecond}},
+			patroni.Dynamic{TTL: 25 * time.Second, LoopWait: 10 * time.Second, RetryTimeout: 10 * time.Second,
+				PrimaryStopTimeout: 7500 * time.Millisecond}},
 	} {
 		got, err := answering(t, 200, c.body).Dynamic(t.Context())
 		if err != nil {

@@ -113,7 +113,12 @@ func TestFleetLeavesAForeignPause(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s := membertest.StateOf(t, b); !f.Poolers[0].foreign || s.Mark == nil || s.Mark.Owner != pgb.Foreign {
-				t.Errorf("attempt %d: foreign %v, mark %+v: the worker and the keeper would resume it", attempt, f.Poolers[0].foreign, s.Mark)
+				t.Errorf(
+					"attempt %d: foreign %v, mark %+v: the worker and the keeper would resume it",
+					attempt,
+					f.Poolers[0].foreign,
+					s.Mark,
+				)
 			}
 			if err := f.Undo(t.Context(), false); err != nil {
 				t.Fatal(err)

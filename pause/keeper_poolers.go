@@ -156,7 +156,8 @@ func (k *keeper) expire(ctx context.Context) member.Result {
 		}, func(err error) bool { return p.later || !p.listed && member.NobodyListens(err) })
 		switch {
 		case err != nil && (p.later || !p.listed):
-			k.log.Warn("a pooler that its name does not lead to (any more, or only just) does not answer: it is left as it is", "pooler", p.Name, "error", err)
+			k.log.Warn("a pooler that its name does not lead to (any more, or only just) does not answer: it is left as it is", "pooler",
+				p.Name, "error", err)
 		case err != nil:
 			failed[slices.Index(k.poolers, p)] = true
 			k.log.Error("cannot resume: do it by hand (RESUME in its admin console)", "pooler", p.Name, "error", err)

@@ -46,7 +46,13 @@ func (f *Fleet) Refresh(ctx context.Context) {
 		again := slices.ContainsFunc(attached, func(a *Pooler) bool { return a.Name == x.Name })
 		err, silent := gone[x]
 		if silent {
-			f.log.Warn("a pooler does not answer and its name does not lead to it any more: going on without it", "pooler", x.Name, "error", err)
+			f.log.Warn(
+				"a pooler does not answer and its name does not lead to it any more: going on without it",
+				"pooler",
+				x.Name,
+				"error",
+				err,
+			)
 		}
 		if again || silent {
 			x.Close()

@@ -22,7 +22,19 @@ func (f *Fleet) refresh(t *testing.T) {
 func TestFleetRefresh(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)
-	stays, goes, comes := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
+	stays, goes, comes := membertest.StartPooler(
+		t,
+		single.SuiteTrixie,
+		pg,
+	), membertest.StartPooler(
+		t,
+		single.SuiteTrixie,
+		pg,
+	), membertest.StartPooler(
+		t,
+		single.SuiteTrixie,
+		pg,
+	)
 	m := membertest.New(t, nil, stays, goes)
 	f := attached(t, m)
 	if err := goes.Freeze(); err != nil {

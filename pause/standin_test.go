@@ -9,8 +9,8 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// The server is back as primary: the keeper starts the worker where none runs. One that the guard or a callback has started may wait for the
-// route for long.
+// The server is back as primary: the keeper starts the worker where none runs. One that the guard or a callback has started may wait for
+// the route for long.
 func TestKeeperLeavesTheWorkToTheWorker(t *testing.T) {
 	t.Parallel()
 	m := membertest.New(t, membertest.SharedPostgres(t))

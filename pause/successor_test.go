@@ -57,8 +57,11 @@ func newHandover(t *testing.T) *handover {
 // lead has Patroni say who the leader is.
 func (h *handover) lead(leader *single.Postgres) {
 	h.patroni.Set(func(f *membertest.Patroni) {
-		f.Cluster = fmt.Sprintf(`{"scope": "demo", "members": [{"name": "n", "role": "leader", "state": "running", "host": %q, "port": %d}]}`,
-			leader.Addr, leader.Port)
+		f.Cluster = fmt.Sprintf(
+			`{"scope": "demo", "members": [{"name": "n", "role": "leader", "state": "running", "host": %q, "port": %d}]}`,
+			leader.Addr,
+			leader.Port,
+		)
 	})
 }
 
@@ -93,7 +96,8 @@ func TestKeeperFinishesAHandover(t *testing.T) {
 	h.keeper.endsWithin(2 * time.Second)
 	membertest.PutBack(t, h.pooler)
 	entries, err := state.ReadJournal(h.journal, 10)
-	if err != nil || !slices.ContainsFunc(entries, func(e state.Entry) bool { return e.Event == state.EventResumed && e.Hook == "keeper" }) {
+	if err != nil ||
+		!slices.ContainsFunc(entries, func(e state.Entry) bool { return e.Event == state.EventResumed && e.Hook == "keeper" }) {
 		t.Errorf("journal: %+v, %v", entries, err)
 	}
 }

@@ -116,7 +116,8 @@ func TestBoundPassesOn(t *testing.T) {
 		&pgproto3.AuthenticationSASLContinue{Data: []byte("r=x,s=y,i=4096")},
 	}
 	text := encode(t, messages...)
-	for name, from := range map[string]io.Reader{"at once": bytes.NewReader(text), "bytes": iotest.OneByteReader(bytes.NewReader(text)), "halves": iotest.HalfReader(bytes.NewReader(text))} {
+	for name, from := range map[string]io.Reader{"at once": bytes.NewReader(text), "bytes": iotest.OneByteReader(bytes.NewReader(text)),
+		"halves": iotest.HalfReader(bytes.NewReader(text))} {
 		f := bounded(t, from)
 		var again []byte
 		for range messages {
@@ -145,14 +146,17 @@ func TestBound(t *testing.T) {
 		begin, again []byte
 		want         string // "": 10,000 of them are taken
 	}{
-		"log-in":                         {nil, encode(t, &pgproto3.ParameterStatus{Name: "a", Value: "b"}), "a log-in of more than 1048576 bytes"},
-		"answer of long rows":            {ready, row(4, 10000), "an answer"},
-		"answer of short rows":           {ready, row(200, 0), "an answer"},
-		"answer of messages":             {ready, encode(t, &pgproto3.NoticeResponse{Message: strings.Repeat("x", 2000)}), "an answer"},
-		"rows of many columns":           {ready, row(257, 0), "a row of more than 256 columns"},
-		"a message":                      {ready, row(1, 1<<20), "a message of more than 1048576 bytes"},
-		"hashes":                         {nil, encode(t, &pgproto3.AuthenticationSASLContinue{Data: []byte("r=x,s=y,i=1000001")}), "a password hash"},
-		"no number of hashes":            {nil, encode(t, &pgproto3.AuthenticationSASLContinue{Data: []byte("r=x,s=y,i=99999999999999999999")}), "a password hash"},
+		"log-in": {nil, encode(t, &pgproto3.ParameterStatus{Name: "a", Value: "b"}),
+			"a log-in of more than 1048576 bytes"},
+		"answer of long rows":  {ready, row(4, 10000), "an answer"},
+		"answer of short rows": {ready, row(200, 0), "an answer"},
+		"answer of messages":   {ready, encode(t, &pgproto3.NoticeResponse{Message: strings.Repeat("x", 2000)}), "an answer"},
+		"rows of many columns": {ready, row(257, 0), "a row of more than 256 columns"},
+		"a message":            {ready, row(1, 1<<20), "a message of more than 1048576 bytes"},
+		"hashes": {nil, encode(t, &pgproto3.AuthenticationSASLContinue{Data: []byte("r=x,s=y,i=1000001")}),
+			"a password hash"},
+		"no number of hashes": {nil, encode(t,
+			&pgproto3.AuthenticationSASLContinue{Data: []byte("r=x,s=y,i=99999999999999999999")}), "a password hash"},
 		"SHOW SERVERS of a large pooler": {ready, row(32, 8), ""},
 		"many answers":                   {nil, append(row(100, 100), ready...), ""},
 	} {

@@ -73,10 +73,13 @@ func TestLocal(t *testing.T) {
 
 func TestConfigArgument(t *testing.T) {
 	for line, want := range map[string]string{
-		"pgbouncer /etc/p.ini": "/etc/p.ini", "pgbouncer -d -v p.ini": "p.ini", "pgbouncer p.ini -d": "p.ini", "pgbouncer -R -q -d p.ini": "p.ini",
-		"pgbouncer -u postgres p.ini": "p.ini", "pgbouncer -upostgres p.ini": "p.ini", "pgbouncer -dqu postgres p.ini": "p.ini", "pgbouncer p.ini -u x": "p.ini",
+		"pgbouncer /etc/p.ini": "/etc/p.ini", "pgbouncer -d -v p.ini": "p.ini", "pgbouncer p.ini -d": "p.ini",
+		"pgbouncer -R -q -d p.ini":    "p.ini",
+		"pgbouncer -u postgres p.ini": "p.ini", "pgbouncer -upostgres p.ini": "p.ini", "pgbouncer -dqu postgres p.ini": "p.ini",
+		"pgbouncer p.ini -u x":            "p.ini",
 		"pgbouncer --user postgres p.ini": "p.ini", "pgbouncer --user=postgres p.ini": "p.ini", "pgbouncer --us x p.ini --daemon": "p.ini",
-		"pgbouncer -d -- -p.ini": "-p.ini", "pgbouncer": "", "pgbouncer -d": "", "pgbouncer a b": "", "pgbouncer -u p.ini": "", "pgbouncer - ": "",
+		"pgbouncer -d -- -p.ini": "-p.ini", "pgbouncer": "", "pgbouncer -d": "", "pgbouncer a b": "", "pgbouncer -u p.ini": "",
+		"pgbouncer - ": "",
 	} {
 		if got, _ := pgb.ConfigArgument(strings.Split(line, " ")); got != want && line != "pgbouncer - " {
 			t.Errorf("%s: %q, want %q", line, got, want)

@@ -51,14 +51,16 @@ func TestOrdinaryValuesAreNoMarks(t *testing.T) {
 		us := rapid.Int64Range(0, 20_000_000).Draw(t, "tens") * 10
 		seconds := float64(us) / 1e6
 		for _, value := range []string{
-			fmt.Sprintf("%.6g", seconds), fmt.Sprintf("%.6f", seconds), strconv.FormatFloat(seconds, 'f', -1, 64), strconv.FormatFloat(seconds, 'e', -1, 64),
+			fmt.Sprintf("%.6g", seconds), fmt.Sprintf("%.6f", seconds), strconv.FormatFloat(seconds, 'f', -1, 64),
+			strconv.FormatFloat(seconds, 'e', -1, 64),
 		} {
 			if m, ok := parseMark(value); ok {
 				t.Fatalf("%s is taken for %+v", value, m)
 			}
 		}
 	})
-	for _, value := range []string{"", "x", "NaN", "Inf", "-Inf", "-0.015043", "0", "15", "0.1", "0.015041", "0.0150435", "1.015043", "1e-300", "1e300"} {
+	for _, value := range []string{"", "x", "NaN", "Inf", "-Inf", "-0.015043", "0", "15", "0.1", "0.015041", "0.0150435", "1.015043",
+		"1e-300", "1e300"} {
 		if m, ok := parseMark(value); ok {
 			t.Errorf("%q is taken for %+v", value, m)
 		}

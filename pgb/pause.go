@@ -44,9 +44,9 @@ func (p *Pooler) Pause(ctx context.Context) (PauseOutcome, error) {
 	return outcome, p.waitDrained(ctx)
 }
 
-// awaitLogins blocks until no login to the server is under way, loginsTimeout at most, and less where the console does not answer. PAUSE cuts
-// such a login off; PgBouncer takes that for a server that lets nobody in, and after RESUME it disconnects each client that asks before
-// another login has succeeded ("server login has been failing, cached error: pause mode"; objects.c, 1.18 to 1.26).
+// awaitLogins blocks until no login to the server is under way, loginsTimeout at most, and less where the console does not answer. PAUSE
+// cuts such a login off; PgBouncer takes that for a server that lets nobody in, and after RESUME it disconnects each client that asks
+// before another login has succeeded ("server login has been failing, cached error: pause mode"; objects.c, 1.18 to 1.26).
 func (p *Pooler) awaitLogins(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, loginsTimeout)
 	defer cancel()

@@ -620,7 +620,8 @@ func TestPauseDuringALogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = conn.Exec(t.Context(), `create function slow() returns event_trigger language plpgsql as $$ begin perform pg_sleep(0.03); end $$;
-		create event trigger slow on login execute function slow(); alter event trigger slow enable always`).ReadAll()
+		create event trigger slow on login execute function slow(); alter event trigger slow enable always`).
+		ReadAll()
 	_ = conn.Close(t.Context())
 	if err != nil {
 		t.Fatal(err)

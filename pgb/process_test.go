@@ -257,7 +257,8 @@ func TestOpens(t *testing.T) {
 			}
 			defer p.Close()
 			for _, name := range []string{
-				"/dev/stdout", "/dev/stderr", "/dev/fd/77", "/proc/self/fd/77", "/proc/thread-self/fd/1", at("out"), at("far"), at("up"), at("fd/77"), at("thread"),
+				"/dev/stdout", "/dev/stderr", "/dev/fd/77", "/proc/self/fd/77", "/proc/thread-self/fd/1", at("out"), at("far"), at("up"),
+				at("fd/77"), at("thread"),
 				at("magic"), at("pipe"), "relative/log", at("log"), at("log2"), at("new"), at("proc/self/log"), "/dev/null",
 			} {
 				if err := p.Opens(name, true); err != nil {

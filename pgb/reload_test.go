@@ -231,7 +231,8 @@ func TestEverySettingIsSeen(t *testing.T) {
 		want := map[string][]string{
 			single.SuiteHost:   {"auth_file", "auth_user"},
 			single.SuiteTrixie: {"auth_dbname", "auth_file", "auth_ident_file", "auth_user"},
-			single.SuiteSid:    {"auth_dbname", "auth_file", "auth_ident_file", "auth_ldap_options", "auth_user", "client_tls13_ciphers", "server_tls13_ciphers"},
+			single.SuiteSid: {"auth_dbname", "auth_file", "auth_ident_file", "auth_ldap_options", "auth_user", "client_tls13_ciphers",
+				"server_tls13_ciphers"},
 		}[r.Suite]
 		if d := cmp.Diff(want, stays); d != "" {
 			t.Errorf("settings that stay when they are taken out of the file (-want +got):\n%s", d)

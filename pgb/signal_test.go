@@ -272,7 +272,8 @@ func TestForeignPidfiles(t *testing.T) {
 		good bool
 	}{
 		"the process's user": {hers, true}, "root": {write("root", 0), true}, "another": {write("another", mallory), false},
-		"a link of hers": {link("link", hers, alice), true}, "a link of root": {link("rlink", hers, 0), true}, "a link of another": {link("mlink", hers, mallory), false},
+		"a link of hers": {link("link", hers, alice), true}, "a link of root": {link("rlink", hers, 0), true},
+		"a link of another":          {link("mlink", hers, mallory), false},
 		"a folder's link of another": {filepath.Join(link("folder", dir, mallory), "hers"), false},
 	} {
 		process, err := pgb.OpenPidfile(c.path)

@@ -117,12 +117,15 @@ func TestPostmasterOfALiar(t *testing.T) {
 		dataDir func(port int) string
 		want    string
 	}{
-		"another port":                {"127.0.0.1:0", func(int) string { return pg.DataDir }, "is not of the server at port"},
-		"the same port, another host": {fmt.Sprintf("127.0.0.9:%d", pg.Port), func(int) string { return pg.DataDir }, "does not have that connection"},
-		"a forged file":               {"127.0.0.1:0", func(port int) string { return forged(port, owner) }, "does not have that connection"},
-		"another user's file":         {"127.0.0.1:0", func(port int) string { return forged(port, owner+1) }, "does not belong to the user"},
-		"a named pipe":                {"127.0.0.1:0", func(int) string { return fifo }, "named pipe"},
-		"no path":                     {"127.0.0.1:0", func(int) string { return "data\x1b[31m" }, "not an absolute path"},
+		"another port": {"127.0.0.1:0", func(int) string { return pg.DataDir }, "is not of the server at port"},
+		"the same port, another host": {fmt.Sprintf("127.0.0.9:%d", pg.Port), func(int) string { return pg.DataDir },
+			"does not have that connection"},
+		"a forged file": {"127.0.0.1:0", func(port int) string { return forged(port, owner) },
+			"does not have that connection"},
+		"another user's file": {"127.0.0.1:0", func(port int) string { return forged(port, owner+1) },
+			"does not belong to the user"},
+		"a named pipe": {"127.0.0.1:0", func(int) string { return fifo }, "named pipe"},
+		"no path":      {"127.0.0.1:0", func(int) string { return "data\x1b[31m" }, "not an absolute path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			at, dataDir := liar(t, c.host, backend)

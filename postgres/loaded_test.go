@@ -162,29 +162,38 @@ func fileErrors(t *testing.T, f *files) {
 		want      []file.Problem
 	}{
 		{"none", "work_mem = '5MB'\n", "", true, nil},
-		{"syntax error", "work_mem = '5MB'\nthis is = = bad\n", "", false, []file.Problem{{File: f.conf, Line: at(2), Problem: "syntax error"}}},
+		{"syntax error", "work_mem = '5MB'\nthis is = = bad\n", "", false, []file.Problem{{File: f.conf, Line: at(2),
+			Problem: "syntax error"}}},
 		{"quote left open", "cluster_name = 'a\n", "", false, []file.Problem{{File: f.conf, Line: at(1), Problem: "syntax error"}}},
-		{"unknown", "nosuch = 1\n", "", false, []file.Problem{{File: f.conf, Line: at(1), Name: "nosuch", Problem: "unrecognized configuration parameter"}}},
+		{"unknown", "nosuch = 1\n", "", false, []file.Problem{{File: f.conf, Line: at(1), Name: "nosuch",
+			Problem: "unrecognized configuration parameter"}}},
 		{"unknown with a prefix", "nosuch.thing = 1\n", "", true, nil},
-		{"value", "work_mem = '6MB'\nmaintenance_work_mem = 'lots'\n", "", true, []file.Problem{{File: f.conf, Line: at(2), Name: "maintenance_work_mem",
+		{"value", "work_mem = '6MB'\nmaintenance_work_mem = 'lots'\n", "", true, []file.Problem{{File: f.conf, Line: at(2),
+			Name:    "maintenance_work_mem",
 			Problem: "setting could not be applied; it is a number from 64 to 2147483647 in units of kB, or one with a unit"}}},
 		{"word", "log_statement = 'some'\n", "", true, []file.Problem{{File: f.conf, Line: at(1), Name: "log_statement",
 			Problem: "setting could not be applied; it is one of none, ddl, mod, all"}}},
-		{"include", "include '/nonexistent/x.conf'\n", "", false, []file.Problem{{File: f.conf, Line: at(1), Problem: `could not open file "/nonexistent/x.conf"`}}},
+		{"include", "include '/nonexistent/x.conf'\n", "", false, []file.Problem{{File: f.conf, Line: at(1),
+			Problem: `could not open file "/nonexistent/x.conf"`}}},
 		{"needs a restart", "max_connections = 61\n", "", true, nil},
 		{"would not start again", "max_connections = 6l\n", "", true, []file.Problem{{File: f.conf, Line: at(1), Name: "max_connections",
 			Problem: "setting could not be applied; it is a number from 1 to 262143"}}},
 		{"out of range", "max_connections = -4\n", "", true, []file.Problem{{File: f.conf, Line: at(1), Name: "max_connections",
 			Problem: "setting could not be applied; it is a number from 1 to 262143"}}},
-		{"pg_hba.conf", "", "host all all 127.0.0.0/8 scramm\nhost all all 127.0.0.1/32 ldap ldapserver=x hunter2\nhosts all all all trust\n", true, []file.Problem{
-			{File: f.hba, Line: hbaAt + 1, Problem: `invalid authentication method "scramm"`},
-			{File: f.hba, Line: hbaAt + 2, Problem: "authentication option not in name=value format"},
-			{File: f.hba, Line: hbaAt + 3, Problem: `invalid connection type "hosts"`}}},
+		{"pg_hba.conf", "",
+			"host all all 127.0.0.0/8 scramm\nhost all all 127.0.0.1/32 ldap ldapserver=x hunter2\nhosts all all all trust\n", true,
+			[]file.Problem{
+				{File: f.hba, Line: hbaAt + 1, Problem: `invalid authentication method "scramm"`},
+				{File: f.hba, Line: hbaAt + 2, Problem: "authentication option not in name=value format"},
+				{File: f.hba, Line: hbaAt + 3, Problem: `invalid connection type "hosts"`}}},
 		// ssl is off: the first is loaded with a warning. The last has no words for its error in 17 and 18.
-		{"hostssl without ssl", "", "hostssl all all 10.0.0.0/8 scram-sha-256\nhostgssenc all all all gss\ninclude_if_exists nosuch.conf\n", true, nil},
-		{"beside hostssl without ssl", "", "hostssl all all all trust\nhostssl all all 10.0.0.0/33 trust\nhostssl all all all trust clientcert=hunter2\n", true, []file.Problem{
-			{File: f.hba, Line: hbaAt + 2, Problem: "invalid CIDR mask in address ***"},
-			{File: f.hba, Line: hbaAt + 3, Problem: "not taken; the server's log says why"}}},
+		{"hostssl without ssl", "",
+			"hostssl all all 10.0.0.0/8 scram-sha-256\nhostgssenc all all all gss\ninclude_if_exists nosuch.conf\n", true, nil},
+		{"beside hostssl without ssl", "",
+			"hostssl all all all trust\nhostssl all all 10.0.0.0/33 trust\nhostssl all all all trust clientcert=hunter2\n", true,
+			[]file.Problem{
+				{File: f.hba, Line: hbaAt + 2, Problem: "invalid CIDR mask in address ***"},
+				{File: f.hba, Line: hbaAt + 3, Problem: "not taken; the server's log says why"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f.write(t, c.conf, c.hba)

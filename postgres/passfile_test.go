@@ -10,7 +10,8 @@ import (
 func FuzzSetting(f *testing.F) {
 	for _, s := range []string{
 		"", "x=1", "x = 1", "x='a b' y=2", `x=a\ b`, `x='it\'s'`, "x=1 x=2", "y=x=1", "host=h x=", `x='a'y=2`, "x=1\n", `x=a\`, "a=b  ",
-		"postgres://h/d?x=1", "postgres://h?x=1&x=2", "postgres://u:p@h/d?y=2&x=%41%2f", "postgres://u?x=3@h/d?x=1", "postgresql://h/?x=a b", "postgres://h/d? x =1",
+		"postgres://h/d?x=1", "postgres://h?x=1&x=2", "postgres://u:p@h/d?y=2&x=%41%2f", "postgres://u?x=3@h/d?x=1",
+		"postgresql://h/?x=a b", "postgres://h/d? x =1",
 		"postgres://h1,h2:5/d?x=1", "postgres:///d?x=&y=1",
 	} {
 		f.Add(s)

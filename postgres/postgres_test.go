@@ -266,7 +266,8 @@ func at(t *testing.T, pg *single.Postgres) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, host := range []string{"", pg.SocketDir, "a,b", "h/postgres?sslmode=disable&x=", "h sslmode=disable", "h'", "fe80::1%lo", "-h", "a..b", strings.Repeat("a.", 127) + "a"} {
+	for _, host := range []string{"", pg.SocketDir, "a,b", "h/postgres?sslmode=disable&x=", "h sslmode=disable", "h'", "fe80::1%lo", "-h",
+		"a..b", strings.Repeat("a.", 127) + "a"} {
 		if _, err := s.At(postgres.Address{Host: host, Port: 5432}).Connect(ctx); err == nil {
 			t.Errorf("at %q: no error", host)
 		}
@@ -512,7 +513,8 @@ func TestPostmasterInAnotherNamespace(t *testing.T) {
 func TestOpenErrorsShowNoPassword(t *testing.T) {
 	for _, dsn := range []string{
 		"postgres://u:pa:s3cret@h:bad/db", "postgres://u:s3cret@[::1/db", "host=h password='s3cret", "host=h port=x password=s3cret",
-		"host=h sslmode=s3cret", "postgres://u:s3cret@h:99999/db", "host=h s3cret", "host=h sslmode=verify-full sslrootcert=/nonexistent/ca password=s3cret",
+		"host=h sslmode=s3cret", "postgres://u:s3cret@h:99999/db", "host=h s3cret",
+		"host=h sslmode=verify-full sslrootcert=/nonexistent/ca password=s3cret",
 		"host=h service=nosuch password=s3cret", "host=h connect_timeout=s3cret",
 	} {
 		_, err := postgres.Open(dsn)

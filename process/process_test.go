@@ -229,7 +229,8 @@ func TestHoldsOtherEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	for _, network := range []struct{ listen, dial string }{{"127.0.0.1:0", "127.0.0.1"}, {"[::1]:0", "::1"}, {"[::]:0", "127.0.0.1"}, {"[::]:0", "::1"}} {
+	for _, network := range []struct{ listen, dial string }{{"127.0.0.1:0", "127.0.0.1"}, {"[::1]:0", "::1"}, {"[::]:0", "127.0.0.1"},
+		{"[::]:0", "::1"}} {
 		l, err := net.Listen("tcp", network.listen)
 		if err != nil {
 			t.Logf("%v (no IPv6 here?)", err)

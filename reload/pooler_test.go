@@ -152,7 +152,8 @@ func TestReloadOwnFileIsBehind(t *testing.T) {
 			reloadEnds(t, m, asked, member.Done, "")
 
 			m.Config.Versions.PgBouncer = config.VersionSource{Line: ours}
-			p := reloadEnds(t, m, asked, member.Failed, api.ProblemNotApplied, "its own file "+b.ConfigPath+" has no config-version line")[0]
+			p := reloadEnds(t, m, asked, member.Failed, api.ProblemNotApplied,
+				"its own file "+b.ConfigPath+" has no config-version line")[0]
 			if p.Verified || p.Done != api.ReloadFailed {
 				t.Errorf("%+v", p)
 			}
@@ -501,7 +502,8 @@ func TestReloadAsTheSameUser(t *testing.T) {
 		dsn("secret"),
 		member.Done,
 		"",
-	); p.How != "RELOAD" || p.File != ini || !p.Verified || len(p.NeedsRestart) != 1 || p.NeedsRestart[0].Key != "listen_port" || p.NeedsRestart[0].Want != "6499" ||
+	); p.How != "RELOAD" || p.File != ini || !p.Verified || len(p.NeedsRestart) != 1 || p.NeedsRestart[0].Key != "listen_port" ||
+		p.NeedsRestart[0].Want != "6499" ||
 		size() != "32" {
 		t.Errorf("another port: %+v", p)
 	}

@@ -31,10 +31,12 @@ func TestLastApplied(t *testing.T) {
 		{"never", nil, 0},
 		{"both", first, 41},
 		{"the last run counts, and a pooler that is no more does not", second, 42},
-		{"one failed", append(second, entry("3", "pgbouncer", "a", state.EventReloaded, "43"), entry("3", "pgbouncer", "b", state.EventNotReloaded, "43")), 0},
+		{"one failed", append(second, entry("3", "pgbouncer", "a", state.EventReloaded, "43"), entry("3", "pgbouncer", "b",
+			state.EventNotReloaded, "43")), 0},
 		{"the version of a later run never came", append(second, entry("3", "pgbouncer", "", state.EventNotBegun, "")), 42},
 		{"killed after the first of two, or still at it", append(second, entry("3", "pgbouncer", "a", state.EventReloaded, "43")), 0},
-		{"without a version", append(second, entry("3", "pgbouncer", "a", state.EventReloaded, ""), entry("3", "pgbouncer", "", state.EventAllReloaded, "")), 0},
+		{"without a version", append(second, entry("3", "pgbouncer", "a", state.EventReloaded, ""), entry("3", "pgbouncer", "",
+			state.EventAllReloaded, "")), 0},
 	} {
 		got := lastApplied(c.entries, api.TargetPgBouncer)
 		if c.want == 0 && got != nil || c.want != 0 && (got == nil || *got != c.want) {

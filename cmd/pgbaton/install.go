@@ -28,7 +28,11 @@ func (c *installCmd) Run(p *program) error {
 	// Before anything is changed: an incomplete installation would be worse than none.
 	for _, name := range append(linkNames(), "pgbaton") {
 		if info, err := os.Lstat(filepath.Join(c.Dir, name)); err == nil && info.IsDir() {
-			return p.refuse("cannot install into %q: %s in it is a directory: remove it first (a volume mount with subPath creates one)", c.Dir, name)
+			return p.refuse(
+				"cannot install into %q: %s in it is a directory: remove it first (a volume mount with subPath creates one)",
+				c.Dir,
+				name,
+			)
 		}
 	}
 	self, err := os.Executable()

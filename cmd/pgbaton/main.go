@@ -71,10 +71,17 @@ type cli struct {
 
 func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &cli{}
-	parser, err := kong.New(c, kong.Name("pgbaton"), kong.Writers(stdout, stderr),
-		kong.Description("Planned maintenance of Patroni clusters behind PgBouncer, without an error for any client.\n\nExit codes: 0 done or nothing to do, 1 failed, 2 usage or configuration, 3 budget spent, 4 refused."),
+	parser, err := kong.New(
+		c,
+		kong.Name("pgbaton"),
+		kong.Writers(stdout, stderr),
+		kong.Description(
+			"Planned maintenance of Patroni clusters behind PgBouncer, without an error for any client.\n\n"+
+				"Exit codes: 0 done or nothing to do, 1 failed, 2 usage or configuration, 3 budget spent, 4 refused.",
+		),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.ExplicitGroups([]kong.Group{{Key: configGroup, Title: "Configuration (over the variable in brackets, over the file):"}}))
+		kong.ExplicitGroups([]kong.Group{{Key: configGroup, Title: "Configuration (over the variable in brackets, over the file):"}}),
+	)
 	if err != nil {
 		fmt.Fprintln(stderr, "pgbaton:", err)
 		return member.Failed
@@ -112,8 +119,8 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return p.code
 }
 
-// untilSignal is a context that ends with the first SIGTERM or SIGINT. When it has ended, the default action is back: a second signal ends the
-// process, whatever it waits for.
+// untilSignal is a context that ends with the first SIGTERM or SIGINT. When it has ended, the default action is back: a second signal ends
+// the process, whatever it waits for.
 func untilSignal() (_ context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

@@ -34,7 +34,21 @@ func (c *onRoleChangeCmd) Run(p *program) error {
 	if result.Code != member.Done {
 		level = slog.LevelWarn
 	}
-	m.Log.Log(p.ctx, level, "on_role_change ends", "hook", "on_role_change", "action", c.Action, "role", c.Role, "decision", result.Decision, "code", result.Code)
+	m.Log.Log(
+		p.ctx,
+		level,
+		"on_role_change ends",
+		"hook",
+		"on_role_change",
+		"action",
+		c.Action,
+		"role",
+		c.Role,
+		"decision",
+		result.Decision,
+		"code",
+		result.Code,
+	)
 	p.code = result.Code
 	return nil
 }

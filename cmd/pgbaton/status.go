@@ -95,13 +95,32 @@ func (p *program) statusTable(s health.Status) error {
 			if len(x.Databases) > 0 {
 				paused += " " + strings.Join(x.Databases, ",")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", x.Pooler, x.Version, paused, x.Waiting, seconds(x.MaxWaitSeconds), x.Servers, oneLine(x.Error))
+			fmt.Fprintf(
+				w,
+				"%s\t%s\t%s\t%d\t%s\t%d\t%s\n",
+				x.Pooler,
+				x.Version,
+				paused,
+				x.Waiting,
+				seconds(x.MaxWaitSeconds),
+				x.Servers,
+				oneLine(x.Error),
+			)
 		}
 	}
 	if len(s.Handover) > 0 {
 		fmt.Fprintln(w, "\nLAST HANDOVER\tHOOK\tEVENT\tPOOLER\tTOOK\tTEXT")
 		for _, e := range s.Handover {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Hook, e.Event, e.Pooler, seconds(e.TookSeconds), oneLine(e.Text))
+			fmt.Fprintf(
+				w,
+				"%s\t%s\t%s\t%s\t%s\t%s\n",
+				e.Time.Local().Format("2006-01-02 15:04:05.000"),
+				e.Hook,
+				e.Event,
+				e.Pooler,
+				seconds(e.TookSeconds),
+				oneLine(e.Text),
+			)
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -24,8 +24,8 @@ type told struct{ error }
 
 func (e told) Unwrap() error { return e.error }
 
-// tellUnconfigured logs what comes of it, and leaves it in the journal, where the file names a state directory that can be used: serve counts
-// it as a failed handover, and status shows it.
+// tellUnconfigured logs what comes of it, and leaves it in the journal, where the file names a state directory that can be used: serve
+// counts it as a failed handover, and status shows it.
 func tellUnconfigured(log *slog.Logger, stateDir, hook string, err error, dryRun bool) {
 	decision := "the configuration cannot be used: " + withoutConfig(hook)
 	log.Error(hook+" ends: "+decision, "hook", hook, "member", member.Name(), "error", oneLine(err.Error()), "code", member.Invalid)

@@ -31,8 +31,14 @@ func TestReloadWaitCosts(t *testing.T) {
 	}
 	measure := func(timeout string) (cpu, wall time.Duration) {
 		cmd := exec.Command(program, "reload", "postgres", "--config-version", "42", "--timeout", timeout, "--log-level", "error")
-		cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "PGBATON_PATRONI_URL="+patroni.URL, "PGBATON_POSTGRES=host="+t.TempDir()+" user=postgres",
-			"PGBATON_STATE_DIR="+filepath.Join(t.TempDir(), "state"), "PGBATON_VERSIONS_POSTGRES_SETTING=pgbaton.config_version")
+		cmd.Env = append(
+			os.Environ(),
+			"GORACE=atexit_sleep_ms=0",
+			"PGBATON_PATRONI_URL="+patroni.URL,
+			"PGBATON_POSTGRES=host="+t.TempDir()+" user=postgres",
+			"PGBATON_STATE_DIR="+filepath.Join(t.TempDir(), "state"),
+			"PGBATON_VERSIONS_POSTGRES_SETTING=pgbaton.config_version",
+		)
 		start := time.Now()
 		out, err := cmd.CombinedOutput()
 		if cmd.ProcessState.ExitCode() != 1 {

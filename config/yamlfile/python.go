@@ -233,7 +233,10 @@ func badTab(text []byte) (line, column int) {
 			continue
 		}
 		block = -1
-		bare := commentText.ReplaceAllString(quotedText.ReplaceAllStringFunc(l, func(s string) string { return strings.Repeat("_", len(s)) }), "")
+		bare := commentText.ReplaceAllString(
+			quotedText.ReplaceAllStringFunc(l, func(s string) string { return strings.Repeat("_", len(s)) }),
+			"",
+		)
 		if strings.ContainsAny(bare, `"'`) {
 			return 0, 0
 		}

@@ -302,7 +302,9 @@ func TestTwice(t *testing.T) {
 func TestBounded(t *testing.T) {
 	var wide, anchors, aliases strings.Builder
 	for i := range 60000 {
-		wide.WriteString("k" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676%26)) + ": v\n")
+		wide.WriteString(
+			"k" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676%26)) + ": v\n",
+		)
 		anchors.WriteString("- &a" + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676%26)) + " x\n")
 	}
 	aliases.WriteString("a: &a [x,x,x,x,x,x,x,x,x,x]\n")

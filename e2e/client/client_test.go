@@ -87,7 +87,13 @@ state_dir: %q
 	if paused.JSON202 == nil || paused.HTTPResponse.Header.Get("Location") != "/v1/operations/"+paused.JSON202.Id {
 		t.Fatalf("pause: %s %v %s", paused.Status(), paused.HTTPResponse.Header, paused.Body)
 	}
-	if o := wait(ctx, t, client, paused.JSON202.Id); o.State != api.OperationStateSucceeded || o.Result == nil || o.Result.Until == nil || len(*o.Result.Poolers) != 1 {
+	if o := wait(
+		ctx,
+		t,
+		client,
+		paused.JSON202.Id,
+	); o.State != api.OperationStateSucceeded || o.Result == nil || o.Result.Until == nil ||
+		len(*o.Result.Poolers) != 1 {
 		t.Fatalf("pause: %+v", o)
 	}
 	shows := func(paused string) {
@@ -108,7 +114,8 @@ state_dir: %q
 	if resumed.JSON202 != nil { // declared, for one that takes longer
 		t.Errorf("resume: %s", resumed.Status())
 	}
-	if resumed.JSON200 == nil || resumed.JSON200.State != api.OperationStateSucceeded || (*resumed.JSON200.Result.Poolers)[0].Done != "resumed" {
+	if resumed.JSON200 == nil || resumed.JSON200.State != api.OperationStateSucceeded ||
+		(*resumed.JSON200.Result.Poolers)[0].Done != "resumed" {
 		t.Fatalf("resume: %s %s", resumed.Status(), resumed.Body)
 	}
 	shows("no")
@@ -140,7 +147,8 @@ state_dir: %q
 		t.Fatal(err)
 	}
 	is(t, invalid.ApplicationproblemJSON422, "invalid-request", 422, api.Validation)
-	if p := invalid.ApplicationproblemJSON422; p != nil && (p.Errors == nil || len(*p.Errors) != 1 || *(*p.Errors)[0].Location != "body.lease") {
+	if p := invalid.ApplicationproblemJSON422; p != nil &&
+		(p.Errors == nil || len(*p.Errors) != 1 || *(*p.Errors)[0].Location != "body.lease") {
 		t.Errorf("errors: %s", invalid.Body)
 	}
 
@@ -150,7 +158,13 @@ state_dir: %q
 	if err != nil || reload.JSON202 == nil {
 		t.Fatalf("reload: %v %s", err, reload.Body)
 	}
-	if o := wait(ctx, t, client, reload.JSON202.Id); o.State != api.OperationStateFailed || o.Problem == nil || o.Problem.Class == "" || o.Problem.Operation == nil {
+	if o := wait(
+		ctx,
+		t,
+		client,
+		reload.JSON202.Id,
+	); o.State != api.OperationStateFailed || o.Problem == nil || o.Problem.Class == "" ||
+		o.Problem.Operation == nil {
 		t.Errorf("reload of a version that has no source: %+v", o)
 	} else {
 		t.Logf("reload of a version that has no source: %s %s", o.Problem.Type, *o.Problem.Detail)

@@ -111,7 +111,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 		d.screen.step("all servers are stopped, their files removed")
 	}()
 
-	r := report{Made: time.Now(), Suite: d.suite, Load: "pgbench -c 4 -j 4, and 8 connections that write every 10 ms, all through PgBouncer"}
+	r := report{
+		Made:  time.Now(),
+		Suite: d.suite,
+		Load:  "pgbench -c 4 -j 4, and 8 connections that write every 10 ms, all through PgBouncer",
+	}
 	if r.Versions, err = d.versions(ctx); err != nil {
 		return err
 	}
@@ -133,7 +137,12 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	d.screen.setBottom("")
-	d.screen.print("\n" + r.text() + fmt.Sprintf("\nReport and plot: %s\n\n", filepath.Join(d.out, "throughput.svg")+", .png; report.txt, report.json, timeline-*.log"))
+	d.screen.print(
+		"\n" + r.text() + fmt.Sprintf(
+			"\nReport and plot: %s\n\n",
+			filepath.Join(d.out, "throughput.svg")+", .png; report.txt, report.json, timeline-*.log",
+		),
+	)
 	if failure := r.failure(); failure != "" {
 		return &problem{failure, "the time lines in " + d.out + " show when; a machine that is very busy may be the reason"}
 	}
@@ -154,14 +163,18 @@ poolers:
 state_dir: %s
 `, stateDir),
 		// Of the runbook's scripts.
-		"env": fmt.Sprintf("export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n", l.Pooler().AdminDSN()),
+		"env": fmt.Sprintf(
+			"export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n",
+			l.Pooler().AdminDSN(),
+		),
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(d.callbacks, name), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
-	for name, content := range map[string]string{"pooler-password": l.AdminPassword + "\n", "pgpass": "*:*:*:postgres:" + l.SuperuserPassword + "\n"} {
+	for name, content := range map[string]string{"pooler-password": l.AdminPassword + "\n", "pgpass": "*:*:*:postgres:" +
+		l.SuperuserPassword + "\n"} {
 		if err := l.WriteSecret(filepath.Join(d.callbacks, name), content); err != nil {
 			return err
 		}
@@ -273,7 +286,11 @@ func (d *demo) way(ctx context.Context, hooks hookPair, names ...string) (way, e
 			if f, err := lab.SwitchoverFloor(events, o.From, o.To); err != nil {
 				d.screen.step("%s: the switchover's floor is not known: %v", hooks.name, err)
 			} else {
-				o.Floor = &floor{ShutdownMS: f.Shutdown.Milliseconds(), LockMS: f.Lock.Milliseconds(), PromotionMS: f.Promotion.Milliseconds()}
+				o.Floor = &floor{
+					ShutdownMS:  f.Shutdown.Milliseconds(),
+					LockMS:      f.Lock.Milliseconds(),
+					PromotionMS: f.Promotion.Milliseconds(),
+				}
 			}
 		}
 	}

@@ -60,7 +60,9 @@ func TestReportText(t *testing.T) {
 func TestReportWithoutFloor(t *testing.T) {
 	r := recorded(t)
 	r.Ways[1].Operations[0].Floor = nil
-	line := regexp.MustCompile(`(?m)^(the switchover's own floor|  server down|  leader key moved|  promoted|longest stall beyond the floor).* (\d+) +–$`)
+	line := regexp.MustCompile(
+		`(?m)^(the switchover's own floor|  server down|  leader key moved|  promoted|longest stall beyond the floor).* (\d+) +–$`,
+	)
 	if text := r.text(); len(line.FindAllString(text, -1)) != 5 {
 		t.Errorf("a floor that is not known is not said to be so:\n%s", text)
 	}
@@ -123,7 +125,8 @@ func TestPlotSVG(t *testing.T) {
 		}
 	}
 	all := strings.Join(texts, "\n")
-	for _, want := range []string{"pgbaton: longest stall", "by the runbook: longest stall", "PAUSE", "RESUME after", "commits per second", "time since PAUSE (s)", "Patroni 4."} {
+	for _, want := range []string{"pgbaton: longest stall", "by the runbook: longest stall", "PAUSE", "RESUME after",
+		"commits per second", "time since PAUSE (s)", "Patroni 4."} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no text %q in\n%s", want, all)
 		}
@@ -208,8 +211,17 @@ func TestHandoverSteps(t *testing.T) {
 	moves := []lab.RouteMove{{At: at(-5000), To: "m1"}, {At: at(926), To: "m3"}}
 	stall := lab.Stall{From: at(570), To: at(1228)}
 	ours := []state.Entry{
-		entry(557, "m1", state.EventStarted), entry(572, "m1", state.EventPauseSent), entry(595, "m1", state.EventDrained),
-		entry(661, "m1", state.EventServerDown), entry(1126, "m3", state.EventWritable), entry(1148, "m3", state.EventRoute), entry(1151, "m3", state.EventResumed),
+		entry(557, "m1", state.EventStarted),
+		entry(572, "m1", state.EventPauseSent),
+		entry(595, "m1", state.EventDrained),
+		entry(
+			661,
+			"m1",
+			state.EventServerDown,
+		),
+		entry(1126, "m3", state.EventWritable),
+		entry(1148, "m3", state.EventRoute),
+		entry(1151, "m3", state.EventResumed),
 	}
 	retried := slices.Concat([]state.Entry{entry(100, "m1", state.EventPauseSent), entry(500, "m1", state.EventUndone)}, ours)
 
@@ -220,7 +232,8 @@ func TestHandoverSteps(t *testing.T) {
 	}{
 		"pgbaton": {ours, "m1", "m3", map[stepName]int{stepAsked: 0, stepPause: 572, stepDrained: 595, stepDown: 661, stepLock: 926,
 			stepPromoted: 1117, stepWritable: 1126, stepRoute: 1148, stepResumed: 1151, stepAll: 1228}},
-		"the last attempt counts": {retried, "m1", "m3", map[stepName]int{stepAsked: 0, stepPause: 572, stepDrained: 595, stepDown: 661, stepLock: 926,
+		"the last attempt counts": {retried, "m1", "m3", map[stepName]int{stepAsked: 0, stepPause: 572, stepDrained: 595, stepDown: 661,
+			stepLock:     926,
 			stepPromoted: 1117, stepWritable: 1126, stepRoute: 1148, stepResumed: 1151, stepAll: 1228}},
 		"runbook, from the logs alone": {nil, "m1", "m3", map[stepName]int{stepAsked: 0, stepPause: 578, stepDown: 654, stepLock: 926,
 			stepPromoted: 1117, stepResumed: 1149, stepAll: 1228}},
@@ -236,13 +249,29 @@ func TestHandoverSteps(t *testing.T) {
 			}
 		})
 	}
-	if log := merged(asked, ours, events); !strings.Contains(log, "     572 ms  m1 journal     : pause_sent\n     578 ms  p1 pgbouncer   [1] LOG PAUSE command issued\n") {
+	if log := merged(
+		asked,
+		ours,
+		events,
+	); !strings.Contains(
+		log,
+		"     572 ms  m1 journal     : pause_sent\n     578 ms  p1 pgbouncer   [1] LOG PAUSE command issued\n",
+	) {
 		t.Errorf("merged log:\n%s", log)
 	}
 }
 
 func TestMissing(t *testing.T) {
-	fine := machine{root: true, mayMount: true, dir: "/lab", rootMade: true, diskFree: 1 << 40, memoryFree: 1 << 34, debootstrap: true, apt: true}
+	fine := machine{
+		root:        true,
+		mayMount:    true,
+		dir:         "/lab",
+		rootMade:    true,
+		diskFree:    1 << 40,
+		memoryFree:  1 << 34,
+		debootstrap: true,
+		apt:         true,
+	}
 	if err := fine.missing(); err != nil {
 		t.Errorf("nothing is missing: %v", err)
 	}
@@ -330,7 +359,8 @@ func TestTakeDown(t *testing.T) {
 	needRoot(t)
 	dir := filepath.Join(t.TempDir(), "lab")
 	t.Setenv("PGBATON_LAB_DIR", dir)
-	for _, path := range []string{"trixie/usr/bin/x", "trixie.log", "trixie.lock", "sid.lock", "sid.building/proc/x", "run/3/log", "run/3.lock", runPrefix + "1/pgbaton"} {
+	for _, path := range []string{"trixie/usr/bin/x", "trixie.log", "trixie.lock", "sid.lock", "sid.building/proc/x", "run/3/log",
+		"run/3.lock", runPrefix + "1/pgbaton"} {
 		path = filepath.Join(dir, path)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("x"), 0o644)); err != nil {
 			t.Fatal(err)
@@ -351,7 +381,12 @@ func TestTakeDown(t *testing.T) {
 	if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if code := run(t.Context(), []string{"down"}, &out); code != exitFailed || !strings.Contains(out.String(), "a lab is in use") || !strings.Contains(out.String(), "What to do:") {
+	if code := run(
+		t.Context(),
+		[]string{"down"},
+		&out,
+	); code != exitFailed || !strings.Contains(out.String(), "a lab is in use") ||
+		!strings.Contains(out.String(), "What to do:") {
 		t.Errorf("with a lab in use: exit %d\n%s", code, &out)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "trixie")); err != nil {
@@ -364,7 +399,12 @@ func TestTakeDown(t *testing.T) {
 	if err := os.WriteFile(foreign, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if code := run(t.Context(), []string{"down"}, &out); code != 0 || !strings.Contains(out.String(), "removed "+dir+"/trixie (") || !strings.Contains(out.String(), "kept "+dir) {
+	if code := run(
+		t.Context(),
+		[]string{"down"},
+		&out,
+	); code != 0 || !strings.Contains(out.String(), "removed "+dir+"/trixie (") ||
+		!strings.Contains(out.String(), "kept "+dir) {
 		t.Errorf("exit %d\n%s", code, &out)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
@@ -404,7 +444,12 @@ func TestTakeDownForeign(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			if code := run(t.Context(), []string{"down"}, &out); code != exitFailed || !strings.Contains(out.String(), "others than root can change") {
+			if code := run(
+				t.Context(),
+				[]string{"down"},
+				&out,
+			); code != exitFailed ||
+				!strings.Contains(out.String(), "others than root can change") {
 				t.Errorf("exit %d\n%s", code, &out)
 			}
 			if _, err := os.Stat(inside); err != nil {
@@ -420,11 +465,20 @@ func TestTakeDownForeignEntry(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "lab")
 	t.Setenv("PGBATON_LAB_DIR", dir)
 	foreign := filepath.Join(dir, "sid")
-	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "trixie"), 0o755), os.Mkdir(foreign, 0o755), os.Chown(foreign, 65534, 65534)); err != nil {
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, "trixie"), 0o755),
+		os.Mkdir(foreign, 0o755),
+		os.Chown(foreign, 65534, 65534),
+	); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if code := run(t.Context(), []string{"down"}, &out); code != 0 || !strings.Contains(out.String(), "kept "+foreign+": it is not root's") {
+	if code := run(
+		t.Context(),
+		[]string{"down"},
+		&out,
+	); code != 0 ||
+		!strings.Contains(out.String(), "kept "+foreign+": it is not root's") {
 		t.Errorf("exit %d\n%s", code, &out)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != "sid" {
@@ -483,7 +537,8 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%s: floor %+v of a stall of %d ms", w.Name, *o.Floor, o.StallMS)
 		}
 	}
-	for _, name := range []string{"report.txt", "throughput.svg", "throughput.png", "timeline-pgbaton-switchover.log", "timeline-pgbaton-restart.log", "timeline-by-the-runbook-switchover.log"} {
+	for _, name := range []string{"report.txt", "throughput.svg", "throughput.png", "timeline-pgbaton-switchover.log",
+		"timeline-pgbaton-restart.log", "timeline-by-the-runbook-switchover.log"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -19,7 +19,10 @@ import (
 // takeDown removes what demo and lab have put on this machine, and says what. It refuses while a lab runs.
 func takeDown(ctx context.Context, dir string, s *screen) error {
 	if os.Geteuid() != 0 {
-		return &problem{"not root: the files in " + dir + " are root's", `run "make demo-down" as root, or: sudo env PATH="$PATH" make demo-down`}
+		return &problem{
+			"not root: the files in " + dir + " are root's",
+			`run "make demo-down" as root, or: sudo env PATH="$PATH" make demo-down`,
+		}
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		s.step("nothing to remove: there is no %s", dir)

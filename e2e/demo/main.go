@@ -44,7 +44,10 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.Usage = func() {
-		fmt.Fprint(out, "Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n\n")
+		fmt.Fprint(
+			out,
+			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n\n",
+		)
 		flags.PrintDefaults()
 	}
 	var d demo

@@ -88,9 +88,17 @@ func (r report) plot(format string) ([]byte, error) {
 	inner.FillText(title, vg.Point{X: inner.Min.X, Y: inner.Max.Y}, "Writes that clients get through PgBouncer while the primary moves")
 	small := title
 	small.Font.Size, small.Color = 9, plotGrey
-	inner.FillText(small, vg.Point{X: inner.Min.X, Y: inner.Max.Y - 0.6*vg.Centimeter},
-		fmt.Sprintf("Commits of 8 connections that write every 10 ms, in pieces of %d ms, beside pgbench -c 4.  Patroni %s, PostgreSQL %s, PgBouncer %s.",
-			binWidth.Milliseconds(), r.Versions["Patroni"], r.Versions["PostgreSQL"], r.Versions["PgBouncer"]))
+	inner.FillText(
+		small,
+		vg.Point{X: inner.Min.X, Y: inner.Max.Y - 0.6*vg.Centimeter},
+		fmt.Sprintf(
+			"Commits of 8 connections that write every 10 ms, in pieces of %d ms, beside pgbench -c 4.  Patroni %s, PostgreSQL %s, PgBouncer %s.",
+			binWidth.Milliseconds(),
+			r.Versions["Patroni"],
+			r.Versions["PostgreSQL"],
+			r.Versions["PgBouncer"],
+		),
+	)
 
 	body := draw.Crop(inner, 0, 0, 0, -head)
 	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadY: 0.5 * vg.Centimeter}
@@ -104,7 +112,11 @@ func (r report) plot(format string) ([]byte, error) {
 	var out bytes.Buffer
 	_, err := canvas.WriteTo(&out)
 	// Where Liberation is not installed a browser would take a serif face.
-	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), err
+	return bytes.ReplaceAll(
+		out.Bytes(),
+		[]byte("font-family:Liberation Sans;"),
+		[]byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"),
+	), err
 }
 
 func perSecond(b bin) float64 { return float64(b.Commits) / binWidth.Seconds() }

@@ -136,7 +136,11 @@ func installDebootstrap(ctx context.Context, dir string, s *screen) error {
 	if err != nil {
 		return failed(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, installedNote), []byte(strings.Join(plannedPackages(string(plan)), "\n")+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(dir, installedNote),
+		[]byte(strings.Join(plannedPackages(string(plan)), "\n")+"\n"),
+		0o644,
+	); err != nil {
 		return err
 	}
 	if err := logged(apt("install", "debootstrap"), log); err != nil {
@@ -189,8 +193,13 @@ func makeRoot(ctx context.Context, repository, suite string, s *screen) (string,
 			endGroup(cmd.Process.Pid)
 			return "", ctx.Err()
 		}
-		return "", &problem{fmt.Sprintf("the servers' root file system could not be made: %v\n%s", err, strings.Join(last[max(0, len(last)-15):], "\n")),
-			fmt.Sprintf("read %s; most often the Debian mirror was not reachable: then run the demo again", filepath.Join(labDir(), suite+".log"))}
+		return "", &problem{
+			fmt.Sprintf("the servers' root file system could not be made: %v\n%s", err, strings.Join(last[max(0, len(last)-15):], "\n")),
+			fmt.Sprintf(
+				"read %s; most often the Debian mirror was not reachable: then run the demo again",
+				filepath.Join(labDir(), suite+".log"),
+			),
+		}
 	}
 	words := strings.Fields(stdout.String())
 	if len(words) == 0 {
@@ -224,7 +233,10 @@ func repositoryRoot() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", &problem{"this is not pgbaton's repository: scripts/lab-root.sh is in no directory above this one", `run "make demo" in the repository`}
+			return "", &problem{
+				"this is not pgbaton's repository: scripts/lab-root.sh is in no directory above this one",
+				`run "make demo" in the repository`,
+			}
 		}
 		dir = filepath.Dir(dir)
 	}

@@ -30,7 +30,18 @@ const (
 	stepAll      stepName = "last client writes again"
 )
 
-var stepNames = []stepName{stepAsked, stepPause, stepDrained, stepDown, stepLock, stepPromoted, stepWritable, stepRoute, stepResumed, stepAll}
+var stepNames = []stepName{
+	stepAsked,
+	stepPause,
+	stepDrained,
+	stepDown,
+	stepLock,
+	stepPromoted,
+	stepWritable,
+	stepRoute,
+	stepResumed,
+	stepAll,
+}
 
 // step is when it was, and who says so.
 type step struct {
@@ -41,7 +52,14 @@ type step struct {
 
 // handoverSteps finds the moments of a handover. What pgbaton's journal has is taken from there; the rest, and all of
 // the runbook's, from the servers' own logs. A moment that nobody has written down is left out.
-func handoverSteps(asked time.Time, from, to string, journal []state.Entry, events []lab.Event, moves []lab.RouteMove, stall lab.Stall) []step {
+func handoverSteps(
+	asked time.Time,
+	from, to string,
+	journal []state.Entry,
+	events []lab.Event,
+	moves []lab.RouteMove,
+	stall lab.Stall,
+) []step {
 	found := map[stepName]step{stepAsked: {Name: stepAsked, At: asked, Source: "demo"}}
 	add := func(name stepName, at time.Time, source string) {
 		found[name] = step{Name: name, At: at, Source: source}
@@ -154,7 +172,13 @@ func merged(zero time.Time, journal []state.Entry, events []lab.Event) string {
 	})
 	var b strings.Builder
 	for _, e := range all {
-		fmt.Fprintf(&b, "%8d ms  %-14s %s\n", e.At.Sub(zero).Milliseconds(), e.Source, strings.ReplaceAll(e.Text, "\n", "\n                            "))
+		fmt.Fprintf(
+			&b,
+			"%8d ms  %-14s %s\n",
+			e.At.Sub(zero).Milliseconds(),
+			e.Source,
+			strings.ReplaceAll(e.Text, "\n", "\n                            "),
+		)
 	}
 	return b.String()
 }

@@ -143,9 +143,11 @@ func httpCases() []httpCase {
 	digits := strings.Repeat("9", 400<<10)
 	for kind, odd := range map[string]string{
 		"null": "null", "true": "true", "a list": "[]", "an object": "{}", "a negative number": "-9223372036854775808", "a fraction": "1.5",
-		"a large number": "1e308", "digits": digits, "digits as text": `"` + digits + `"`, "controls": jsonText(told), "an empty text": `""`,
+		"a large number": "1e308", "digits": digits, "digits as text": `"` + digits + `"`, "controls": jsonText(told),
+		"an empty text": `""`,
 	} {
-		for _, key := range []string{"state", "role", "server_version", "timeline", "dcs_last_seen", "pending_restart", "pending_restart_reason",
+		for _, key := range []string{"state", "role", "server_version", "timeline", "dcs_last_seen", "pending_restart",
+			"pending_restart_reason",
 			"database_system_identifier", "patroni", "version", "scope", "name", "members", "host", "port", "lag", "ttl", "loop_wait",
 			"postgresql", "max_connections", "old_value", "scheduled_switchover", "at", "tags", "api_url"} {
 			body(key+" is "+kind, 200, replaced(key, odd))

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Floor is what PostgreSQL and Patroni alone take for a switchover, by their own logs. Clients wait at least that long, whoever pauses the poolers.
-// The times of the logs have milliseconds.
+// Floor is what PostgreSQL and Patroni alone take for a switchover, by their own logs. Clients wait at least that long, whoever pauses the
+// poolers. The times of the logs have milliseconds.
 type Floor struct {
 	Shutdown  time.Duration // of the old primary: from the request for a fast shutdown until it is down
 	Lock      time.Duration // from there until the new primary has the leader key

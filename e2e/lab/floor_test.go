@@ -35,13 +35,19 @@ func TestSwitchoverFloor(t *testing.T) {
 		return slices.DeleteFunc(slices.Clone(events), func(e lab.Event) bool { return strings.Contains(e.Text, text) })
 	}
 	got, err = lab.SwitchoverFloor(without("Cleaning up"), "m1", "m2")
-	if want := (lab.Floor{Shutdown: 31 * time.Millisecond, Lock: 356 * time.Millisecond, Promotion: 8 * time.Millisecond}); err != nil || got != want {
+	if want := (lab.Floor{Shutdown: 31 * time.Millisecond, Lock: 356 * time.Millisecond, Promotion: 8 * time.Millisecond}); err != nil ||
+		got != want {
 		t.Errorf("the failover key was removed by somebody else: %+v, %v", got, err)
 	}
 	for text, source := range map[string]string{
 		"fast shutdown": "m1 postgresql", "is shut down": "m1 postgresql", "lock": "m2 patroni", "archive recovery": "m2 postgresql",
 	} {
-		if got, err := lab.SwitchoverFloor(without(text), "m1", "m2"); err == nil || !strings.Contains(err.Error(), source) || got != (lab.Floor{}) {
+		if got, err := lab.SwitchoverFloor(
+			without(text),
+			"m1",
+			"m2",
+		); err == nil || !strings.Contains(err.Error(), source) ||
+			got != (lab.Floor{}) {
 			t.Errorf("without %q: %+v, %v", text, got, err)
 		}
 	}

@@ -93,7 +93,13 @@ func TestLab(t *testing.T) {
 			m1 := l.Member("m1")
 
 			t.Run("inside", func(t *testing.T) {
-				r, err := m1.Exec(ctx, []string{"WORD=x y"}, "sh", "-c", `echo "$(id -un) $(hostname) $WORD"; getent ahostsv4 pgbouncer | grep -c STREAM; echo err >&2; exit 3`)
+				r, err := m1.Exec(
+					ctx,
+					[]string{"WORD=x y"},
+					"sh",
+					"-c",
+					`echo "$(id -un) $(hostname) $WORD"; getent ahostsv4 pgbouncer | grep -c STREAM; echo err >&2; exit 3`,
+				)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -150,7 +156,13 @@ func TestLab(t *testing.T) {
 			must(err)
 			must(probe.WaitFlowing(ctx, 5))
 			result = probe.Stop()
-			t.Logf("runbook: %d commits, %d errors %v, longest stall %v", result.Acked, len(result.Errors), result.ErrorTexts(), result.LongestStall)
+			t.Logf(
+				"runbook: %d commits, %d errors %v, longest stall %v",
+				result.Acked,
+				len(result.Errors),
+				result.ErrorTexts(),
+				result.LongestStall,
+			)
 			must(result.VerifyWrites(ctx, l))
 			must(l.SetHooks(ctx, "", ""))
 			must(l.WaitHealthy(ctx))

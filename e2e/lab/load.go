@@ -24,7 +24,18 @@ func (l *Lab) prepareLoad(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			r, err := leader.Exec(ctx, nil, "pgbench", "-i", "-q", "-s", strconv.Itoa(l.opts.PgbenchScale), "-h", "/run/postgresql", "postgres")
+			r, err := leader.Exec(
+				ctx,
+				nil,
+				"pgbench",
+				"-i",
+				"-q",
+				"-s",
+				strconv.Itoa(l.opts.PgbenchScale),
+				"-h",
+				"/run/postgresql",
+				"postgres",
+			)
 			if err != nil || r.ExitCode != 0 {
 				return fmt.Errorf("pgbench -i: exit code %d: %s: %v", r.ExitCode, r.Stderr, err)
 			}
@@ -123,8 +134,12 @@ func (b *Pgbench) Stop(ctx context.Context) (PgbenchResult, error) {
 }
 
 var (
-	pgbenchProgress = regexp.MustCompile(`^progress: ([0-9.]+) s, ([0-9.]+) tps, lat ([0-9.]+|NaN) ms stddev ([0-9.]+|NaN)(?:, ([0-9]+) failed)?`)
-	pgbenchSummary  = regexp.MustCompile(`^(pgbench \(|rate limit schedule lag|transaction type:|scaling factor:|query mode:|number of |maximum number of|duration:|latency |initial connection time|tps = )`)
+	pgbenchProgress = regexp.MustCompile(
+		`^progress: ([0-9.]+) s, ([0-9.]+) tps, lat ([0-9.]+|NaN) ms stddev ([0-9.]+|NaN)(?:, ([0-9]+) failed)?`,
+	)
+	pgbenchSummary = regexp.MustCompile(
+		`^(pgbench \(|rate limit schedule lag|transaction type:|scaling factor:|query mode:|number of |maximum number of|duration:|latency |initial connection time|tps = )`,
+	)
 )
 
 func parsePgbench(output string) PgbenchResult {
@@ -330,7 +345,8 @@ func (p *Probe) write(number int, c *probeConn, interval time.Duration) {
 		for !p.stopped() {
 			seq++
 			// No context: nothing may cut a statement short, and the end is a deadline on the connection.
-			_, err := conn.Exec(context.Background(), fmt.Sprintf("INSERT INTO lab_probe VALUES (%d, %d, %d)", p.run, number, seq)).ReadAll()
+			_, err := conn.Exec(context.Background(), fmt.Sprintf("INSERT INTO lab_probe VALUES (%d, %d, %d)", p.run, number, seq)).
+				ReadAll()
 			if err != nil {
 				failed(err)
 				var server *pgconn.PgError

@@ -133,8 +133,12 @@ func (m *Member) config() map[string]any {
 		}
 	}
 	postgresql := map[string]any{
-		"listen": m.Address + ":5432", "connect_address": m.Address + ":5432", "use_unix_socket": true,
-		"data_dir": "/data/data", "bin_dir": "/usr/local/pgbin", "pgpass": "/tmp/patroni.pgpass",
+		"listen":          m.Address + ":5432",
+		"connect_address": m.Address + ":5432",
+		"use_unix_socket": true,
+		"data_dir":        "/data/data",
+		"bin_dir":         "/usr/local/pgbin",
+		"pgpass":          "/tmp/patroni.pgpass",
 		"authentication": map[string]any{
 			"superuser":   map[string]any{"username": "postgres", "password": l.SuperuserPassword},
 			"replication": map[string]any{"username": "replicator", "password": l.SuperuserPassword},
@@ -144,7 +148,11 @@ func (m *Member) config() map[string]any {
 			"log_filename": "postgresql.log", "log_line_prefix": "%m [%p] ", "log_timezone": "UTC", "log_rotation_age": 0,
 			"log_file_mode": "0644",
 		},
-		"pg_hba": []string{"local all all trust", "host replication all 127.0.0.0/8 scram-sha-256", "host all all 127.0.0.0/8 scram-sha-256"},
+		"pg_hba": []string{
+			"local all all trust",
+			"host replication all 127.0.0.0/8 scram-sha-256",
+			"host all all 127.0.0.0/8 scram-sha-256",
+		},
 		// The first basebackup of a replica must not wait for a checkpoint that takes its time.
 		"basebackup": []any{map[string]any{"checkpoint": "fast"}, "no-sync"},
 		"remove_data_directory_on_rewind_failure": true,

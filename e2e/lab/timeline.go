@@ -82,7 +82,8 @@ func (l *Lab) TimeLine(from, to time.Time) ([]Event, error) {
 		return err
 	}
 	for _, m := range l.members {
-		for path, source := range map[string]string{m.LogFile("patroni.log"): "patroni", m.LogFile("postgresql.log"): "postgresql", m.OutputFile(): "output"} {
+		for path, source := range map[string]string{m.LogFile("patroni.log"): "patroni", m.LogFile("postgresql.log"): "postgresql",
+			m.OutputFile(): "output"} {
 			if err := read(path, m.Name+" "+source); err != nil {
 				return nil, err
 			}

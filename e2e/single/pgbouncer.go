@@ -101,7 +101,8 @@ func authFile(opts PgBouncerOptions) string {
 
 func (b *PgBouncer) config(opts PgBouncerOptions) string {
 	if opts.Config != "" {
-		return strings.NewReplacer("{dir}", b.Dir, "{addr}", b.Addr, "{port}", fmt.Sprint(b.Port), "{admin}", AdminUser).Replace(opts.Config)
+		return strings.NewReplacer("{dir}", b.Dir, "{addr}", b.Addr, "{port}", fmt.Sprint(b.Port), "{admin}", AdminUser).
+			Replace(opts.Config)
 	}
 	databases := opts.Databases
 	if databases == "" && opts.Backend != nil {

@@ -63,8 +63,24 @@ func StartPostgres(ctx context.Context, suite string, opts PostgresOptions) (_ *
 	if err := write(root, pwfile, Password+"\n", 0o600); err != nil {
 		return nil, err
 	}
-	initdb, err := spawn(root, p.Dir, "postgres", p.Log, false, "/usr/local/pgbin/initdb", "-D", p.DataDir,
-		"--no-sync", "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile="+pwfile, "-U", "postgres", "--locale=C.UTF-8", "--encoding=UTF8")
+	initdb, err := spawn(
+		root,
+		p.Dir,
+		"postgres",
+		p.Log,
+		false,
+		"/usr/local/pgbin/initdb",
+		"-D",
+		p.DataDir,
+		"--no-sync",
+		"--auth-local=trust",
+		"--auth-host=scram-sha-256",
+		"--pwfile="+pwfile,
+		"-U",
+		"postgres",
+		"--locale=C.UTF-8",
+		"--encoding=UTF8",
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -260,7 +260,11 @@ func TestConfiguration(t *testing.T) {
 				dcs := b.patroniConfig(t).Bootstrap.DCS
 				ttl, loopWait = time.Duration(dcs.TTL)*time.Second, time.Duration(dcs.LoopWait)*time.Second
 			case spilo:
-				ttl, loopWait = time.Duration(b.postgresql.Spec.Patroni.TTL)*time.Second, time.Duration(b.postgresql.Spec.Patroni.LoopWait)*time.Second
+				ttl, loopWait = time.Duration(
+					b.postgresql.Spec.Patroni.TTL,
+				)*time.Second, time.Duration(
+					b.postgresql.Spec.Patroni.LoopWait,
+				)*time.Second
 			}
 			if loaded.Pause.Budget > ttl-5*time.Second || loopWait >= ttl {
 				t.Errorf("budget %v with ttl %v, loop_wait %v", loaded.Pause.Budget, ttl, loopWait)

@@ -171,7 +171,8 @@ func (b *built) checkReferences(t *testing.T, p pod) {
 	if name := p.spec.ServiceAccountName; name != "" && !b.accounts[name] {
 		t.Errorf("no ServiceAccount %q", name)
 	}
-	if !p.partial && p.spec.ServiceAccountName == "" && (p.spec.AutomountServiceAccountToken == nil || *p.spec.AutomountServiceAccountToken) {
+	if !p.partial && p.spec.ServiceAccountName == "" &&
+		(p.spec.AutomountServiceAccountToken == nil || *p.spec.AutomountServiceAccountToken) {
 		t.Error("mounts a token that nothing in it needs")
 	}
 }
@@ -237,11 +238,12 @@ func checkSecurity(t *testing.T, p pod) {
 		}
 		is := func(p *bool, want bool) bool { return p != nil && *p == want }
 		for what, holds := range map[string]bool{
-			"runAsNonRoot: true":                     is(nonRoot, true),
-			"runAsUser other than 0":                 user != nil && *user != 0,
-			"readOnlyRootFilesystem: true":           is(s.ReadOnlyRootFilesystem, true),
-			"allowPrivilegeEscalation: false":        is(s.AllowPrivilegeEscalation, false),
-			"capabilities: {drop: [ALL]}":            s.Capabilities != nil && len(s.Capabilities.Add) == 0 && slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}),
+			"runAsNonRoot: true":              is(nonRoot, true),
+			"runAsUser other than 0":          user != nil && *user != 0,
+			"readOnlyRootFilesystem: true":    is(s.ReadOnlyRootFilesystem, true),
+			"allowPrivilegeEscalation: false": is(s.AllowPrivilegeEscalation, false),
+			"capabilities: {drop: [ALL]}": s.Capabilities != nil && len(s.Capabilities.Add) == 0 &&
+				slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}),
 			"seccompProfile: {type: RuntimeDefault}": profile != nil && profile.Type == corev1.SeccompProfileTypeRuntimeDefault,
 			"not privileged":                         s.Privileged == nil || !*s.Privileged,
 		} {

@@ -425,7 +425,11 @@ func Automatic(m *member.Member, pg *single.Postgres) {
 func Singly(t *testing.T, suite string) (*single.PgBouncer, *member.Member) {
 	t.Helper()
 	pg := SharedPostgres(t)
-	b, err := single.StartPgBouncer(t.Context(), suite, single.PgBouncerOptions{Backend: pg, Databases: fmt.Sprintf("postgres = host=%s port=%d", pg.Addr, pg.Port)})
+	b, err := single.StartPgBouncer(
+		t.Context(),
+		suite,
+		single.PgBouncerOptions{Backend: pg, Databases: fmt.Sprintf("postgres = host=%s port=%d", pg.Addr, pg.Port)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,8 @@ func TestReadFileIsBounded(t *testing.T) {
 	bomb := write("bomb", good+strings.Repeat("%include "+write("x", "; x\n")+"\n", 3000))
 	for name, path := range map[string]string{
 		"pipe": pipe, "pipe included": write("p", good+"%include "+pipe+"\n"), "endless device": "/dev/zero", "terminal": "/dev/tty",
-		"huge": huge, "huge included": write("h", good+"%include "+huge+"\n"), "itself": self, "thousands": bomb, "folder": dir, "none": filepath.Join(dir, "none"), "no name": "",
+		"huge": huge, "huge included": write("h", good+"%include "+huge+"\n"), "itself": self, "thousands": bomb, "folder": dir,
+		"none": filepath.Join(dir, "none"), "no name": "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			var e *file.Problem
@@ -261,7 +262,8 @@ func TestFileComments(t *testing.T) {
 
 func TestFilePort(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "6432 true", "listen_port = 7": "7 true", "listen_port = 0x1920": "6432 true", "listen_port = 010": "8 true", "listen_port = x": "0 false",
+		"": "6432 true", "listen_port = 7": "7 true", "listen_port = 0x1920": "6432 true", "listen_port = 010": "8 true",
+		"listen_port = x":  "0 false",
 		"listen_port = -1": "65535 false", "listen_port = 65536": "0 false", "listen_port =": "0 false",
 	} {
 		f, err := readIn(t, iniFile(t, "[pgbouncer]\n"+text+"\n"), "")

@@ -43,7 +43,8 @@ func (o *output) String() string {
 
 var listening = regexp.MustCompile(`msg=listening .*address=(\S+)`)
 
-// Start builds it from the folder of the product into dir, writes the configuration there, and returns when it listens. It ends with the context, or by Stop.
+// Start builds it from the folder of the product into dir, writes the configuration there, and returns when it listens. It ends with the
+// context, or by Stop.
 func Start(ctx context.Context, product, dir, config string) (*Server, error) {
 	binary, file := filepath.Join(dir, "pgbaton"), filepath.Join(dir, "pgbaton.yaml")
 	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/pgbaton")
