@@ -96,6 +96,23 @@ func TestCheck(t *testing.T) {
 	})
 }
 
+// TestCheckOfAnotherSetUp: nothing is found either behind HAProxy, with synchronous replication and three poolers behind one name, of which one
+// has been used.
+func TestCheckOfAnotherSetUp(t *testing.T) {
+	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+		c := start(t, lab.Options{Suite: suite, Route: lab.RouteHAProxy, SynchronousMode: true, Poolers: 3}.Quick())
+		c.used()
+		for _, m := range c.Members() {
+			c.eventually(20*time.Second, "nothing is found on "+m.Name, func() error {
+				if got := c.check(m); got != "" {
+					return fmt.Errorf("found %s", got)
+				}
+				return nil
+			})
+		}
+	})
+}
+
 // check runs pgbaton check and returns the ids of what it has found.
 func (c *cluster) check(m *lab.Member) string {
 	c.t.Helper()
