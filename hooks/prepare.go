@@ -55,21 +55,21 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 	return p
 }
 
-// close lets go of what was prepared; what was paused stands.
+// close releases what was prepared; what was paused stands.
 func (p *preparation) close() {
 	p.cancel()
-	letGo := func() {
+	release := func() {
 		p.fleet.Leave()
 		p.fleet.Close()
 		member.CloseAll(p.poolers)
 	}
 	select {
 	case <-p.done:
-		letGo()
+		release()
 	default: // nobody waits for it; mostly the process ends with it
 		go func() {
 			<-p.done
-			letGo()
+			release()
 		}()
 	}
 }

@@ -399,7 +399,7 @@ func whereAClientIs(t *testing.T, b *single.PgBouncer) postgres.Identity {
 	return identity
 }
 
-// A pooler in front of a pooler: SHOW SERVERS has the second one's process ids, and no connection of it counts as astray.
+// A pooler in front of a pooler: SHOW SERVERS has the second one's process ids, and no connection of it counts as leadsElsewhere.
 func TestVerifyThroughAnotherPooler(t *testing.T) {
 	t.Parallel()
 	pg := membertest.SharedPostgres(t)

@@ -43,16 +43,16 @@ func (w *worker) verify(ctx context.Context, p *pgb.Pooler) {
 			}
 			return
 		}
-		astray, again := map[int32]bool{}, 0
+		wrong, again := map[int32]bool{}, 0
 		for _, s := range servers {
 			if _, here := backends[s.RemotePID]; s.RemotePID != 0 && ours[s.Database] && !here {
-				astray[s.RemotePID] = true
+				wrong[s.RemotePID] = true
 				if before[s.RemotePID] {
 					again++
 				}
 			}
 		}
-		before = astray
+		before = wrong
 		if again > 0 {
 			w.log.Warn("server connections lead elsewhere: replacing them", "pooler", p.Name, "connections", again)
 			if err := p.Reconnect(ctx); err != nil {

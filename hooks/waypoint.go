@@ -25,15 +25,15 @@ const (
 type sight int
 
 const (
-	notSeen     sight = iota
-	leadsHere         // all of them
-	otherSystem       // to another database cluster
-	standsBy          // to a standby that was one before this server became primary: an address for reading
-	notLetIn          // a server answers and lets us in with no database
-	noAnswer          // nobody answers at all: a name that does not resolve, a packet filter
-	refuses           // no server is there, or none that is ready
-	astray            // to another server of this cluster, or to different ones
-	expires           // as the two before, and a pooler goes there only until its cache has expired
+	notSeen        sight = iota
+	leadsHere            // all of them
+	otherSystem          // to another database cluster
+	standsBy             // to a standby that was one before this server became primary: an address for reading
+	notLetIn             // a server answers and lets us in with no database
+	noAnswer             // nobody answers at all: a name that does not resolve, a packet filter
+	refuses              // no server is there, or none that is ready
+	leadsElsewhere       // to another server of this cluster, or to different ones
+	expires              // as the two before, and a pooler goes there only until its cache has expired
 )
 
 // waypoint is one address on the route.
@@ -152,9 +152,9 @@ func (w *waypoint) note(sights []sight) (again bool) {
 		}
 	}
 	if led > 0 && worst > leadsHere && worst != standsBy {
-		worst = astray
+		worst = leadsElsewhere
 	}
-	w.wavered = w.wavered || worst == astray || w.led && worst > standsBy
+	w.wavered = w.wavered || worst == leadsElsewhere || w.led && worst > standsBy
 	w.led = w.led || led > 0
 	switch {
 	case worst == notLetIn:
@@ -197,11 +197,11 @@ func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) 
 	case here.SystemID != "" && there.SystemID != "" && here.SystemID != there.SystemID:
 		seen, text = otherSystem, "leads to another database cluster"
 	case !there.InRecovery:
-		seen, text = astray, "leads to another server"
+		seen, text = leadsElsewhere, "leads to another server"
 	case r.stood(ctx, w, conn, there):
 		seen, text = standsBy, "leads to a replica that was one before: an address for reading"
 	default:
-		seen, text = astray, "leads to a replica"
+		seen, text = leadsElsewhere, "leads to a replica"
 	}
 	w.say(ctx, r.log, text)
 	return conn, seen
