@@ -108,7 +108,7 @@ func try(t *testing.T, name string, serve func(*testing.T) net.Addr) {
 				}
 			}
 		}
-		if got.Memory > maxRSS {
+		if got.Memory > maxRSS*memoryFactor {
 			t.Errorf("%d KiB of memory", got.Memory)
 		}
 		t.Logf("%d KiB, %.500v", got.Memory, got.Said)

@@ -1,0 +1,6 @@
+//go:build race
+
+package hostile
+
+// memoryFactor is for the race detector, which takes 5 to 10 times as much memory (go.dev/doc/articles/race_detector).
+const memoryFactor = 5
