@@ -88,7 +88,7 @@ func passfileProblem(path string) string {
 		return "it is no regular file"
 	}
 	forbidden := os.FileMode(0o077)
-	if ownedByRoot(info) && os.Geteuid() != 0 {
+	if ownedByRoot(info) {
 		forbidden = 0o037
 	}
 	if mode.Perm()&forbidden != 0 {
