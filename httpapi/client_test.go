@@ -127,7 +127,9 @@ func TestClientGoesOn(t *testing.T) {
 
 // TestClientElsewhere: what is not a server of ours is told so.
 func TestClientElsewhere(t *testing.T) {
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", 502) }))
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "<html>", http.StatusBadGateway)
+	}))
 	defer other.Close()
 	c := &api.Client{URL: other.URL, HTTP: other.Client()}
 	var problem *api.Problem

@@ -62,7 +62,7 @@ func (s *Server) scrape(w http.ResponseWriter, r *http.Request) {
 // get is a text that is being made, or is as good as new.
 func (s *scraper) get(r *http.Request) *scrape {
 	// The forms that there are, however many ways there are to ask for them.
-	form := string(expfmt.NegotiateIncludingOpenMetrics(r.Header))
+	form := string(expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...))
 	coding := "identity"
 	if accepts(r.Header.Values("Accept-Encoding"), []string{"gzip"}) && r.Header.Get("Accept-Encoding") != "" {
 		coding = "gzip"
