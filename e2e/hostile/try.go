@@ -83,7 +83,8 @@ func TryHTTP(t *testing.T) {
 func try(t *testing.T, name string, serve func(*testing.T) net.Addr) {
 	t.Run(name, func(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), address+"="+serve(t).String())
+		// Under -race every process would sleep a second before it ends.
+		cmd.Env = append(os.Environ(), address+"="+serve(t).String(), "GORACE=atexit_sleep_ms=0")
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
