@@ -45,6 +45,7 @@ unit: unit-servers unit-pure
 
 unit-servers: roots $(GOTEST_BINARY)
 	$(GOTEST) -race -count=1 -p 1 $(filter-out $(PURE),$(UNIT))
+	$(GOTEST) -count=1 -p 3 -run Hostile ./patroni ./pgb ./postgres
 
 unit-pure: $(GOTEST_BINARY)
 	nice -n 19 $(GOTEST) -race -count=1 -p 2 $(PURE)

@@ -2,4 +2,7 @@
 
 package hostile
 
-const memoryFactor = 1
+const (
+	memoryFactor = 1
+	oneIn        = 1
+)

@@ -66,16 +66,23 @@ func memory() int {
 }
 
 // Try runs the test binary as a client of every case of PostgreSQL's protocol and checks what all have in common: the time that each
-// operation takes, the memory of the process, and that what people see is short, prints and has no password in it.
+// operation takes, the memory of the process, and that what people see is short, prints and has no password in it. With the race detector
+// it is one case in five.
 func Try(t *testing.T) {
-	for _, c := range Cases() {
+	for i, c := range Cases() {
+		if i%oneIn != 0 {
+			continue
+		}
 		try(t, c.Name, func(t *testing.T) net.Addr { return c.Serve(t) })
 	}
 }
 
 // TryHTTP is [Try] with the cases of a server that speaks HTTP.
 func TryHTTP(t *testing.T) {
-	for _, c := range httpCases() {
+	for i, c := range httpCases() {
+		if i%oneIn != 0 {
+			continue
+		}
 		try(t, c.name, c.serve)
 	}
 }
