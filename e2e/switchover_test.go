@@ -17,6 +17,25 @@ func (c *cluster) handovers(n int, what func()) ([]time.Duration, seen) {
 	return stalls, result
 }
 
+// beyondFloor is by how much each of the stalls, in the order of the switchovers, is longer than what PostgreSQL and Patroni alone took.
+func (c *cluster) beyondFloor(stalls []time.Duration, switchovers []lab.Handover) []time.Duration {
+	c.t.Helper()
+	var beyond []time.Duration
+	for i, h := range switchovers {
+		until := time.Now()
+		if i+1 < len(switchovers) {
+			until = switchovers[i+1].Began
+		}
+		events, err := c.TimeLine(h.Began, until)
+		c.must(err)
+		floor, err := lab.SwitchoverFloor(events, h.From.Name, h.To.Name)
+		c.must(err)
+		beyond = append(beyond, stalls[i]-floor.Total())
+	}
+	slices.Sort(beyond)
+	return beyond
+}
+
 // timed is handovers, in the order in which they were done. Where the hooks are pgbaton's, everything is as before after each.
 func (c *cluster) timed(n int, what func()) ([]time.Duration, seen) {
 	c.t.Helper()
@@ -65,13 +84,17 @@ func (c *cluster) atMost(medianLimit, longestLimit float64, what string, stalls 
 func TestSwitchover(t *testing.T) {
 	eachSuite(t, func(t *testing.T, suite string) {
 		c := start(t, patroniTimes(lab.Options{Suite: suite}))
-		var theirs, ours, off []time.Duration
+		var theirs, ours, off, beyond []time.Duration
 		some := func(n int, w way, into *[]time.Duration, settings ...string) {
 			c.must(c.configure(settings...))
 			c.use(w)
-			stalls, result := c.handovers(n, func() { c.switchover() })
+			var switchovers []lab.Handover
+			stalls, result := c.timed(n, func() { switchovers = append(switchovers, c.switchover()) })
 			if w == pgbatonWay {
 				c.noErrors(result)
+			}
+			if into == &ours {
+				beyond = append(beyond, c.beyondFloor(stalls, switchovers)...)
 			}
 			*into = append(*into, stalls...)
 		}
@@ -82,7 +105,10 @@ func TestSwitchover(t *testing.T) {
 			some(2, pgbatonWay, &off, "pause: {stop_server: off}")
 		}
 		c.must(c.configure())
+		slices.Sort(beyond)
+		t.Logf("beyond the switchover's own floor: median %s of %v", median(beyond), beyond)
 		c.atMost(0.45, 1, "pgbaton", ours, "the runbook's", theirs)
+		c.atMost(0.1, 0.2, "pgbaton beyond the floor", beyond, "the runbook's", theirs)
 		c.atMost(1.05, 1.75, "pgbaton with stop_server off", off, "the runbook's", theirs)
 	})
 }

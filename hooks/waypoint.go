@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	routeRetry  = 50 * time.Millisecond // between one round of looks and the next
-	routeInARow = 3                     // looks that must lead here at the same time before it counts
+	routeRetry      = 50 * time.Millisecond // between one round of looks and the next
+	routeRetryFirst = 15 * time.Millisecond // and in the first routeFirst: mostly the route leads here within a moment, and clients wait for it
+	routeFirst      = 2 * time.Second
+	routeInARow     = 3 // looks that must lead here at the same time before it counts
 	// As many where one has led elsewhere before: a proxy that takes both for the primary hands connections out in turn, and with
 	// somebody else's in between, ours may all go to the same one (HAProxy 3.0 and 3.2 with inter 3s fall 3 rise 2).
 	routeAfterAll         = 12
@@ -82,6 +84,7 @@ func (w *waypoint) String() string {
 
 // follow looks again and again where one address leads, until the context ends.
 func (r *route) follow(ctx context.Context, w *waypoint) {
+	began := time.Now()
 	for ctx.Err() == nil {
 		if r.here().PostmasterStart.IsZero() {
 			member.Sleep(ctx, writableInterval) // nothing to compare with yet
@@ -92,7 +95,11 @@ func (r *route) follow(ctx context.Context, w *waypoint) {
 		case r.news <- struct{}{}:
 		default:
 		}
-		if !again {
+		switch {
+		case again:
+		case time.Since(began) < routeFirst:
+			member.Sleep(ctx, routeRetryFirst)
+		default:
 			member.Sleep(ctx, routeRetry)
 		}
 	}

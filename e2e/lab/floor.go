@@ -11,7 +11,7 @@ import (
 type Floor struct {
 	Shutdown  time.Duration // of the old primary: from the request for a fast shutdown until it is down
 	Lock      time.Duration // from there until the new primary has the leader key
-	Promotion time.Duration // from there until the new primary has ended its recovery
+	Promotion time.Duration // from there until the new primary takes writes
 }
 
 // Total is the whole floor.
@@ -27,7 +27,7 @@ var floorMarks = []struct {
 	{"from", "postgresql", []string{"received fast shutdown request"}},
 	{"from", "postgresql", []string{"database system is shut down"}},
 	{"to", "patroni", []string{"after acquiring leader lock", "promoted self to leader by acquiring session lock"}},
-	{"to", "postgresql", []string{"archive recovery complete"}},
+	{"to", "postgresql", []string{"database system is ready to accept connections"}}, // a standby's are read-only ones
 }
 
 // SwitchoverFloor reads the floor of the first switchover between two members out of a time line. The error names what the logs do not say.

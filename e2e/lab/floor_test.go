@@ -26,8 +26,8 @@ func TestSwitchoverFloor(t *testing.T) {
 		event(416, "m2 postgresql", "[46] LOG:  database system is ready to accept connections"),
 	}
 	got, err := lab.SwitchoverFloor(events, "m1", "m2")
-	want := lab.Floor{Shutdown: 31 * time.Millisecond, Lock: 260 * time.Millisecond, Promotion: 104 * time.Millisecond}
-	if err != nil || got != want || got.Total() != 395*time.Millisecond {
+	want := lab.Floor{Shutdown: 31 * time.Millisecond, Lock: 260 * time.Millisecond, Promotion: 110 * time.Millisecond}
+	if err != nil || got != want || got.Total() != 401*time.Millisecond {
 		t.Errorf("%+v, %v", got, err)
 	}
 
@@ -35,12 +35,12 @@ func TestSwitchoverFloor(t *testing.T) {
 		return slices.DeleteFunc(slices.Clone(events), func(e lab.Event) bool { return strings.Contains(e.Text, text) })
 	}
 	got, err = lab.SwitchoverFloor(without("Cleaning up"), "m1", "m2")
-	if want := (lab.Floor{Shutdown: 31 * time.Millisecond, Lock: 356 * time.Millisecond, Promotion: 8 * time.Millisecond}); err != nil ||
+	if want := (lab.Floor{Shutdown: 31 * time.Millisecond, Lock: 356 * time.Millisecond, Promotion: 14 * time.Millisecond}); err != nil ||
 		got != want {
 		t.Errorf("the failover key was removed by somebody else: %+v, %v", got, err)
 	}
 	for text, source := range map[string]string{
-		"fast shutdown": "m1 postgresql", "is shut down": "m1 postgresql", "lock": "m2 patroni", "archive recovery": "m2 postgresql",
+		"fast shutdown": "m1 postgresql", "is shut down": "m1 postgresql", "lock": "m2 patroni", "ready to accept": "m2 postgresql",
 	} {
 		if got, err := lab.SwitchoverFloor(
 			without(text),
