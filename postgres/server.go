@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -89,13 +90,17 @@ func (s *Server) Connect(ctx context.Context) (*Conn, error) {
 	// pgconn dials again to send a cancel request when a context ends during a statement, and keeps
 	// that up for 15 s. Nothing of ours is worth cancelling.
 	dial := config.DialFunc
-	var connected atomic.Bool
+	// It may do so from a goroutine of its own while the login goes on, or after it has failed.
+	var over, reached atomic.Bool
+	defer over.Store(true)
 	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if connected.Load() {
+		if over.Load() {
 			return nil, errors.New("no cancel requests")
 		}
 		raw, err := dial(ctx, network, addr)
-		c.raw = raw
+		if err == nil {
+			reached.Store(true)
+		}
 		return raw, err
 	}
 	peer.Bound(config)
@@ -106,14 +111,20 @@ func (s *Server) Connect(ctx context.Context) (*Conn, error) {
 		if preferred && code(err) == "28000" {
 			s.plain.Store(true) // pg_hba.conf may let in without TLS only: the next look shows it
 		}
-		if c.raw == nil && !NotRunning(err) {
+		if !reached.Load() && !NotRunning(err) {
 			err = &unreachable{err}
 		}
 		return nil, c.failed(err)
 	}
-	connected.Store(true)
-	c.pg = pg
+	c.pg, c.raw = pg, belowTLS(pg.Conn())
 	return c, nil
+}
+
+func belowTLS(c net.Conn) net.Conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return c
 }
 
 // negotiation says how TLS comes about, and reports whether a refusal may be about TLS alone.
