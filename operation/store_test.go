@@ -64,7 +64,10 @@ func open(t *testing.T, dir string, do func(context.Context, reload.Options) rel
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.Close)
+	t.Cleanup(func() {
+		r.Stop(5 * time.Second) // what is done writes to the state directory until its end
+		r.Close()
+	})
 	return r
 }
 
