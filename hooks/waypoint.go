@@ -14,7 +14,7 @@ import (
 
 const (
 	routeRetry      = 50 * time.Millisecond // between one round of looks and the next
-	routeRetryFirst = 15 * time.Millisecond // and in the first routeFirst: mostly the route leads here within a moment, and clients wait for it
+	routeRetryFirst = 15 * time.Millisecond // and in the first routeFirst: mostly the route leads here in a moment
 	routeFirst      = 2 * time.Second
 	routeInARow     = 3 // looks that must lead here at the same time before it counts
 	// As many where one has led elsewhere before: a proxy that takes both for the primary hands connections out in turn, and with
