@@ -205,6 +205,17 @@ func (s *server) operation(id string) operation {
 	return o
 }
 
+// under blocks until an operation runs, and that is on the disk: the first step of what it does comes after that.
+func (s *server) under(id string) {
+	s.c.t.Helper()
+	s.c.eventually(10*time.Second, "operation "+id+" runs", func() error {
+		if o := s.operation(id); o.State != "running" || len(o.Steps) < 3 {
+			return fmt.Errorf("%s", o)
+		}
+		return nil
+	})
+}
+
 // settled waits until an operation does not change any more, and fails the test where it ever says one of the words in between.
 func (s *server) settled(id string, limit time.Duration, never ...string) operation {
 	s.c.t.Helper()
@@ -585,6 +596,7 @@ func TestServeKilled(t *testing.T) {
 			})
 		}
 		id = s.begin("/v1/postgres/reload", `{"configVersion": "42", "timeout": "60s"}`)
+		s.under(id)
 		s.kill()
 		version("42")
 		s = c.serve(leader)
@@ -595,6 +607,7 @@ func TestServeKilled(t *testing.T) {
 		}
 
 		id = s.begin("/v1/postgres/reload", `{"configVersion": "43", "timeout": "60s"}`)
+		s.under(id)
 		s.kill()
 		s = c.serve(leader)
 		if o := s.operation(id); o.State != "unknown" || !o.Ended.IsZero() {
@@ -608,6 +621,7 @@ func TestServeKilled(t *testing.T) {
 		}
 
 		id = s.begin("/v1/postgres/reload", `{"configVersion": "44", "timeout": "3s"}`)
+		s.under(id)
 		s.kill()
 		s = c.serve(leader)
 		o = s.settled(id, 30*time.Second, "succeeded", "failed", "running", "pending")
