@@ -15,13 +15,10 @@ type checkCmd struct {
 }
 
 func (c *checkCmd) Run(p *program) error {
-	options := p.options()
-	options.LookOnly = true
-	m, noStateDir, err := p.runtimeOf(options, false)
+	m, err := p.looker()
 	if err != nil {
 		return err
 	}
-	m.Recheck = func() error { return noStateDir }
 	report := health.Check(p.ctx, m)
 	if !report.OK {
 		p.code = member.Refused

@@ -140,6 +140,18 @@ func (p *program) hookRuntime(dryRun bool) (*member.Member, error) {
 	return p.runtime(dryRun)
 }
 
+// looker is runtime for what changes nothing: it goes without a state directory that cannot be used, which is then part of what it shows.
+func (p *program) looker() (*member.Member, error) {
+	options := p.options()
+	options.LookOnly = true
+	m, noStateDir, err := p.runtimeOf(options, false)
+	if err != nil {
+		return nil, err
+	}
+	m.Recheck = func() error { return noStateDir }
+	return m, nil
+}
+
 // self starts this program again with the same configuration, from another working directory.
 func (p *program) self(c *config.Config, set []config.Setting) []string {
 	path, err := os.Executable()

@@ -16,13 +16,10 @@ type statusCmd struct {
 }
 
 func (c *statusCmd) Run(p *program) error {
-	options := p.options()
-	options.LookOnly = true
-	m, noStateDir, err := p.runtimeOf(options, false)
+	m, err := p.looker()
 	if err != nil {
 		return err
 	}
-	m.Recheck = func() error { return noStateDir }
 	s := health.Of(p.ctx, m)
 	if s.Invalid {
 		p.code = member.Invalid
