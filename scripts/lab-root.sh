@@ -64,8 +64,10 @@ set +e
 	say "installing: $(echo "$packages" | tr -s '\n ' ' ')"
 	# A mirror may be weeks behind, and sid's lists are valid for one. Their signatures are checked all the same.
 	chroot "$building" apt-get -q -o Acquire::Check-Valid-Until=false update
-	# shellcheck disable=SC2086 # a list of words
-	DEBIAN_FRONTEND=noninteractive chroot "$building" apt-get -q install -y --no-install-recommends $packages
+	# sid's packages want /proc (systemd-tmpfiles 262). Mounted for them alone, it is gone with the last of their processes.
+	# shellcheck disable=SC2086,SC2016 # a list of words; the inner shell expands these
+	DEBIAN_FRONTEND=noninteractive unshare --mount --propagation private sh -ec \
+		'mount -t proc proc "$0/proc"; exec chroot "$0" "$@"' "$building" apt-get -q install -y --no-install-recommends $packages
 	chroot "$building" apt-get -q clean
 	ln -s "../lib/postgresql/$pg/bin" "$building/usr/local/pgbin"
 	echo "$want" >"$building/.pgbaton-lab"
