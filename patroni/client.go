@@ -210,10 +210,16 @@ func isTLS(err error) bool {
 		strings.Contains(err.Error(), "tls: ")
 }
 
-// do sends a request and returns the body of an answer whose status is one of want.
+// do sends a request without a body, for [callTimeout] at most, and returns the body of an answer whose status is one of want.
 func (c *Client) do(ctx context.Context, method, path string, want ...int) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	return c.send(ctx, method, path, nil, want...)
+}
+
+// send sends a request, with a body as JSON unless it is nil, and returns the body of an answer whose status is one of want. It is sent
+// once: what a cut connection has left undone is the caller's to find out.
+func (c *Client) send(ctx context.Context, method, path string, message []byte, want ...int) (int, []byte, error) {
 	var connected atomic.Bool // the dial may end after the call
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectDone: func(_, _ string, err error) {
@@ -232,9 +238,12 @@ func (c *Client) do(ctx context.Context, method, path string, want ...int) (int,
 		err = peer.Error(err, c.secrets()...) // net/http and encoding/json quote what they did not understand, all of it
 		return &Error{Method: method, Path: path, StatusCode: status, Body: c.shorten(body), Connected: connected.Load(), Err: err}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(message))
 	if err != nil {
 		return 0, nil, fail(0, nil, err)
+	}
+	if message != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("User-Agent", "pgbaton")
 	if c.username != "" {

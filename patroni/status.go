@@ -40,6 +40,23 @@ type Health struct {
 	Scope                string
 	Version              string // of Patroni, "4.0.7"
 	SystemID             string // of the database cluster; empty when not known yet
+	// PostmasterStart is when the server was started; zero while it does not answer.
+	PostmasterStart time.Time
+	WAL             WAL
+	// Replication is "streaming" on a replica that does, "in archive recovery", or empty where an old Patroni or a server
+	// that does not answer does not tell it.
+	Replication    string
+	SyncStandby    bool // it is in the DCS as a synchronous standby, of a quorum too
+	WatchdogFailed bool // it will not be promoted
+	Tags           map[string]any
+}
+
+// WAL is how far a server has come, in bytes since the beginning of its WAL; 0: not told.
+type WAL struct {
+	Written            int64 // by a primary, flushed
+	Received, Replayed int64 // by a replica
+	ReplayedAt         time.Time
+	ReplayPaused       bool
 }
 
 // Primary reports whether the role is that of a writable leader, under its name in any version.
@@ -70,6 +87,13 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 		PendingRestart  bool        `json:"pending_restart"`
 		Reason          reason      `json:"pending_restart_reason"`
 		SystemID        string      `json:"database_system_identifier"`
+		Started         string      `json:"postmaster_start_time"`
+		Replication     string      `json:"replication_state"`
+		Sync            bool        `json:"sync_standby"`
+		Quorum          bool        `json:"quorum_standby"`
+		WatchdogFailed  bool        `json:"watchdog_failed"`
+		Tags            tags        `json:"tags"`
+		WAL             wal         `json:"xlog"`
 		Patroni         *struct {
 			Name    string `json:"name"`
 			Scope   string `json:"scope"`
@@ -86,6 +110,8 @@ func (c *Client) Leader(ctx context.Context) (Health, error) {
 		HasLock: status == http.StatusOK, StatusCode: status, State: c.text(a.State), Role: c.text(a.Role),
 		ServerVersion: a.ServerVersion, Timeline: a.Timeline, Maintenance: a.Pause,
 		ClusterUnlocked: a.ClusterUnlocked, PendingRestart: a.PendingRestart, PendingRestartReason: c.reasons(a.Reason),
+		PostmasterStart: pythonTime(a.Started), WAL: WAL(a.WAL), Replication: c.text(a.Replication), SyncStandby: a.Sync || a.Quorum,
+		WatchdogFailed: a.WatchdogFailed, Tags: a.Tags,
 		SystemID: c.text(a.SystemID), Name: c.text(a.Patroni.Name), Scope: c.text(a.Patroni.Scope), Version: c.text(a.Patroni.Version),
 	}
 	if seen, err := a.DCSLastSeen.Float64(); err == nil && seen >= 1 && seen < math.MaxInt32*4 {
