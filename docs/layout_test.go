@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"state"},
 	{"member"},
 	{"pause"},
-	{"reload"},
+	{"reload", "plan"},
 	{"health"},
 	{"hooks"},
 	{"operation"},

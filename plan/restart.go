@@ -1,0 +1,290 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+// RestartOptions are those of a restart of members.
+type RestartOptions struct {
+	// Members are those that are meant, by name; none: all of them. Pending and OlderThan leave out those that need no restart. Rolling
+	// says that all are meant, where nothing else does.
+	Members   []string `json:"members,omitempty"`
+	Pending   bool     `json:"pending,omitempty"`   // only those with a pending restart
+	OlderThan int      `json:"olderThan,omitempty"` // only those with a server older than this (170005); see [ParseVersion]
+	Rolling   bool     `json:"rolling,omitempty"`
+
+	KeepLeader   bool   `json:"keepLeader,omitempty"` // restart the primary where it is, no switchover
+	Candidate    string `json:"candidate,omitempty"`  // for the switchover; "": the best one
+	MaxReplayLag Limit  `json:"maxReplayLag,omitzero"`
+	IfLagging    Policy `json:"ifLagging,omitempty"`
+
+	// Targets are the members that were selected when the run began: [Select]. They stay so, whatever becomes of the cluster.
+	Targets []string `json:"targets,omitempty"`
+}
+
+// Select returns the options with the members that are to be restarted, in no order. None is no error: there is nothing to do.
+func (o RestartOptions) Select(v View) (RestartOptions, error) {
+	if len(o.Members) == 0 && !o.Pending && o.OlderThan == 0 && !o.Rolling {
+		return o, refuse(NothingSelected, "name members, or say --pending, --older-than VERSION or --rolling",
+			"nothing says which members to restart")
+	}
+	for _, name := range o.Members {
+		if _, ok := v.Member(name); !ok {
+			return o, unknown(v, name)
+		}
+	}
+	o.Targets = []string{}
+	for _, m := range v.Members {
+		if (len(o.Members) == 0 || slices.Contains(o.Members, m.Name)) && o.needs(m) {
+			o.Targets = append(o.Targets, m.Name)
+		}
+	}
+	return o, o.pairs(v)
+}
+
+// pairs refuses a selection that leaves out the primary where the parameters of a selected replica get smaller only after it.
+func (o RestartOptions) pairs(v View) error {
+	leader, ok := v.Leader()
+	if !ok || slices.Contains(o.Targets, leader.Name) {
+		return nil
+	}
+	for _, m := range v.Members {
+		smaller := shrinking(m.Pending)
+		if slices.Contains(o.Targets, m.Name) && len(smaller) > 0 && len(smaller) == len(m.Pending) &&
+			slices.ContainsFunc(smaller, func(p string) bool { return shrinks(p, leader.Pending[p]) }) {
+			return refuse(PrimaryFirst, "name "+leader.Name+" too",
+				"%s of %s gets smaller, and a standby keeps the primary's value until that one has been restarted",
+				strings.Join(smaller, ", "), m.Name)
+		}
+	}
+	return nil
+}
+
+// needs reports whether a member that was not restarted yet is to be.
+func (o RestartOptions) needs(m Member) bool {
+	return (!o.Pending || m.PendingRestart) && (o.OlderThan == 0 || m.ServerVersion < o.OlderThan)
+}
+
+func (o RestartOptions) next(v View, done []Done) (Decision, error) {
+	leader, err := v.open()
+	if err != nil {
+		return Decision{}, err
+	}
+	if o.Targets == nil {
+		if o, err = o.Select(v); err != nil {
+			return Decision{}, err
+		}
+	}
+	h := history(done)
+	if wait := v.atWork(h); wait != nil {
+		return Decision{Wait: wait}, nil
+	}
+	primary := o.due(leader, h)
+	smaller, larger := kinds(v, leader, o.Targets)
+	primaryFirst := primary && smaller != "" && larger == ""
+	var replicas []Member
+	for _, m := range v.replicas() {
+		if o.due(m, h) && !primaryFirst || o.again(m, h) {
+			replicas = append(replicas, m)
+		}
+	}
+	if primary && smaller != "" {
+		// What waits for the primary only comes in the second pass.
+		replicas = slices.DeleteFunc(replicas, func(m Member) bool {
+			return len(m.Pending) > 0 && len(shrinking(m.Pending)) == len(m.Pending)
+		})
+	}
+	if len(replicas) > 0 {
+		return o.replica(replicas, h)
+	}
+	if primary {
+		return o.primary(v, leader, h, smaller, larger)
+	}
+	if h.turn(KindRestart, KindInPlace, KindSwitchover) < 0 {
+		return Decision{Why: "no member needs a restart"}, nil
+	}
+	return Decision{Why: "all are restarted"}, nil
+}
+
+// due reports whether a target was not restarted in this run, and needs it.
+func (o RestartOptions) due(m Member, h history) bool {
+	return slices.Contains(o.Targets, m.Name) && h.restarted(m.Name, 0) == 0 && o.needs(m)
+}
+
+// again reports whether a replica that was restarted needs it once more, after the primary's turn: the old primary for what its start as a
+// standby has not brought, and every one for the parameters that get smaller.
+func (o RestartOptions) again(m Member, h history) bool {
+	turn := h.turn(KindInPlace, KindSwitchover)
+	if turn < 0 || !m.PendingRestart || !slices.Contains(o.Targets, m.Name) || h.restarted(m.Name, turn+1) > 0 ||
+		h.restarted(m.Name, 0) == 0 {
+		return false
+	}
+	if h[turn].Kind == KindSwitchover {
+		return h[turn].Member == m.Name
+	}
+	return len(m.Pending) == 0 || len(shrinking(m.Pending)) > 0
+}
+
+// replica is the next replica to restart: who is furthest behind, so that the best candidates are the last ones.
+func (o RestartOptions) replica(due []Member, h history) (Decision, error) {
+	slices.SortFunc(due, func(a, b Member) int {
+		asynchronous := func(m Member) int {
+			if m.Synchronous() {
+				return 1
+			}
+			return 0
+		}
+		return cmp.Or(
+			cmp.Compare(b.replay()/caughtUp, a.replay()/caughtUp),
+			cmp.Compare(asynchronous(a), asynchronous(b)),
+			cmp.Compare(a.Name, b.Name),
+		)
+	})
+	for _, m := range due {
+		if m.Up() && m.Reachable || m.State == "in archive recovery" && m.Reachable {
+			continue
+		}
+		return Decision{}, refuse(MemberDown, "start it, or name the other members", "%s %s", m.Name, m.absent())
+	}
+	m := due[0]
+	return Decision{Step: &Step{Kind: KindRestart, Member: m.Name, Why: o.whyReplica(m, h)}}, nil
+}
+
+func (o RestartOptions) whyReplica(m Member, h history) string {
+	turn := h.turn(KindInPlace, KindSwitchover)
+	var why string
+	switch {
+	case turn >= 0 && h[turn].Kind == KindSwitchover && h[turn].Member == m.Name:
+		why = "the old primary"
+	case turn >= 0 && h.restarted(m.Name, 0) > 0:
+		why = "second pass, after the primary"
+	case turn >= 0:
+		why = "after the primary"
+	default:
+		why = "replicas first"
+	}
+	if m.replay() >= caughtUp && m.Replay.Known {
+		why += ", " + size(m.Replay.Bytes) + " to replay"
+	}
+	if m.ReplayPaused {
+		why += "; the restart ends the pause of its replay"
+	}
+	return why
+}
+
+// primary is the primary's turn.
+func (o RestartOptions) primary(v View, leader Member, h history, smaller, larger string) (Decision, error) {
+	inPlace := func(c Choice, why string) (Decision, error) {
+		if name, parameter := v.left(leader, Member{}); name != "" {
+			return Decision{}, replicasFirst(leader.Name, name, parameter)
+		}
+		return Decision{Choice: c, Step: &Step{Kind: KindInPlace, Member: leader.Name, Why: why}}, nil
+	}
+	switch {
+	case smaller != "" && larger != "":
+		return inPlace(Choice{}, fmt.Sprintf("after the replicas because of %s, before their second pass because of %s", larger, smaller))
+	case smaller != "":
+		return inPlace(Choice{}, "the primary first: "+smaller+" gets smaller")
+	case o.KeepLeader:
+		return inPlace(Choice{}, "it is to stay the primary")
+	case h.switched():
+		return inPlace(Choice{}, "there was a switchover in this run already")
+	}
+	c, err := Choose(v, o.Candidate, o.MaxReplayLag)
+	switch {
+	case err != nil && o.Candidate != "":
+		return Decision{Choice: c}, err
+	case err != nil:
+		return inPlace(c, found(err))
+	case c.Wait != nil && o.IfLagging == PolicyInPlace:
+		return inPlace(c, "no member can be primary yet: "+c.Wait.For)
+	case c.Wait != nil:
+		return o.IfLagging.wait(c)
+	}
+	candidate, _ := v.Member(c.Candidate)
+	if name, parameter := v.left(leader, candidate); name != "" {
+		return Decision{Choice: c}, replicasFirst(c.Candidate, name, parameter)
+	}
+	return Decision{Choice: c, Step: &Step{KindSwitchover, leader.Name, c.Candidate, c.Why}}, nil
+}
+
+func replicasFirst(primary, name, parameter string) error {
+	return refuse(ReplicasFirst, "name "+name+" too, or restart all with --pending",
+		"with %s as primary %s would be larger there than on %s, which waits for a restart: its replay would stop", primary, parameter,
+		name)
+}
+
+func found(err error) string {
+	if r, ok := err.(*Refusal); ok {
+		return r.Found
+	}
+	return err.Error()
+}
+
+// left is a replica that would have a smaller value than its primary after the primary's turn, and of which parameter. The primary has its
+// new values then, or it is the candidate with those that it has now.
+func (v View) left(leader, candidate Member) (name, parameter string) {
+	for _, m := range v.replicas() {
+		if m.Name == candidate.Name || !m.Up() {
+			continue
+		}
+		for _, p := range postgres.StandbyParameters() {
+			if !grows(p, m.Pending[p]) || candidate.Name != "" && grows(p, candidate.Pending[p]) {
+				continue
+			}
+			return m.Name, p
+		}
+	}
+	return "", ""
+}
+
+// kinds names a parameter that gets smaller on the primary, and one that gets larger on it or on a replica that is still to be restarted,
+// of those that a standby must not have smaller than its primary; "" where there is none. Where it is not known what waits, it is both.
+func kinds(v View, leader Member, targets []string) (smaller, larger string) {
+	const unknown = "a parameter that Patroni does not name"
+	if leader.PendingRestart && len(leader.Pending) == 0 {
+		return unknown, unknown
+	}
+	for _, p := range shrinking(leader.Pending) {
+		smaller = p
+	}
+	for _, m := range v.Members {
+		for _, p := range postgres.StandbyParameters() {
+			if grows(p, m.Pending[p]) && (m.Leader() || slices.Contains(targets, m.Name)) {
+				larger = p
+			}
+		}
+	}
+	return smaller, larger
+}
+
+// shrinking names the parameters of a pending restart that get smaller and that a standby must not have smaller than its primary.
+func shrinking(pending map[string]patroni.Change) []string {
+	var names []string
+	for _, p := range postgres.StandbyParameters() {
+		if shrinks(p, pending[p]) {
+			names = append(names, p)
+		}
+	}
+	return names
+}
+
+func shrinks(parameter string, c patroni.Change) bool { return compare(parameter, c) < 0 }
+func grows(parameter string, c patroni.Change) bool   { return compare(parameter, c) > 0 }
+
+// compare is negative where a parameter of those that matter for the order gets smaller.
+func compare(parameter string, c patroni.Change) int {
+	before, err := strconv.Atoi(c.Old)
+	after, err2 := strconv.Atoi(c.New)
+	if err != nil || err2 != nil || !slices.Contains(postgres.StandbyParameters(), parameter) {
+		return 0
+	}
+	return cmp.Compare(after, before)
+}
