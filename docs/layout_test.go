@@ -29,6 +29,7 @@ var layers = [][]string{
 	{"reload", "plan"},
 	{"health"},
 	{"hooks"},
+	{"maintenance"},
 	{"operation"},
 	{"httpapi"},
 	{"cmd/pgbaton"},

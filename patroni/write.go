@@ -114,3 +114,10 @@ func (c *Client) post(ctx context.Context, path string, order map[string]any) (s
 	_, body, err := c.send(ctx, http.MethodPost, path, message, http.StatusOK, http.StatusAccepted)
 	return c.shorten(body), err
 }
+
+// Bare is the same client without a user and password, for calls that need none at an address that somebody else has written.
+func (c *Client) Bare() *Client {
+	bare := *c
+	bare.username, bare.password = "", ""
+	return &bare
+}

@@ -2,7 +2,6 @@ package pgb
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,10 +68,7 @@ func (p *Pooler) State(ctx context.Context) (State, error) {
 	}
 	s.Waiting = p.countPools(pools, "cl_waiting")
 	s.Servers = p.countPools(pools, "sv_")
-	for row := range pools.Rows {
-		wait := time.Duration(pools.Int(row, "maxwait"))*time.Second + time.Duration(pools.Int(row, "maxwait_us"))*time.Microsecond
-		s.MaxWait = max(s.MaxWait, wait)
-	}
+	s.MaxWait = p.maxWait(pools)
 	databases, err := p.ShowDatabases(ctx)
 	if err != nil {
 		return s, err
@@ -84,30 +80,22 @@ func (p *Pooler) State(ctx context.Context) (State, error) {
 		}
 	}
 	if p.Databases != nil {
-		// An entry of a "*" line that nobody has used for a moment is not listed, paused or not (1.18, 1.24, 1.26).
-		s.PausedKnown = true
-		for _, name := range p.Databases {
-			i := slices.IndexFunc(databases, func(d pgbini.Database) bool { return d.Name == name })
-			s.PausedKnown = s.PausedKnown && i >= 0
-			s.Paused = s.Paused || i >= 0 && databases[i].Paused
-		}
-		s.PausedKnown = s.PausedKnown || s.Paused
+		p.pausedOf(databases, &s)
 		return s, nil
 	}
-	result, err := p.exec(ctx, "SHOW STATE")
-	var refused *ServerError
-	if errors.As(err, &refused) {
-		return s, nil // before 1.19 there is no such statement
+	return s, p.pauseState(ctx, &s)
+}
+
+// pausedOf fills in whether the databases that a pause stops are paused.
+func (p *Pooler) pausedOf(databases []pgbini.Database, s *State) {
+	// An entry of a "*" line that nobody has used for a moment is not listed, paused or not (1.18, 1.24, 1.26).
+	s.PausedKnown = true
+	for _, name := range p.Databases {
+		i := slices.IndexFunc(databases, func(d pgbini.Database) bool { return d.Name == name })
+		s.PausedKnown = s.PausedKnown && i >= 0
+		s.Paused = s.Paused || i >= 0 && databases[i].Paused
 	}
-	if err != nil {
-		return s, err
-	}
-	for row := range result.Rows {
-		if result.Get(row, "key") == "paused" {
-			s.Paused, s.PausedKnown = result.Get(row, "value") == "yes", true
-		}
-	}
-	return s, nil
+	s.PausedKnown = s.PausedKnown || s.Paused
 }
 
 // ShowDatabases lists them.

@@ -2,7 +2,7 @@ package plan
 
 import "fmt"
 
-// State is that of a run, which begins as StatePlanned.
+// State is that of a run. The zero value is none.
 type State string
 
 // States of a run.
@@ -35,6 +35,7 @@ const (
 	EventStep     Event = "step"     // a step is written down and begins
 	EventDone     Event = "done"     // the step has done what it is for
 	EventFail     Event = "fail"     // it has not, and this is known
+	EventNothing  Event = "nothing"  // of a run that was resumed: no step was at work, or it had not begun
 	EventUnknown  Event = "unknown"  // the answer was lost, or was that it is not known
 	EventComplete Event = "complete" // there is no step left
 	EventStop     Event = "stop"     // asked to stop after the present step
@@ -47,14 +48,15 @@ const (
 // transitions are those that there are. What is not here is a mistake of whoever drives the run.
 func transitions() map[State]map[Event]State {
 	return map[State]map[Event]State{
+		"": {EventLock: StateChoosing, EventRefuse: StateRefused},
 		StatePlanned: {EventLock: StateChoosing, EventRefuse: StateRefused, EventStop: StateRefused, EventAbort: StateRefused,
 			EventResume: StatePlanned},
 		StateChoosing: {EventStep: StateStepping, EventComplete: StateFinishing, EventRefuse: StateFailing, EventFail: StateFailing,
 			EventStop: StateStopping, EventAbort: StateStopped, EventResume: StateChoosing},
 		StateStepping: {EventDone: StateChoosing, EventFail: StateFailing, EventUnknown: StateFollowing, EventRefuse: StateFailing,
 			EventStop: StateLastStep, EventAbort: StateAborted, EventResume: StateFollowing},
-		StateFollowing: {EventDone: StateChoosing, EventFail: StateFailing, EventUnknown: StateFailing, EventStop: StateLastLook,
-			EventAbort: StateAborted, EventResume: StateFollowing},
+		StateFollowing: {EventDone: StateChoosing, EventNothing: StateChoosing, EventFail: StateFailing, EventUnknown: StateFailing,
+			EventStop: StateLastLook, EventAbort: StateAborted, EventResume: StateFollowing},
 		StateLastStep: {EventDone: StateStopping, EventFail: StateFailing, EventUnknown: StateLastLook, EventRefuse: StateFailing,
 			EventStop: StateLastStep, EventAbort: StateAborted, EventResume: StateFollowing},
 		StateLastLook: {EventDone: StateStopping, EventFail: StateFailing, EventUnknown: StateFailing, EventStop: StateLastLook,
