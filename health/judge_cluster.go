@@ -25,7 +25,7 @@ func port[N int | uint16](n N) string { return strconv.Itoa(int(n)) }
 // judgeCluster is about the other members as the DCS has them.
 func judgeCluster(f *findings, v view) {
 	if v.further.cluster == nil {
-		if v.further.unseen != nil {
+		if v.further.unseen != nil && v.patroniErr == nil { // else that has been told
 			f.add("cluster-not-visible", "patroni", "look at the DCS, and at Patroni's log", "the members of the cluster are not known: %v",
 				v.further.unseen)
 		}

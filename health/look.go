@@ -193,7 +193,8 @@ func (f *further) lookAtCluster(ctx context.Context, m *member.Member) map[strin
 	defer cancel()
 	health, err := client.Leader(asking)
 	if err != nil {
-		return nil // the status tells
+		f.unseen = err
+		return nil
 	}
 	cluster, err := client.Cluster(asking)
 	if err != nil {
