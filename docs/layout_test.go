@@ -32,6 +32,7 @@ var layers = [][]string{
 	{"maintenance"},
 	{"operation"},
 	{"httpapi"},
+	{"cmd/pgbaton/clidoc"},
 	{"cmd/pgbaton"},
 }
 

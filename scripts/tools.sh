@@ -12,6 +12,8 @@ need ps procps
 need gcc "gcc libc6-dev" # for go test -race
 need unshare util-linux
 need curl curl
+need zsh zsh # completion is tried in the shells themselves
+need fish fish
 PATH=$PATH:/usr/sbin need pgbouncer pgbouncer # 1.18 of Debian 12 is one of the versions that we know
 [ -n "$missing" ] || exit 0
 

@@ -19,20 +19,20 @@ const configGroup = "configuration"
 // common are the flags of every subcommand. The flags that name a key of the file are text here:
 // package config reads all sources alike, and so finds the same words for what is wrong.
 type common struct {
-	Config    string `help:"Configuration file." placeholder:"FILE" env:"PGBATON_CONFIG"`
+	Config    string `help:"Configuration file." placeholder:"FILE" complete:"file" env:"PGBATON_CONFIG"`
 	LogFormat string `help:"Format of the log on stderr: ${enum}." enum:"text,json" default:"text" env:"PGBATON_LOG_FORMAT"`
 	LogLevel  string `help:"Lowest level that is logged: ${enum}." enum:"debug,info,warn,error" default:"info" env:"PGBATON_LOG_LEVEL"`
 
 	PatroniURL          string   `name:"patroni-url" key:"patroni.url" group:"configuration" help:"This member's REST API." placeholder:"URL" env:"PGBATON_PATRONI_URL"`
 	Postgres            string   `key:"postgres" group:"configuration" help:"This member's server." placeholder:"DSN" env:"PGBATON_POSTGRES"`
 	Pooler              []string `key:"pooler" group:"configuration" sep:"none" help:"Admin console of a PgBouncer; may be repeated." placeholder:"DSN" env:"PGBATON_POOLER"`
-	StateDir            string   `key:"state_dir" group:"configuration" help:"Directory for leases and the journal." placeholder:"DIR" env:"PGBATON_STATE_DIR"`
+	StateDir            string   `key:"state_dir" group:"configuration" help:"Directory for leases and the journal." placeholder:"DIR" complete:"dir" env:"PGBATON_STATE_DIR"`
 	PauseBudget         string   `key:"pause.budget" group:"configuration" help:"The longest that a stop is delayed." placeholder:"15s" env:"PGBATON_PAUSE_BUDGET"`
 	PauseAttempt        string   `key:"pause.attempt" group:"configuration" help:"The longest that one PAUSE may take." placeholder:"2s" env:"PGBATON_PAUSE_ATTEMPT"`
-	PauseOnTimeout      string   `key:"pause.on_timeout" group:"configuration" help:"What to do when the budget is spent: hold, terminate, skip or wait." placeholder:"hold" env:"PGBATON_PAUSE_ON_TIMEOUT"`
+	PauseOnTimeout      string   `key:"pause.on_timeout" group:"configuration" help:"What to do when the budget is spent: hold, terminate, skip or wait." placeholder:"hold" complete:"hold|terminate|skip|wait" env:"PGBATON_PAUSE_ON_TIMEOUT"`
 	PauseLease          string   `key:"pause.lease" group:"configuration" help:"The longest that a pause lasts." placeholder:"30s" env:"PGBATON_PAUSE_LEASE"`
 	PauseShutdownBudget string   `key:"pause.shutdown_budget" group:"configuration" help:"The budget while Patroni does not answer." placeholder:"5s" env:"PGBATON_PAUSE_SHUTDOWN_BUDGET"`
-	PauseStopServer     string   `key:"pause.stop_server" group:"configuration" help:"Whether the guard stops the drained server itself: auto or off." placeholder:"auto" env:"PGBATON_PAUSE_STOP_SERVER"`
+	PauseStopServer     string   `key:"pause.stop_server" group:"configuration" help:"Whether the guard stops the drained server itself: auto or off." placeholder:"auto" complete:"auto|off" env:"PGBATON_PAUSE_STOP_SERVER"`
 	ResumeRoute         string   `key:"resume.route" group:"configuration" help:"The address at which the poolers reach the primary." placeholder:"DSN" env:"PGBATON_RESUME_ROUTE"`
 	ResumeTimeout       string   `key:"resume.timeout" group:"configuration" help:"The longest wait for server and route." placeholder:"60s" env:"PGBATON_RESUME_TIMEOUT"`
 }

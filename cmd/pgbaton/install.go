@@ -11,7 +11,7 @@ import (
 )
 
 type installCmd struct {
-	Dir    string `arg:"" help:"Directory from which Patroni can run programs, such as /callbacks."`
+	Dir    string `arg:"" complete:"dir" help:"Directory from which Patroni can run programs, such as /callbacks."`
 	DryRun bool   `help:"Print what would be done."`
 }
 

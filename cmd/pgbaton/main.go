@@ -63,25 +63,30 @@ type cli struct {
 	Check        checkCmd        `cmd:"" help:"Find everything that would spoil a handover, and say what to change."`
 	Serve        serveCmd        `cmd:"" help:"Serve the HTTP mode: an API for operators, and metrics."`
 	Install      installCmd      `cmd:"" help:"Copy this program into a directory, and make its links."`
+	Completion   completionCmd   `cmd:"" help:"Print the script that makes a shell complete commands, flags and values."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
+	Pages        pagesCmd        `cmd:"" name:"_pages" hidden:""`
 	Keep         keepCmd         `cmd:"" name:"_keep" hidden:""`
 	Work         workCmd         `cmd:"" name:"_work" hidden:""`
 	Orphan       orphanCmd       `cmd:"" name:"_orphan" hidden:""`
 }
 
-func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	c := &cli{}
-	parser, err := kong.New(
-		c,
+// options are how the parser shows itself.
+func options() []kong.Option {
+	return []kong.Option{
 		kong.Name("pgbaton"),
-		kong.Writers(stdout, stderr),
 		kong.Description(
-			"Planned maintenance of Patroni clusters behind PgBouncer, without an error for any client.\n\n"+
+			"Planned maintenance of Patroni clusters behind PgBouncer, without an error for any client.\n\n" +
 				"Exit codes: 0 done or nothing to do, 1 failed, 2 usage or configuration, 3 budget spent, 4 refused.",
 		),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.ExplicitGroups([]kong.Group{{Key: configGroup, Title: "Configuration (over the variable in brackets, over the file):"}}),
-	)
+	}
+}
+
+func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	c := &cli{}
+	parser, err := kong.New(c, append(options(), kong.Writers(stdout, stderr))...)
 	if err != nil {
 		fmt.Fprintln(stderr, "pgbaton:", err)
 		return member.Failed

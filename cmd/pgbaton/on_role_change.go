@@ -10,8 +10,8 @@ import (
 
 // event is what Patroni appends to a callback's command.
 type event struct {
-	Action string `arg:"" optional:"" help:"on_role_change, on_start, on_restart or on_stop."`
-	Role   string `arg:"" optional:"" help:"The role of the member; without it, pgbaton asks the local server."`
+	Action string `arg:"" optional:"" complete:"on_role_change|on_start|on_restart|on_stop" help:"on_role_change, on_start, on_restart or on_stop."`
+	Role   string `arg:"" optional:"" complete:"primary|replica|standby_leader" help:"The role of the member; without it, pgbaton asks the local server."`
 	Scope  string `arg:"" optional:"" help:"The name of the cluster."`
 }
 
