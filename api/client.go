@@ -37,6 +37,13 @@ func (c *Client) Status(ctx context.Context) (StatusAnswer, error) {
 	return s, err
 }
 
+// Check is what pgbaton check finds on the member. It may be some seconds old.
+func (c *Client) Check(ctx context.Context) (CheckReport, error) {
+	var r CheckReport
+	err := c.call(ctx, http.MethodGet, CheckPath, "", nil, &r)
+	return r, err
+}
+
 // Pause asks for a pause, and does not wait for it: see [Client.Watch]. The same key within 24 h is the same pause; "" is a new one each
 // time.
 func (c *Client) Pause(ctx context.Context, key string, body PauseBody) (Operation, error) {

@@ -74,6 +74,14 @@ func (l *loader) check() {
 		l.wrong(l.where(given).fail("patroni.cert_file and patroni.key_file go together", "", nil))
 		p.CertFile, p.KeyFile = "", ""
 	}
+	if m := &c.Members; (m.CertFile == "") != (m.KeyFile == "") {
+		given := "members.cert_file"
+		if m.CertFile == "" {
+			given = "members.key_file"
+		}
+		l.wrong(l.where(given).fail("members.cert_file and members.key_file go together", "", nil))
+		m.CertFile, m.KeyFile = "", ""
+	}
 	l.checkServe()
 }
 

@@ -1,7 +1,10 @@
 // Package config is pgbaton's configuration: one value that every subcommand works from.
 package config
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Config is the whole configuration after flags, environment and file were merged, defaults
 // filled in and everything validated.
@@ -13,6 +16,7 @@ type Config struct {
 	Resume   Resume
 	Versions Versions
 	Serve    Serve
+	Members  Members
 	StateDir string // exists, 0700, ours
 	File     string // the file that was read; "" when there was none
 
@@ -88,6 +92,23 @@ type VersionSource struct {
 	Setting string // Postgres only: a custom setting
 	File    string // a file whose content is the version
 	Line    string // a configuration file with a line "config-version: N" in a comment
+}
+
+// Members is how the HTTP mode of the other members is reached, by check --all. Its files are read by who calls them, not by Load.
+type Members struct {
+	URL       string // with {host} or {name} for the other member's; "" does not ask them
+	TokenFile string // one bearer token; a line feed behind it does not count
+	CAFile    string // instead of the system's authorities
+	CertFile  string // our certificate; goes with KeyFile
+	KeyFile   string
+}
+
+// For is the URL of a member, of its name and the host of its server as Patroni has them.
+func (m Members) For(name, host string) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return strings.NewReplacer("{host}", host, "{name}", name).Replace(m.URL)
 }
 
 // Scopes of the HTTP mode.

@@ -53,6 +53,11 @@ func (l *loader) bindings() []binding {
 		{"serve.client_scope", setEnum(&c.Serve.ClientScope, ScopeRead, ScopeOperate)},
 		{"serve.grace", setDuration(&c.Serve.Grace)},
 		{"serve.reconcile", setEnum(&c.Serve.Reconcile, ReconcileOff, ReconcileOwn, ReconcileAll)},
+		{"members.url", setMembersURL(&c.Members.URL)},
+		{"members.token_file", setPath(&c.Members.TokenFile)},
+		{"members.ca_file", setPath(&c.Members.CAFile)},
+		{"members.cert_file", setPath(&c.Members.CertFile)},
+		{"members.key_file", setPath(&c.Members.KeyFile)},
 		{"state_dir", setPath(&c.StateDir)},
 	}
 }

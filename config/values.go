@@ -144,6 +144,27 @@ func setURL(to *string) func(value) error {
 	}
 }
 
+// setMembersURL reads a URL in which {host} or {name} stands for another member's.
+func setMembersURL(to *string) func(value) error {
+	return func(v value) error {
+		const hint = "write https://{host}:8009"
+		m := Members{URL: v.text}
+		u, err := url.Parse(m.For("m1", "host"))
+		switch { // the error is not shown: it repeats the URL
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.ContainsAny(u.Host, "{}"):
+			return v.fail("is not a URL of pgbaton serve", hint, nil)
+		case u.User != nil:
+			return v.fail("has a user in it", "use members.token_file", nil)
+		case u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+			return v.fail("has something behind the port", hint, nil)
+		case m.For("m1", "a") == m.For("m2", "b"):
+			return v.fail("is the same for all members", hint, nil)
+		}
+		*to = strings.TrimRight(v.text, "/")
+		return nil
+	}
+}
+
 func setListen(to *string) func(value) error {
 	return func(v value) error {
 		host, port, err := net.SplitHostPort(v.text)

@@ -12,6 +12,12 @@ import (
 // Check looks for everything that would spoil a handover, as far as it can be seen from this member, and changes nothing. It asks everybody
 // at once and blocks until all have answered, 4 s at most.
 func Check(ctx context.Context, m *member.Member) api.CheckReport {
+	report, _ := check(ctx, m)
+	return report
+}
+
+// check is Check, and what it was judged by.
+func check(ctx context.Context, m *member.Member) (api.CheckReport, view) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	var all sync.WaitGroup
@@ -33,6 +39,12 @@ func Check(ctx context.Context, m *member.Member) api.CheckReport {
 	if v.health.Name != "" {
 		report.Member = v.health.Name
 	}
+	finish(&report)
+	return report, v
+}
+
+// finish puts the errors first.
+func finish(report *api.CheckReport) {
 	slices.SortStableFunc(report.Findings, func(a, b api.Finding) int { return severity(b) - severity(a) })
 	for _, f := range report.Findings {
 		report.OK = report.OK && f.Severity != api.SeverityError
@@ -40,7 +52,6 @@ func Check(ctx context.Context, m *member.Member) api.CheckReport {
 	if report.Findings == nil {
 		report.Findings = []api.Finding{}
 	}
-	return report
 }
 
 func severity(f api.Finding) int {

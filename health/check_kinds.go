@@ -87,6 +87,8 @@ func kinds() map[string]kind {
 			"writable"),
 		"parameter-differs":  spoils("a standby whose value is smaller than the primary's does not start, or stops replaying"),
 		"member-not-visible": costs("its replay, its parameters and its transactions are not checked"),
+		"member-not-checked": costs("its hooks, files and init, its logins over the network and the way it sees the poolers are not " +
+			"checked"),
 		// Work that is in the way.
 		"transactions-not-visible": costs("the guard does not see them either: it pauses while one is open, and everybody waits for it"),
 		"long-transaction": spoils("the guard waits for it until the budget is spent; then the stop ends it, and its client gets " +

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,7 +75,19 @@ type fake struct {
 	reload func(context.Context, reload.Options) reload.Report
 	status func() health.Status
 	asked  int           // for the status
+	checks atomic.Int32  // that were made
+	check  func()        // before one is
 	limit  func(*Server) // before it serves
+}
+
+func (f *fake) checked(context.Context, *member.Member) api.CheckReport {
+	if f.check != nil {
+		f.check()
+	}
+	f.checks.Add(1)
+	return api.CheckReport{Member: "m1", Scope: "demo", Findings: []api.Finding{{ID: "no-poolers", Severity: api.SeverityError,
+		Subject: "poolers", Found: "x", Why: "y", Change: "z", SeenFrom: []string{"m1"}}}, Members: []api.MemberCheck{{Member: "m1",
+		Error: "x"}}}
 }
 
 func (f *fake) calls() operation.Calls {
@@ -154,6 +167,7 @@ func startWith(t *testing.T, c *config.Config, f *fake, change func(*config.Conf
 	o := Options{Member: &member.Member{Config: c, Log: log}, Version: "test"}
 	if f != nil {
 		o.Calls = f.calls()
+		o.Check = f.checked
 	}
 	if change != nil {
 		change(c, &o)

@@ -122,6 +122,9 @@ func (s *Server) register(version string) error {
 	add(s, routes, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status",
 		Summary:     "Member, role, lock, poolers, versions, conditions, last handover",
 		Description: "May be a second old; observedAt tells."}, toRead, read, s.getStatus)
+	add(s, routes, problem, huma.Operation{OperationID: "getCheck", Method: "GET", Path: api.CheckPath,
+		Summary:     "What pgbaton check finds on this member",
+		Description: "Takes 4 s at most. May be some seconds old."}, toRead, read, s.getCheck)
 	add(s, routes, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202,
 		Summary: "Pause the poolers, for as long as the lease"},
 		toOperate, body, func(ctx context.Context, in *pauseInput) (*operationOutput, error) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/operation"
 )
@@ -24,6 +25,8 @@ type Options struct {
 	Member  *member.Member  // its Config.Serve says where and for whom to listen
 	Version string          // of pgbaton, for the document and the metrics
 	Calls   operation.Calls // for tests; the zero value is what the command line calls
+
+	Check func(context.Context, *member.Member) api.CheckReport // for tests; nil is health.Check
 
 	// Reconciler, when set, has a round every 5 s for as long as the server runs.
 	Reconciler Reconciler
@@ -37,6 +40,7 @@ type Server struct {
 	operations *operation.Runner
 	metrics    *metrics
 	status     *statusCache
+	check      checkCache
 	mux        *http.ServeMux
 	document   *huma.OpenAPI
 	routes     []route
@@ -109,6 +113,11 @@ func New(o Options) (_ *Server, err error) {
 		status = health.Of
 	}
 	s.status = &statusCache{ask: func(ctx context.Context) health.Status { return status(ctx, m) }, log: s.log}
+	check := o.Check
+	if check == nil {
+		check = health.Check
+	}
+	s.check = checkCache{turn: make(chan struct{}, 1), make: func(ctx context.Context) api.CheckReport { return check(ctx, m) }}
 	s.metrics = newMetrics(o.Version, s.log, m.Config.Pause.Lease, func() (health.Status, error) {
 		status, _, err := s.status.get(s.background, metricsAge)
 		return status, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -19,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/peer"
 )
 
@@ -28,7 +27,6 @@ const (
 	errorLimit  = 300     // bytes of an answer that an error shows
 	dialTimeout = time.Second
 	callTimeout = 10 * time.Second
-	certLimit   = 1 << 20 // bytes of a file of certificates
 )
 
 // Options say how a member's REST API is reached. Only URL is needed.
@@ -72,31 +70,9 @@ func New(o Options) (*Client, error) {
 	}
 	u.User = nil
 
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.CAFile != "" {
-		pem, err := file.Read(o.CAFile, certLimit)
-		if err != nil {
-			return nil, fmt.Errorf("patroni: CA file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("patroni: CA file %s: no PEM certificate in it", o.CAFile)
-		}
-	}
-	if (o.CertFile == "") != (o.KeyFile == "") {
-		return nil, errors.New("patroni: a client certificate needs both its certificate file and its key file")
-	}
-	if o.CertFile != "" {
-		cert, err := file.Read(o.CertFile, certLimit)
-		key, wrong := file.Read(o.KeyFile, certLimit)
-		if err = errors.Join(err, wrong); err != nil {
-			return nil, fmt.Errorf("patroni: client certificate: %w", err)
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("patroni: client certificate: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
+	t, err := config.ClientTLS(o.CAFile, o.CertFile, o.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("patroni: %w", err)
 	}
 	return &Client{base: strings.TrimRight(u.String(), "/"), username: o.Username, password: o.Password, tls: t}, nil
 }

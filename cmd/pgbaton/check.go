@@ -11,6 +11,7 @@ import (
 )
 
 type checkCmd struct {
+	All    bool   `help:"Have every member of the cluster make the check, over its serve: members in the configuration file."`
 	Output string `help:"Format of the findings: ${enum}." enum:"table,json" default:"table"`
 }
 
@@ -19,7 +20,11 @@ func (c *checkCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	report := health.Check(p.ctx, m)
+	look := health.Check
+	if c.All {
+		look = health.CheckAll
+	}
+	report := look(p.ctx, m)
 	if !report.OK {
 		p.code = member.Refused
 	}
@@ -41,14 +46,33 @@ func (p *program) checkTable(report api.CheckReport) error {
 		if f.Change != "" {
 			fmt.Fprintf(p.stdout, "  change  %s\n", oneLine(f.Change))
 		}
+		if len(report.Members) > 0 {
+			fmt.Fprintf(p.stdout, "  seen    from %s\n", strings.Join(f.SeenFrom, ", "))
+		}
 		fmt.Fprintln(p.stdout)
 	}
 	verdict := "nothing that would spoil a handover was found"
 	if errors > 0 {
 		verdict = "a handover now would be spoiled"
 	}
-	_, err := fmt.Fprintf(p.stdout, "%s: %s (%s, %s)\n", report.Member, verdict, count(errors, "error"), count(len(report.Findings)-errors,
-		"warning"))
+	checked := []string{report.Member}
+	if len(report.Members) > 0 {
+		checked = nil
+	}
+	for _, m := range report.Members {
+		if m.Error == "" {
+			checked = append(checked, m.Member)
+		}
+	}
+	_, err := fmt.Fprintf(
+		p.stdout,
+		"%s: %s (%s, %s)\n",
+		strings.Join(checked, ", "),
+		verdict,
+		count(errors, "error"),
+		count(len(report.Findings)-errors,
+			"warning"),
+	)
 	if len(report.Findings) > 0 && err == nil {
 		_, err = fmt.Fprintln(p.stdout, "docs/checks.md explains each finding.")
 	}
