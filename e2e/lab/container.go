@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -271,63 +270,6 @@ func (c *container) processes() ([]Process, error) {
 	}
 	sort.Slice(found, func(i, j int) bool { return found[i].Started < found[j].Started })
 	return found, nil
-}
-
-// ExecResult is what a program run inside a container has left.
-type ExecResult struct {
-	Stdout, Stderr string
-	ExitCode       int
-	Took           time.Duration
-}
-
-// exec runs argv inside the container and waits for its end. A program that ends with an exit code
-// other than 0 is no error. Children that it leaves running do not keep exec waiting.
-func (c *container) exec(ctx context.Context, user string, env []string, argv ...string) (ExecResult, error) {
-	var r ExecResult
-	if !c.running() {
-		return r, fmt.Errorf("%s does not run", c.name)
-	}
-	if len(argv) == 0 {
-		return r, errors.New("exec: no program")
-	}
-	words := []string{"--target", strconv.Itoa(c.pid), "--mount", "--uts", "--pid", "--root", "--wd", "--",
-		"setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups", "--", "env", "-i"}
-	words = append(append(words, env...), argv...)
-	cmd := exec.CommandContext(ctx, "nsenter", words...)
-	// Files, not pipes: a pipe would keep Wait waiting for a detached child that has inherited it.
-	var files [2]*os.File
-	for i := range files {
-		f, err := os.CreateTemp("", "pgbaton-lab-exec-")
-		if err != nil {
-			return r, err
-		}
-		os.Remove(f.Name())
-		defer f.Close()
-		files[i] = f
-	}
-	cmd.Stdout, cmd.Stderr = files[0], files[1]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	begin := time.Now()
-	err := cmd.Run()
-	r.Took = time.Since(begin)
-	r.ExitCode = -1
-	if cmd.ProcessState != nil {
-		r.ExitCode = cmd.ProcessState.ExitCode()
-	}
-	for i, into := range []*string{&r.Stdout, &r.Stderr} {
-		files[i].Seek(0, io.SeekStart)
-		content, _ := io.ReadAll(files[i])
-		*into = string(content)
-	}
-	var exit *exec.ExitError
-	if ctx.Err() != nil {
-		return r, fmt.Errorf("%s in %s: %w", argv[0], c.name, ctx.Err())
-	}
-	if err != nil && !errors.As(err, &exit) {
-		return r, fmt.Errorf("%s in %s: %w", argv[0], c.name, err)
-	}
-	return r, nil
 }
 
 // until calls check every interval until it returns nil. When ctx ends it returns the last reason.

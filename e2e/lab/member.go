@@ -389,6 +389,11 @@ func (m *Member) ExecAs(ctx context.Context, user string, env []string, argv ...
 	return m.container().exec(ctx, user, append(environ(m.spec.env), env...), argv...)
 }
 
+// StartExec is Exec without the wait. When ctx ends the program is killed.
+func (m *Member) StartExec(ctx context.Context, env []string, argv ...string) (*Running, error) {
+	return m.container().startExec(ctx, "postgres", append(environ(m.spec.env), env...), argv...)
+}
+
 func environ(env map[string]string) []string {
 	var list []string
 	for k, v := range env {
