@@ -115,7 +115,7 @@ func judgePatroni(f *findings, v view) {
 		f.add("writable-without-lock", "postgres", "look at patronictl list: if another member is the leader, stop this server at once",
 			"this server is writable and Patroni does not hold the leader lock")
 	}
-	if version := v.health.Version; olderThan(version, 3, 0, 3) {
+	if version := v.health.Version; patroni.OlderThan(version, 3, 0, 3) {
 		f.add("patroni-version", "patroni", "upgrade Patroni to 3.0.3 or later", "Patroni is %s", version)
 	}
 	if v.health.Maintenance {
@@ -154,25 +154,6 @@ func pendingRestart(f *findings, name string, reasons map[string]patroni.Change)
 	}
 	f.add("pending-restart", name, "restart it: patronictl restart, replicas first unless a value gets smaller",
 		"settings of member %s wait for a restart%s", name, why)
-}
-
-// olderThan compares a version such as "3.0.2" or "4.1.0rc1"; one that is not understood is not older.
-func olderThan(version string, than ...int) bool {
-	parts := strings.SplitN(version, ".", len(than))
-	if len(parts) < len(than) {
-		return false
-	}
-	for i, want := range than {
-		digits := strings.TrimLeft(parts[i], "0123456789")
-		n, err := strconv.Atoi(parts[i][:len(parts[i])-len(digits)])
-		if err != nil || n > want {
-			return false
-		}
-		if n < want {
-			return true
-		}
-	}
-	return false
 }
 
 // seconds reads a time of SHOW CONFIG.

@@ -42,7 +42,7 @@ func judgeCluster(f *findings, v view) {
 		case api.err != nil:
 			f.add("member-api-unreachable", name, "look at Patroni on it, at restapi.connect_address, and at what is between the members",
 				"the REST API of member %s: %v", name, api.err)
-		case olderThan(api.version, 3, 0, 3):
+		case patroni.OlderThan(api.version, 3, 0, 3):
 			f.add("patroni-version", name, "upgrade Patroni to 3.0.3 or later", "Patroni of member %s is %s", name, api.version)
 		}
 	}

@@ -35,6 +35,7 @@ type verdict struct {
 // fit says what stands against a member as candidate. What Patroni refuses (api.py, is_failover_possible; ha.py, failover_limitation,
 // get_failover_candidates, is_lagging) is among it; the rest would be slow, or would lose something.
 func (v View) fit(leader, m Member, limit Limit) verdict {
+	behind, parameter := v.left(m)
 	switch {
 	case m.Name == leader.Name:
 		return verdict{never: "is the primary"}
@@ -51,10 +52,16 @@ func (v View) fit(leader, m Member, limit Limit) verdict {
 			return verdict{notYet: "is not a synchronous standby yet"}
 		}
 		return verdict{never: "is no synchronous standby"}
-	case m.Busy() || m.State == "in archive recovery":
+	case m.Busy() || m.State == archiveRecovery:
 		return verdict{notYet: "is " + m.State}
 	case !m.Up():
 		return verdict{never: "is " + m.State}
+	case !m.Streaming():
+		return verdict{notYet: "does not stream"}
+	case larger(leader, m) != "":
+		return verdict{never: "has a larger " + larger(leader, m) + " than the primary: restart it first"}
+	case behind != "":
+		return verdict{never: "has a larger " + parameter + " than " + behind + ": restart that one first"}
 	case m.Timeline != leader.Timeline && m.Timeline != 0 && leader.Timeline != 0, v.CheckTimeline && m.Timeline == 0:
 		return verdict{notYet: fmt.Sprintf("is on timeline %d, and the primary on %d", m.Timeline, leader.Timeline)}
 	case !m.Receive.Known:

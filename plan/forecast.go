@@ -93,6 +93,9 @@ func (v *View) take(s Step) {
 // for a restart (postgresql/config.py, effective_configuration).
 func (m *Member) restart(leader Member) {
 	m.ReplayPaused = false
+	if m.State == archiveRecovery {
+		m.State = "streaming"
+	}
 	kept := map[string]patroni.Change{}
 	if !m.Leader() {
 		for _, p := range shrinking(m.Pending) {

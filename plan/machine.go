@@ -2,7 +2,7 @@ package plan
 
 import "fmt"
 
-// State is that of a run. The zero value is none.
+// State is that of a run, which begins as StatePlanned.
 type State string
 
 // States of a run.
@@ -48,7 +48,6 @@ const (
 // transitions are those that there are. What is not here is a mistake of whoever drives the run.
 func transitions() map[State]map[Event]State {
 	return map[State]map[Event]State{
-		"": {EventLock: StateChoosing, EventRefuse: StateRefused},
 		StatePlanned: {EventLock: StateChoosing, EventRefuse: StateRefused, EventStop: StateRefused, EventAbort: StateRefused,
 			EventResume: StatePlanned},
 		StateChoosing: {EventStep: StateStepping, EventComplete: StateFinishing, EventRefuse: StateFailing, EventFail: StateFailing,
@@ -59,8 +58,15 @@ func transitions() map[State]map[Event]State {
 			EventStop: StateLastLook, EventAbort: StateAborted, EventResume: StateFollowing},
 		StateLastStep: {EventDone: StateStopping, EventFail: StateFailing, EventUnknown: StateLastLook, EventRefuse: StateFailing,
 			EventStop: StateLastStep, EventAbort: StateAborted, EventResume: StateFollowing},
-		StateLastLook: {EventDone: StateStopping, EventFail: StateFailing, EventUnknown: StateFailing, EventStop: StateLastLook,
-			EventAbort: StateAborted, EventResume: StateFollowing},
+		StateLastLook: {
+			EventDone:    StateStopping,
+			EventNothing: StateStopping,
+			EventFail:    StateFailing,
+			EventUnknown: StateFailing,
+			EventStop:    StateLastLook,
+			EventAbort:   StateAborted,
+			EventResume:  StateFollowing,
+		},
 		StateFinishing: {EventGood: StateDone, EventBad: StateFailed, EventStop: StateFinishing, EventAbort: StateStopped,
 			EventResume: StateChoosing},
 		StateStopping: {EventGood: StateStopped, EventBad: StateFailed, EventStop: StateStopping, EventAbort: StateStopped,

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -68,8 +69,12 @@ func Next(v View, done []Done, o Options) (Decision, error) {
 // history is what a run has done so far.
 type history []Done
 
-// switched reports whether there was a switchover.
-func (h history) switched() bool { return h.turn(KindSwitchover) >= 0 }
+// switched reports whether there was a switchover: also one that has failed after it had moved the leader away.
+func (h history) switched(leader string) bool {
+	return slices.ContainsFunc(h, func(d Done) bool {
+		return d.Kind == KindSwitchover && (d.Outcome == OutcomeDone || d.Member != leader)
+	})
+}
 
 // turn is the place of the last time that the primary's turn was done, in one of the ways; -1: not yet.
 func (h history) turn(kinds ...string) int {
@@ -150,7 +155,7 @@ func (o SwitchoverOptions) next(v View, done []Done) (Decision, error) {
 		return Decision{Wait: wait}, nil
 	}
 	switch {
-	case history(done).switched():
+	case history(done).switched(leader.Name):
 		return Decision{Why: leader.Name + " is the primary"}, nil
 	case o.Candidate == leader.Name:
 		return Decision{Why: leader.Name + " is the primary already"}, nil

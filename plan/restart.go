@@ -86,26 +86,31 @@ func (o RestartOptions) next(v View, done []Done) (Decision, error) {
 	if wait := v.atWork(h); wait != nil {
 		return Decision{Wait: wait}, nil
 	}
+	for _, m := range v.replicas() {
+		if o.due(m, h) && !(m.Reachable && (m.Up() || m.State == archiveRecovery)) {
+			return Decision{}, refuse(MemberDown, "start it, or name the other members", "%s %s", m.Name, m.absent())
+		}
+	}
 	primary := o.due(leader, h)
-	smaller, larger := kinds(v, leader, o.Targets)
-	primaryFirst := primary && smaller != "" && larger == ""
+	shrink, grow := kinds(v, leader, o.Targets)
+	primaryFirst := primary && shrink != "" && grow == ""
 	var replicas []Member
 	for _, m := range v.replicas() {
 		if o.due(m, h) && !primaryFirst || o.again(m, h) {
 			replicas = append(replicas, m)
 		}
 	}
-	if primary && smaller != "" {
+	if primary && shrink != "" {
 		// What waits for the primary only comes in the second pass.
 		replicas = slices.DeleteFunc(replicas, func(m Member) bool {
 			return len(m.Pending) > 0 && len(shrinking(m.Pending)) == len(m.Pending)
 		})
 	}
 	if len(replicas) > 0 {
-		return o.replica(replicas, h)
+		return nextReplica(replicas, h), nil
 	}
 	if primary {
-		return o.primary(v, leader, h, smaller, larger)
+		return o.primary(v, leader, h, shrink, grow)
 	}
 	if h.turn(KindRestart, KindInPlace, KindSwitchover) < 0 {
 		return Decision{Why: "no member needs a restart"}, nil
@@ -132,8 +137,8 @@ func (o RestartOptions) again(m Member, h history) bool {
 	return len(m.Pending) == 0 || len(shrinking(m.Pending)) > 0
 }
 
-// replica is the next replica to restart: who is furthest behind, so that the best candidates are the last ones.
-func (o RestartOptions) replica(due []Member, h history) (Decision, error) {
+// nextReplica is the restart of one of those that are due: who is furthest behind, so that the best candidates are the last ones.
+func nextReplica(due []Member, h history) Decision {
 	slices.SortFunc(due, func(a, b Member) int {
 		asynchronous := func(m Member) int {
 			if m.Synchronous() {
@@ -147,17 +152,11 @@ func (o RestartOptions) replica(due []Member, h history) (Decision, error) {
 			cmp.Compare(a.Name, b.Name),
 		)
 	})
-	for _, m := range due {
-		if m.Up() && m.Reachable || m.State == "in archive recovery" && m.Reachable {
-			continue
-		}
-		return Decision{}, refuse(MemberDown, "start it, or name the other members", "%s %s", m.Name, m.absent())
-	}
 	m := due[0]
-	return Decision{Step: &Step{Kind: KindRestart, Member: m.Name, Why: o.whyReplica(m, h)}}, nil
+	return Decision{Step: &Step{Kind: KindRestart, Member: m.Name, Why: whyReplica(m, h)}}
 }
 
-func (o RestartOptions) whyReplica(m Member, h history) string {
+func whyReplica(m Member, h history) string {
 	turn := h.turn(KindInPlace, KindSwitchover)
 	var why string
 	switch {
@@ -180,21 +179,22 @@ func (o RestartOptions) whyReplica(m Member, h history) string {
 }
 
 // primary is the primary's turn.
-func (o RestartOptions) primary(v View, leader Member, h history, smaller, larger string) (Decision, error) {
+func (o RestartOptions) primary(v View, leader Member, h history, shrink, grow string) (Decision, error) {
 	inPlace := func(c Choice, why string) (Decision, error) {
-		if name, parameter := v.left(leader, Member{}); name != "" {
-			return Decision{}, replicasFirst(leader.Name, name, parameter)
+		if name, parameter := v.left(Member{}); name != "" {
+			return Decision{}, refuse(ReplicasFirst, "name "+name+" too, or restart all with --pending",
+				"%s of %s would be larger than on %s, which waits for a restart: its replay would stop", parameter, leader.Name, name)
 		}
 		return Decision{Choice: c, Step: &Step{Kind: KindInPlace, Member: leader.Name, Why: why}}, nil
 	}
 	switch {
-	case smaller != "" && larger != "":
-		return inPlace(Choice{}, fmt.Sprintf("after the replicas because of %s, before their second pass because of %s", larger, smaller))
-	case smaller != "":
-		return inPlace(Choice{}, "the primary first: "+smaller+" gets smaller")
+	case shrink != "" && grow != "":
+		return inPlace(Choice{}, fmt.Sprintf("after the replicas because of %s, before their second pass because of %s", grow, shrink))
+	case shrink != "":
+		return inPlace(Choice{}, "the primary first: "+shrink+" gets smaller")
 	case o.KeepLeader:
 		return inPlace(Choice{}, "it is to stay the primary")
-	case h.switched():
+	case h.switched(leader.Name):
 		return inPlace(Choice{}, "there was a switchover in this run already")
 	}
 	c, err := Choose(v, o.Candidate, o.MaxReplayLag)
@@ -208,17 +208,7 @@ func (o RestartOptions) primary(v View, leader Member, h history, smaller, large
 	case c.Wait != nil:
 		return o.IfLagging.wait(c)
 	}
-	candidate, _ := v.Member(c.Candidate)
-	if name, parameter := v.left(leader, candidate); name != "" {
-		return Decision{Choice: c}, replicasFirst(c.Candidate, name, parameter)
-	}
 	return Decision{Choice: c, Step: &Step{KindSwitchover, leader.Name, c.Candidate, c.Why}}, nil
-}
-
-func replicasFirst(primary, name, parameter string) error {
-	return refuse(ReplicasFirst, "name "+name+" too, or restart all with --pending",
-		"with %s as primary %s would be larger there than on %s, which waits for a restart: its replay would stop", primary, parameter,
-		name)
 }
 
 func found(err error) string {
@@ -228,41 +218,51 @@ func found(err error) string {
 	return err.Error()
 }
 
-// left is a replica that would have a smaller value than its primary after the primary's turn, and of which parameter. The primary has its
-// new values then, or it is the candidate with those that it has now.
-func (v View) left(leader, candidate Member) (name, parameter string) {
+// left is a replica that would have a smaller value than its primary after the primary's turn, and of which parameter; "" where there is
+// none. The primary has its new values then, or it is the candidate with those that it has now.
+func (v View) left(candidate Member) (name, parameter string) {
 	for _, m := range v.replicas() {
 		if m.Name == candidate.Name || !m.Up() {
 			continue
 		}
 		for _, p := range postgres.StandbyParameters() {
-			if !grows(p, m.Pending[p]) || candidate.Name != "" && grows(p, candidate.Pending[p]) {
-				continue
+			if grows(p, m.Pending[p]) && (candidate.Name == "" || !grows(p, candidate.Pending[p])) {
+				return m.Name, p
 			}
-			return m.Name, p
 		}
 	}
 	return "", ""
 }
 
+// larger is a parameter of which a replica has a larger value than the primary, because it was not restarted since that one was; "" where
+// there is none. As primary it would stop the replay of all others.
+func larger(leader, m Member) string {
+	for _, p := range shrinking(m.Pending) {
+		if !shrinks(p, leader.Pending[p]) {
+			return p
+		}
+	}
+	return ""
+}
+
 // kinds names a parameter that gets smaller on the primary, and one that gets larger on it or on a replica that is still to be restarted,
 // of those that a standby must not have smaller than its primary; "" where there is none. Where it is not known what waits, it is both.
-func kinds(v View, leader Member, targets []string) (smaller, larger string) {
+func kinds(v View, leader Member, targets []string) (shrink, grow string) {
 	const unknown = "a parameter that Patroni does not name"
 	if leader.PendingRestart && len(leader.Pending) == 0 {
 		return unknown, unknown
 	}
 	for _, p := range shrinking(leader.Pending) {
-		smaller = p
+		shrink = p
 	}
 	for _, m := range v.Members {
 		for _, p := range postgres.StandbyParameters() {
 			if grows(p, m.Pending[p]) && (m.Leader() || slices.Contains(targets, m.Name)) {
-				larger = p
+				grow = p
 			}
 		}
 	}
-	return smaller, larger
+	return shrink, grow
 }
 
 // shrinking names the parameters of a pending restart that get smaller and that a standby must not have smaller than its primary.

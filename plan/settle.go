@@ -3,8 +3,9 @@ package plan
 import "fmt"
 
 // Settled reports whether a member is as it was before its restart, so that the next step may come: up, streaming, with its replay within
-// limit or no further behind than before, and with as many synchronous standbys as there were; where not, waits is what for, as the end of
-// a sentence. In synchronous mode Patroni may have taken another member for it, and that is as good.
+// limit, and with as many synchronous standbys as there were; where not, waits is what for, as the end of a sentence. The replay of one
+// that was beyond the limit before is not waited for: it may be delayed on purpose. In synchronous mode Patroni may have taken another
+// member for it, and that is as good.
 //
 // Without a limit a replica has to have replayed to within that of [DefaultLimit].
 func Settled(before, now View, name string, limit Limit) (ok bool, waits string) {
@@ -25,11 +26,10 @@ func Settled(before, now View, name string, limit Limit) (ok bool, waits string)
 		return true, ""
 	case m.Timeline != leader.Timeline && m.Timeline != 0 && leader.Timeline != 0:
 		return false, fmt.Sprintf("%s is on timeline %d", name, leader.Timeline)
-	case !m.Receive.Known:
+	case !m.Streaming() || !m.Receive.Known:
 		return false, name + " streams"
 	}
-	behind := was.Replay.Known && was.Replay.Bytes > m.Replay.Bytes || was.ReplayAge > m.ReplayAge
-	if over := limit.exceeds(m); over != "" && (was.Leader() || !m.Replay.Known || !behind) {
+	if over := limit.exceeds(m); over != "" && (was.Leader() || limit.exceeds(was) == "") {
 		return false, name + " has replayed: it " + over
 	}
 	if wanted, have := before.synchronous(), now.synchronous(); now.Sync != SyncOff && have < wanted {

@@ -71,9 +71,17 @@ func (m Member) Leader() bool { return m.Role == "leader" || m.Role == "standby_
 // Synchronous reports whether Patroni counts it among the synchronous standbys.
 func (m Member) Synchronous() bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
 
-// Up reports whether its server runs, and follows the primary by streaming where it is a standby. Patroni before 3.0.4 and Patroni for a
-// leader say running.
+// archiveRecovery is the state of a standby that reads from the archive, not from its primary.
+const archiveRecovery = "in archive recovery"
+
+// Up reports whether its server runs, and does not read from the archive.
 func (m Member) Up() bool { return m.State == "running" || m.State == "streaming" }
+
+// Streaming reports whether a standby is connected to the server that it follows. Patroni before 3.0.4 does not tell: there it is one that
+// runs.
+func (m Member) Streaming() bool {
+	return m.State == "streaming" || m.State == "running" && (m.PatroniVersion == "" || patroni.OlderThan(m.PatroniVersion, 3, 0, 4))
+}
 
 // Busy reports whether its server is on its way up or down: a member at work.
 func (m Member) Busy() bool {
