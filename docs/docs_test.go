@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.yaml.in/yaml/v4"
@@ -84,15 +85,38 @@ func code(cell string) (string, bool) {
 	return "", false
 }
 
+// program is pgbaton, built once for all tests: linking it costs seconds.
+var program struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if program.dir != "" {
+		_ = os.RemoveAll(program.dir)
+	}
+	os.Exit(code)
+}
+
+// build returns the path of the program, which no test may change.
 func build(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "pgbaton")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/pgbaton")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	program.once.Do(func() {
+		if program.dir, program.err = os.MkdirTemp("", "pgbaton-docs"); program.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", filepath.Join(program.dir, "pgbaton"), "./cmd/pgbaton")
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			program.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if program.err != nil {
+		t.Fatal(program.err)
 	}
-	return path
+	return filepath.Join(program.dir, "pgbaton")
 }
 
 func makeTargets(t *testing.T) []string {
