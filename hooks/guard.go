@@ -29,7 +29,7 @@ type guard struct {
 
 	recorded  clusterRecord // what an earlier hook has left; with Patroni's answers it is up to date
 	standby   standby       // who is to take over, as last seen
-	written   int64         // WAL position of the server, as last seen
+	awaited   bool          // the short budget was too short for one: the drained server waits on
 	slotsMade []string      // or tried to
 
 	localMu sync.Mutex

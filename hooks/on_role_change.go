@@ -52,6 +52,9 @@ func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Resul
 		if ev.Role == standbyLeader && ev.Action != "on_stop" {
 			return endForStandbyLeader(ctx, rt, log)
 		}
+		if ev.Role == "replica" && ev.Action != "on_stop" && !rt.DryRun {
+			makeOwnSlot(ctx, rt, log)
+		}
 		return member.Result{Decision: "not a running primary: nothing to resume here"}
 	}
 	if len(rt.Config.Poolers) == 0 {

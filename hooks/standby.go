@@ -198,20 +198,3 @@ func candidateOf(v standbyView) string {
 	}
 	return s.To
 }
-
-// slotName is the name of the replication slot that Patroni makes for a member (slot_name_from_member_name in dcs/__init__.py, 4.0.7 and
-// 4.1.5).
-func slotName(member string) string {
-	var b strings.Builder
-	for _, c := range strings.ToLower(member) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '_':
-			b.WriteRune(c)
-		case c == '-', c == '.':
-			b.WriteByte('_')
-		default:
-			fmt.Fprintf(&b, "u%04d", c)
-		}
-	}
-	return b.String()[:min(b.Len(), 63)]
-}

@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	standbyReserve = time.Second          // of the budget that is left for the pause when no standby was found
-	confirmTimeout = time.Second          // for a standby to make durable what was written until the poolers were drained: some ms
-	confirmPause   = 5 * time.Millisecond // between looks at that
+	standbyReserve = time.Second            // of the budget that is left for the pause when no standby was found
+	standbyShort   = 500 * time.Millisecond // the same of the short budget; and how long after it the paused server waits for one
+	confirmTimeout = time.Second            // for a standby to make durable what was written until the poolers were drained: some ms
+	confirmPause   = time.Millisecond       // between looks at that
 )
 
 // awaitStandby waits, while clients work on, until a member that may be promoted streams from this server: what is acknowledged and
@@ -33,11 +34,12 @@ func (g *guard) awaitStandby(ctx context.Context) *ending {
 	waiting, cancel := g.whilePlanned(ctx)
 	defer cancel()
 	for first := true; ; first = false {
-		found, err := g.judge(ctx, 0)
+		replication, err := g.replication(ctx)
 		if err != nil {
 			g.log.Warn("cannot see whether a standby has what this server has written; that is not waited for", "error", err)
 			return nil
 		}
+		found := g.judge(replication, 0)
 		if found.kind != notReady {
 			g.standby = found
 			return nil
@@ -49,7 +51,11 @@ func (g *guard) awaitStandby(ctx context.Context) *ending {
 		plan = g.plan()
 		if waiting.Err() != nil || !time.Now().Before(g.standbyEnd(plan)) {
 			g.standby = found
-			g.noStandby(found)
+			if g.awaited = !plan.patient; !g.awaited {
+				g.noStandby(found)
+			} else {
+				g.log.Info("no standby streams yet: pausing, and waiting on for a moment", "standbys", found.reason)
+			}
 			return nil
 		}
 		member.Sleep(waiting, lookInterval)
@@ -62,7 +68,11 @@ func (g *guard) standbyEnd(p plan) time.Time {
 	if g.view.unlimited {
 		end = earlier(end, g.view.started.Add(g.view.budget))
 	}
-	return end.Add(-min(standbyReserve, g.m.Config.Pause.Attempt))
+	reserve := standbyReserve
+	if !p.patient {
+		reserve = standbyShort
+	}
+	return end.Add(-min(reserve, g.m.Config.Pause.Attempt))
 }
 
 // noStandby says once that writes may be lost.
@@ -72,32 +82,36 @@ func (g *guard) noStandby(found standby) {
 }
 
 // confirmStandby sees, after the drain, that a successor has made durable what was written until then. It blocks for confirmTimeout at
-// most. In the usual case that is one look of 2 ms.
+// most. In the usual case that is one look of 2 ms. Where nobody streamed within a short budget it waits on until standbyShort after that:
+// a standby that found no slot tries again every 5 s (wal_retrieve_retry_interval), which is as long as that budget.
 func (g *guard) confirmStandby(ctx context.Context) *ending {
-	if g.standby.kind != ready {
+	plan := g.plan()
+	if g.standby.kind != ready && !g.awaited {
 		return nil
 	}
 	end := time.Now().Add(confirmTimeout)
-	if lockEnd := g.plan().lockEnd; !lockEnd.IsZero() {
-		end = earlier(end, lockEnd)
+	if g.awaited {
+		end = plan.until.Add(standbyShort)
+	}
+	if !plan.lockEnd.IsZero() {
+		end = earlier(end, plan.lockEnd)
 	}
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	var after int64
 	for g.plan().kind == pauseAndWait {
-		found, err := g.judge(ctx, after)
-		switch {
-		case err != nil && ctx.Err() == nil:
+		replication, err := g.replication(ctx)
+		if err != nil && ctx.Err() == nil {
 			g.log.Warn("cannot see whether the standby has what was written last", "standby", g.standby.name, "error", err)
 			return nil
-		case err == nil && after == 0:
-			after = g.written // until now, and no further: what does not come through a pooler goes on
-			continue
-		case err == nil && found.kind == ready:
-			g.standby = found
-			return nil
-		case err == nil:
-			g.standby = found
+		}
+		if err == nil {
+			if after == 0 {
+				after = replication.Written // until now, and no further: what does not come through a pooler goes on
+			}
+			if g.standby = g.judge(replication, after); g.standby.kind == ready {
+				return nil
+			}
 		}
 		if ctx.Err() != nil {
 			g.standby.kind = notReady
@@ -109,18 +123,12 @@ func (g *guard) confirmStandby(ctx context.Context) *ending {
 	return nil
 }
 
-// judge looks at the server and judges whether somebody may take over. after is what he must have made durable.
-func (g *guard) judge(ctx context.Context, after int64) (standby, error) {
-	replication, err := g.replication(ctx)
-	if err != nil {
-		return standby{}, err
-	}
-	g.written = replication.Written
+// judge judges whether somebody may take over, by what the server has told. after is what he must have made durable.
+func (g *guard) judge(replication postgres.Replication, after int64) standby {
 	g.mu.Lock()
-	v := standbyView{now: time.Now(), cluster: g.view.cluster, self: g.view.health.Name, recorded: g.recorded,
-		replication: replication, after: after}
-	g.mu.Unlock()
-	return judgeStandbys(v), nil
+	defer g.mu.Unlock()
+	return judgeStandbys(standbyView{now: time.Now(), cluster: g.view.cluster, self: g.view.health.Name, recorded: g.recorded,
+		replication: replication, after: after})
 }
 
 func (g *guard) replication(ctx context.Context) (postgres.Replication, error) {
@@ -134,41 +142,6 @@ func (g *guard) replication(ctx context.Context) (postgres.Replication, error) {
 	found, err := g.local.Replication(ctx)
 	g.blind = postgres.Lost(err) || postgres.Timeout(err)
 	return found, err
-}
-
-// makeSlots makes the replication slots that standbys wait for: Patroni would do it in its next loop, which does not come while before_stop
-// runs (ha.py, 4.0.7 and 4.1.5). They are named as Patroni names them, so it takes them for its own, and hold no WAL before they are used.
-func (g *guard) makeSlots(ctx context.Context, members []string) {
-	for _, name := range members {
-		slot := slotName(name)
-		if slices.Contains(g.slotsMade, slot) {
-			continue
-		}
-		g.slotsMade = append(g.slotsMade, slot)
-		g.mu.Lock()
-		unused := g.recorded.NoSlots
-		g.mu.Unlock()
-		if unused {
-			continue
-		}
-		err := g.createSlot(ctx, slot)
-		if err != nil {
-			g.log.Debug("cannot make a replication slot", "slot", slot, "error", err)
-			continue
-		}
-		g.log.Info("made the replication slot of a standby; Patroni would have in its next loop", "slot", slot)
-	}
-}
-
-func (g *guard) createSlot(ctx context.Context, name string) error {
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	if g.blind {
-		return errNoLocal
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	return g.local.CreatePhysicalSlot(ctx, name)
 }
 
 // clusterFile is where a clusterRecord lies in the state directory.

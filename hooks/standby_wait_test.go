@@ -246,3 +246,32 @@ func TestStandbySilentPatroni(t *testing.T) {
 	}
 	paused(t, b)
 }
+
+// Nothing is recorded and Patroni is silent, but the standby has made its slot: it is waited for, and also when it comes only after the
+// short budget is over.
+func TestStandbyComesLate(t *testing.T) {
+	t.Parallel()
+	for _, after := range []time.Duration{500 * time.Millisecond, 2200 * time.Millisecond} {
+		t.Run(after.String(), func(t *testing.T) {
+			t.Parallel()
+			pg, b, m, f := withCluster(t, twoMembers)
+			m.Config.Pause.ShutdownBudget = 2 * time.Second
+			silent := make(chan struct{})
+			defer close(silent)
+			f.Set(func(f *membertest.Patroni) { f.Silent = silent })
+			if err := pg.Exec(t.Context(), "select pg_create_physical_replication_slot('node2')"); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan member.Result)
+			g := newGuard(m, noExit(t))
+			g.view.calledByPatroni = true
+			go func() { done <- g.beforeStop(t.Context()) }()
+			member.Sleep(t.Context(), after)
+			startStandby(t, pg, "node2")
+			if r := <-done; r.Code != member.Done || !strings.Contains(r.Decision, "paused and drained; Patroni has gone meanwhile") {
+				t.Errorf("%+v", r)
+			}
+			paused(t, b)
+		})
+	}
+}

@@ -64,9 +64,11 @@ select slot_name from pg_replication_slots where slot_type = 'physical' order by
 	return found, written[0].err
 }
 
-// CreatePhysicalSlot makes a replication slot for a standby. It reserves no WAL until the standby uses it. It needs the attribute
-// REPLICATION. That there is one of this name already is an error (SQLSTATE 42710).
-func (c *Conn) CreatePhysicalSlot(ctx context.Context, name string) error {
-	_, err := c.query(ctx, "select pg_create_physical_replication_slot('"+strings.ReplaceAll(name, "'", "''")+"')")
-	return err
+// CreatePhysicalSlot makes a replication slot for a standby, and reports whether there was none of that name. It reserves no WAL until the
+// standby uses it. It needs the attribute REPLICATION.
+func (c *Conn) CreatePhysicalSlot(ctx context.Context, name string) (made bool, err error) {
+	quoted := "'" + strings.ReplaceAll(name, "'", "''") + "'"
+	results, err := c.query(ctx, "select pg_create_physical_replication_slot("+quoted+
+		") where not exists (select from pg_replication_slots where slot_name = "+quoted+")")
+	return err == nil && len(results[0].Rows) > 0, err
 }

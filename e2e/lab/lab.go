@@ -240,6 +240,9 @@ func (l *Lab) start(ctx context.Context) error {
 		if _, err := l.WaitLeader(ctx, nil); err != nil {
 			return err
 		}
+		if err := l.prepareLoad(ctx); err != nil { // it takes seconds, in which the cluster would grow older
+			return err
+		}
 	}
 	var starts []func() error
 	for _, m := range l.members[1:] {
