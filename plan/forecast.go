@@ -22,8 +22,8 @@ func Switchover(v View, o SwitchoverOptions) (Plan, error) { return Forecast(v, 
 // Restart plans the restart of members; see [RestartOptions.Select] for which. An error is a [*Refusal].
 func Restart(v View, o RestartOptions) (Plan, error) { return Forecast(v, nil, o) }
 
-// Forecast says what is left to do after what was done, if all goes as it should and the cluster stays as it is otherwise. It names the
-// restart of an old primary although its start as a standby may turn out to have done that, and the candidate that would be chosen now.
+// Forecast says what is left to do after what was done, if all goes as it should and the cluster stays as it is otherwise. The candidate is
+// the one that would be chosen now.
 func Forecast(v View, done []Done, o Options) (Plan, error) {
 	p := Plan{Steps: []Step{}}
 	if r, ok := o.(RestartOptions); ok && r.Targets == nil {
@@ -79,7 +79,7 @@ func (v *View) take(s Step) {
 				m.Role = map[SyncMode]string{SyncOn: "sync_standby", SyncQuorum: "quorum_standby"}[v.Sync]
 			}
 			m.Receive, m.Replay = Lag{Known: true}, Lag{Known: true}
-			m.PendingRestart = true // it may
+			m.restart(Member{Role: "leader", Pending: m.Pending}) // it keeps what is larger in its own controldata
 		case m.Name == s.Member:
 			m.restart(leader)
 		}
@@ -93,7 +93,7 @@ func (v *View) take(s Step) {
 // for a restart (postgresql/config.py, effective_configuration).
 func (m *Member) restart(leader Member) {
 	m.ReplayPaused = false
-	if m.State == archiveRecovery {
+	if !m.Leader() {
 		m.State = "streaming"
 	}
 	kept := map[string]patroni.Change{}

@@ -86,10 +86,16 @@ func TestNext(t *testing.T) {
 		{"the candidate is chosen late", three(replaying(2, 5<<20)), did("restart m2", "restart m3"), rolling, "switchover m1 m3"},
 		{"the old primary's start was enough", three(led(3)), did("restart m2", "restart m3", "switchover m1 m3"), rolling,
 			"over: all are restarted"},
-		{"it was not", three(pending(raised), led(3), current(2), current(3)), did("restart m2", "restart m3", "switchover m1 m3"), waiting,
-			"restart m1"},
-		{"not twice", three(pending(raised), led(3), current(2), current(3)),
-			did("restart m2", "restart m3", "switchover m1 m3", "restart m1"), waiting, "over: all are restarted"},
+		{"and Patroni names what waited before it", three(pending(raised), led(3)), did("restart m2", "restart m3", "switchover m1 m3"),
+			waiting, "over: all are restarted"},
+		{"and names no parameters", three(pending(), led(3), current(2), current(3)), did("restart m2", "restart m3", "switchover m1 m3"),
+			waiting, "restart m1"},
+		{"not twice", three(pending(), led(3)), did("restart m2", "restart m3", "switchover m1 m3", "restart m1"), waiting,
+			"over: all are restarted"},
+		{"the primary in place, and Patroni names what waited before", three(pending(raised, lowered)),
+			did("restart m2", "restart m3", "restart-in-place m1", "restart m2", "restart m3"), waiting, "over: all are restarted"},
+		{"to be kept, and Patroni names what waited on the replicas", three(pending(raised)), did("restart m2", "restart m3"),
+			all(plan.RestartOptions{Pending: true, KeepLeader: true}), "restart-in-place m1"},
 		{"a failover in between", three(led(2)), did("restart m2"), rolling, "restart m1"},
 		{"a failover to one that is not restarted", three(led(3)), did("restart m2"), rolling, "restart m1"},
 		{"and then its turn", three(led(3)), did("restart m2", "restart m1"), rolling, "switchover m3 m1"},
@@ -159,7 +165,7 @@ func TestForecastWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := lines(p), "restart m2, restart m3, switchover m1 m3, restart m1"; got != want {
+	if got, want := lines(p), "restart m2, restart m3, switchover m1 m3"; got != want {
 		t.Errorf("%s\nwanted %s", got, want)
 	}
 	if len(p.Waits) != 1 || p.Waits[0].For != "m3 is starting" {

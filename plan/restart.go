@@ -83,6 +83,7 @@ func (o RestartOptions) next(v View, done []Done) (Decision, error) {
 		}
 	}
 	h := history(done)
+	v = v.believed(h)
 	if wait := v.atWork(h); wait != nil {
 		return Decision{Wait: wait}, nil
 	}
@@ -118,13 +119,37 @@ func (o RestartOptions) next(v View, done []Done) (Decision, error) {
 	return Decision{Why: "all are restarted"}, nil
 }
 
+// believed is the view without the pending restarts that cannot be: a server that was started in this run has what is configured, but for
+// what a standby keeps from its primary. Patroni may go on naming the parameters from before (4.0.7): a change of the dynamic configuration
+// makes it look what waits for a restart, and it writes that down a second later, whatever has happened meanwhile.
+func (v View) believed(h history) View {
+	v.Members = slices.Clone(v.Members)
+	leader, _ := v.Leader()
+	turn := h.turn(KindInPlace)
+	for i := range v.Members {
+		m := &v.Members[i]
+		if h.restarted(m.Name, 0) == 0 || len(m.Pending) == 0 {
+			continue
+		}
+		kept := map[string]patroni.Change{}
+		for _, p := range shrinking(m.Pending) {
+			before := turn >= 0 && h.restarted(m.Name, turn) == 0 // the primary had the larger value then
+			if before || turn < 0 && shrinks(p, leader.Pending[p]) {
+				kept[p] = m.Pending[p]
+			}
+		}
+		m.Pending, m.PendingRestart = kept, len(kept) > 0
+	}
+	return v
+}
+
 // due reports whether a target was not restarted in this run, and needs it.
 func (o RestartOptions) due(m Member, h history) bool {
 	return slices.Contains(o.Targets, m.Name) && h.restarted(m.Name, 0) == 0 && o.needs(m)
 }
 
-// again reports whether a replica that was restarted needs it once more, after the primary's turn: the old primary for what its start as a
-// standby has not brought, and every one for the parameters that get smaller.
+// again reports whether a replica that was restarted needs it once more, after the primary's turn: for parameters that get smaller. The
+// start as a standby is an old primary's restart.
 func (o RestartOptions) again(m Member, h history) bool {
 	turn := h.turn(KindInPlace, KindSwitchover)
 	if turn < 0 || !m.PendingRestart || !slices.Contains(o.Targets, m.Name) || h.restarted(m.Name, turn+1) > 0 ||
@@ -161,7 +186,7 @@ func whyReplica(m Member, h history) string {
 	var why string
 	switch {
 	case turn >= 0 && h[turn].Kind == KindSwitchover && h[turn].Member == m.Name:
-		why = "the old primary"
+		why = "the old primary: its start as a standby has left something"
 	case turn >= 0 && h.restarted(m.Name, 0) > 0:
 		why = "second pass, after the primary"
 	case turn >= 0:
@@ -208,7 +233,8 @@ func (o RestartOptions) primary(v View, leader Member, h history, shrink, grow s
 	case c.Wait != nil:
 		return o.IfLagging.wait(c)
 	}
-	return Decision{Choice: c, Step: &Step{KindSwitchover, leader.Name, c.Candidate, c.Why}}, nil
+	return Decision{Choice: c, Step: &Step{KindSwitchover, leader.Name, c.Candidate,
+		c.Why + "; " + leader.Name + " is started anew as a standby"}}, nil
 }
 
 func found(err error) string {

@@ -20,6 +20,8 @@ type world struct {
 	configured map[string]int
 	values     map[string]map[string]int // of each member's server: parameter → value
 	names      bool                      // Patroni names the parameters that wait (3.3)
+	late       bool                      // and goes on naming those from before the last restart
+	before     map[string]plan.Member    // the members as they were shown before their last restart
 }
 
 const sharedBuffers = "shared_buffers"
@@ -29,7 +31,8 @@ func parameters() []string { return append(postgres.StandbyParameters(), sharedB
 // genWorld draws a cluster whose standbys work: none has a smaller value than its primary.
 func genWorld(t *rapid.T) *world {
 	n := rapid.IntRange(1, 5).Draw(t, "members")
-	w := &world{configured: map[string]int{}, values: map[string]map[string]int{}, names: rapid.IntRange(0, 5).Draw(t, "names") > 0}
+	w := &world{configured: map[string]int{}, values: map[string]map[string]int{},
+		late: rapid.Bool().Draw(t, "late"), before: map[string]plan.Member{}, names: rapid.IntRange(0, 5).Draw(t, "names") > 0}
 	w.view = plan.View{MaximumLag: 1 << 20, CheckTimeline: rapid.Bool().Draw(t, "check_timeline"),
 		Sync: rapid.SampledFrom([]plan.SyncMode{plan.SyncOff, plan.SyncOff, plan.SyncOn, plan.SyncQuorum}).Draw(t, "sync")}
 	old := map[string]int{}
@@ -122,6 +125,9 @@ func (w *world) look() plan.View {
 		if w.names {
 			m.Pending = waits
 		}
+		if b, ok := w.before[m.Name]; ok && w.names && w.late {
+			m.PendingRestart, m.Pending = b.PendingRestart, b.Pending
+		}
 	}
 	return v
 }
@@ -143,6 +149,7 @@ func (w *world) leader() *plan.Member {
 // do does a step, and all that waits for it is over.
 func (w *world) do(s plan.Step) {
 	m, leader := w.member(s.Member), w.leader()
+	w.before[m.Name], _ = w.look().Member(m.Name)
 	m.ServerVersion = 170006
 	switch s.Kind {
 	case plan.KindRestart:
