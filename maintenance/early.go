@@ -56,8 +56,8 @@ func (x *run) resumeAfter(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(resumeTimeout, max(x.m.Config.Pause.Lease-5*time.Second, time.Second)))
 	defer cancel()
 	for ctx.Err() == nil {
-		if routes := lookAtRoutes(ctx, x.m); routes.writable == yes || routes.writable == unknown {
-			break
+		if _, writable := lookAtRoutes(ctx, x.m).after(x.record.Before); writable != no {
+			break // unknown: nothing says that it is not
 		}
 		member.Sleep(ctx, 100*time.Millisecond)
 	}

@@ -16,17 +16,21 @@ const (
 	// verifyTimeout is for everything to be as it should be after the last step: the worker of the new primary resumes within seconds, and
 	// Patroni needs two loops of 10 s by default for its members' words in the DCS.
 	verifyTimeout = 75 * time.Second
-	abortLook     = 4 * time.Second // for the last look after a stop at once
+	failedTimeout = 20 * time.Second // the same, after something went wrong
+	abortLook     = 4 * time.Second  // for the last look after a stop at once
 )
 
 // finish looks at the cluster for the last time, lets the lock go, and writes down how the run ended. It blocks for [verifyTimeout]
 // at most, and for [lockTimeout].
 func (x *run) finish(ctx context.Context) api.ClusterReport {
-	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
-	if x.abort || ctx.Err() != nil {
-		cancel()
-		looking, cancel = context.WithTimeout(context.WithoutCancel(ctx), abortLook)
+	limit := verifyTimeout
+	switch {
+	case x.abort || ctx.Err() != nil:
+		limit = abortLook
+	case x.wrong != nil:
+		limit = failedTimeout
 	}
+	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	after := x.verify(looking, ctx)
 	if !x.record.State.Over() {
@@ -89,19 +93,16 @@ func (x *run) lookAfter(ctx context.Context) api.Aftermath {
 	}
 	x.now = s
 	routes := lookAtRoutes(ctx, x.m)
-	after.Writable, after.Poolers = string(routes.writable), routes.poolers
-	after.Problems = slices.Concat(membersAfter(x.first, s, x.timelineWanted(), &after), routes.problems)
+	problems, writable := routes.after(x.record.Before)
+	after.Writable, after.Poolers = string(writable), routes.poolers
+	after.Problems = slices.Concat(membersAfter(x.record.Before, s, x.timelineWanted(), &after), problems)
 	after.OK = len(after.Problems) == 0
 	return after
 }
 
 // timelineWanted is the least timeline that the primary has to be on: a switchover begins a new one.
 func (x *run) timelineWanted() int {
-	if x.first == nil {
-		return 0
-	}
-	leader, _ := x.first.Leader()
-	wanted := leader.Timeline
+	wanted := x.record.Before.Timeline
 	for _, d := range x.done {
 		if d.Kind == plan.KindSwitchover && d.Outcome == plan.OutcomeDone {
 			wanted++
@@ -111,7 +112,7 @@ func (x *run) timelineWanted() int {
 }
 
 // membersAfter says what is not as it should be with the members. Who was down before the run is no problem of it.
-func membersAfter(first, s *scene, timeline int, after *api.Aftermath) (problems []string) {
+func membersAfter(b before, s *scene, timeline int, after *api.Aftermath) (problems []string) {
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	leader, led := s.Leader()
 	if !led {
@@ -128,17 +129,12 @@ func membersAfter(first, s *scene, timeline int, after *api.Aftermath) (problems
 		if x.err == nil && x.health.Primary() && p.State == "running" {
 			primaries = append(primaries, p.Name)
 		}
-		before, known := plan.Member{}, false
-		if first != nil {
-			before, known = first.Member(p.Name)
-		}
-		wasDown := known && !before.Leader() && !(before.Reachable && before.Up())
 		switch {
 		case p.Leader() && x.err != nil:
 			problem("the primary %s does not answer: %v", p.Name, x.err)
 		case p.Leader() && p.State != "running":
 			problem("the primary %s is %s", p.Name, p.State)
-		case p.Leader(), wasDown:
+		case p.Leader(), slices.Contains(b.Down, p.Name):
 		case x.err != nil:
 			problem("%s does not answer: %v", p.Name, x.err)
 		case !p.Up():
@@ -147,11 +143,9 @@ func membersAfter(first, s *scene, timeline int, after *api.Aftermath) (problems
 			problem("%s is on timeline %d, and the primary on %d", p.Name, p.Timeline, leader.Timeline)
 		}
 	}
-	if first != nil {
-		for _, p := range first.Members {
-			if _, ok := s.Member(p.Name); !ok {
-				problem("%s is no longer a member", p.Name)
-			}
+	for _, name := range b.Members {
+		if _, ok := s.Member(name); !ok {
+			problem("%s is no longer a member", name)
 		}
 	}
 	switch {

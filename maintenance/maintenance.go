@@ -46,6 +46,19 @@ func (r Request) options() plan.Options {
 	return r.Restart
 }
 
+// withDefaults fills in what was not said.
+func (r Request) withDefaults() Request {
+	if r.StepTimeout == 0 {
+		r.StepTimeout = DefaultStepTimeout
+	}
+	for _, limit := range []*plan.Limit{&r.Switchover.MaxReplayLag, &r.Restart.MaxReplayLag} {
+		if *limit == (plan.Limit{}) {
+			*limit = plan.DefaultLimit()
+		}
+	}
+	return r
+}
+
 // limit is the replay lag that is allowed.
 func (r Request) limit() plan.Limit {
 	if r.Kind == api.KindSwitchover {
@@ -86,7 +99,6 @@ type run struct {
 	held   *state.Lock // on the record's file
 	lock   *clusterLock
 	done   []plan.Done
-	first  *scene // the look before anything was done
 	now    *scene // the last one
 	spent  bool   // a wait has lasted for longer than it may
 	refuse *plan.Refusal
@@ -109,7 +121,7 @@ func Plan(ctx context.Context, m *member.Member, r Request) (plan.Plan, error) {
 	if r.FromHere {
 		r.Switchover.From = s.self
 	}
-	return plan.Forecast(s.View, nil, r.options())
+	return plan.Forecast(s.View, nil, r.withDefaults().options())
 }
 
 // invalidError is the request's: exit code 2.
@@ -154,7 +166,7 @@ func Run(ctx context.Context, m *member.Member, r Request, tell func(api.Cluster
 		x.wrong = err
 		return x.refused()
 	}
-	x.first, x.now = s, s
+	x.now = s
 	x.record.Scope = s.scope
 	if r.FromHere {
 		x.record.Request.Switchover.From = s.self
@@ -163,6 +175,7 @@ func Run(ctx context.Context, m *member.Member, r Request, tell func(api.Cluster
 		x.wrong = err
 		return x.refused()
 	}
+	x.record.Before = s.before(lookAtRoutes(ctx, m))
 	if err := x.begin(ctx); err != nil {
 		x.wrong = err
 		return x.refused()
@@ -171,9 +184,7 @@ func Run(ctx context.Context, m *member.Member, r Request, tell func(api.Cluster
 }
 
 func newRun(m *member.Member, r Request, tell func(api.ClusterEvent)) *run {
-	if r.StepTimeout == 0 {
-		r.StepTimeout = DefaultStepTimeout
-	}
+	r = r.withDefaults()
 	x := &run{m: m, log: m.Log.With("run", r.ID, "member", m.Name()), tell: tell, stop: r.Stop}
 	x.record = record{ID: r.ID, Member: m.Name(), Request: r, State: plan.StatePlanned, Began: time.Now().UTC().Truncate(time.Second)}
 	return x

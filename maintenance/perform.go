@@ -21,18 +21,19 @@ const (
 // perform does one step and blocks until it is done, or is known not to be, or ctx is over. outcome is whether the step has done what it is
 // for, text how; err is why the run must not go on, with any outcome.
 func (x *run) perform(ctx context.Context, at *attempt, before plan.View, meter *meter) (outcome plan.Outcome, text string, err error) {
+	resume := func() {}
 	if at.Kind != plan.KindRestart {
-		resume, err := x.pauseWhereNoGuard(ctx, at)
-		if err != nil {
+		if resume, err = x.pauseWhereNoGuard(ctx, at); err != nil {
 			return plan.OutcomeFailed, "", err
 		}
-		defer resume()
 	}
 	answered := make(chan error, 1)
-	if err := x.order(ctx, at, answered); err != nil {
-		return plan.OutcomeFailed, "", err
+	if err = x.order(ctx, at, answered); err == nil {
+		outcome, text, err = x.follow(ctx, at, answered, meter)
+	} else {
+		outcome = plan.OutcomeFailed
 	}
-	outcome, text, err = x.follow(ctx, at, answered, meter)
+	resume() // before the old primary is waited for: clients wait
 	if err != nil || outcome != plan.OutcomeDone {
 		return outcome, text, err
 	}
@@ -42,11 +43,17 @@ func (x *run) perform(ctx context.Context, at *attempt, before plan.View, meter 
 	return outcome, text, x.warmUp(ctx, at)
 }
 
+// errTakenBack ends a step that was stopped before its time.
+var errTakenBack = errors.New("the scheduled switchover was taken back")
+
 // order has Patroni do it, once. answered gets its answer, which may come long after, or never.
 func (x *run) order(ctx context.Context, at *attempt, answered chan<- error) error {
 	client, err := x.m.Patroni()
 	if err != nil {
 		return err
+	}
+	if due := x.record.Request.At; !due.IsZero() && time.Until(due) <= 0 {
+		return fmt.Errorf("%s is over: ask for the switchover anew", due.Format(time.RFC3339))
 	}
 	target, ok := x.now.members[at.Member]
 	if !ok {
@@ -130,6 +137,10 @@ func (x *run) follow(ctx context.Context, at *attempt, answered <-chan error, me
 			x.now, lost = s, ""
 			switch seen := at.seenIn(s); {
 			case seen == happened:
+				if leader, _ := s.Leader(); at.Kind == plan.KindSwitchover && leader.Name == at.Leader {
+					return plan.OutcomeFailed, "", fmt.Errorf("%s is primary again, on timeline %d: no other member took over",
+						leader.Name, leader.Timeline)
+				}
 				return plan.OutcomeDone, x.outcomeText(at, s), nil
 			case seen == underWay, !answerKnown:
 				quietSince = time.Time{}
@@ -138,7 +149,7 @@ func (x *run) follow(ctx context.Context, at *attempt, answered <-chan error, me
 			case x.waitsForItsTime(ctx, at, s, &cancelled):
 				quietSince = time.Time{}
 			case cancelled:
-				return plan.OutcomeFailed, "", errors.New("the scheduled switchover was taken back")
+				return plan.OutcomeFailed, "", errTakenBack
 			case quietSince.IsZero():
 				quietSince = time.Now()
 			case time.Since(quietSince) > 2*s.LoopWait+quietExtra:

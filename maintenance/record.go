@@ -25,6 +25,7 @@ type record struct {
 	Began   time.Time        `json:"began"`
 	Steps   []api.StepReport `json:"steps"` // that were begun
 	At      *attempt         `json:"at,omitempty"`
+	Before  before           `json:"before,omitzero"`
 	Over    bool             `json:"over,omitempty"`
 	Ended   time.Time        `json:"ended,omitzero"`
 	// Report is how it ended.
@@ -34,12 +35,10 @@ type record struct {
 // attempt is the step that is at work: what was seen before it, so that it can be told afterwards whether it was done.
 type attempt struct {
 	plan.Step
-	Number    int       `json:"number"`
-	Leader    string    `json:"leader"`           // before
-	Timeline  int       `json:"timeline"`         // of the leader
-	Started   time.Time `json:"started,omitzero"` // when the member's server was started
-	Synced    bool      `json:"synced,omitempty"` // it was a synchronous standby
-	Scheduled bool      `json:"scheduled,omitempty"`
+	Number   int       `json:"number"`
+	Leader   string    `json:"leader"`           // before
+	Timeline int       `json:"timeline"`         // of the leader
+	Started  time.Time `json:"started,omitzero"` // when the member's server was started
 }
 
 // maxRecords are kept.
@@ -63,6 +62,13 @@ func (x *run) save() error {
 	x.held.Release()
 	x.held = lock
 	return nil
+}
+
+// forget removes the record of a run that has not begun.
+func (x *run) forget() {
+	if x.held != nil {
+		_ = os.Remove(recordPath(x.m, x.record.ID))
+	}
 }
 
 // records are the names of the runs in the state directory, the newest first.

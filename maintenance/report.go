@@ -31,15 +31,15 @@ func (x *run) report(after *api.Aftermath) api.ClusterReport {
 	case errors.As(x.wrong, &refusal):
 		report.Refusal = refusal.ID
 	case errors.As(x.wrong, &locked):
-		report.Refusal = refusedLocked
+		report.Refusal = RefusedLocked
 	}
 	report.Code = x.code()
 	report.Decision = x.decision(after)
 	x.record.Over, x.record.Ended, x.record.Report = true, time.Now(), &report
-	if r.State != plan.StateRefused || x.held != nil {
-		if err := x.save(); err != nil {
-			x.log.Error("how the run ended could not be written down", "error", err)
-		}
+	if r.State == plan.StateRefused {
+		x.forget() // it would stand before a run that can be resumed
+	} else if err := x.save(); err != nil {
+		x.log.Error("how the run ended could not be written down", "error", err)
 	}
 	x.held.Release()
 	x.log.Info(report.Decision, "state", report.State, "code", report.Code)
@@ -47,8 +47,8 @@ func (x *run) report(after *api.Aftermath) api.ClusterReport {
 	return report
 }
 
-// refusedLocked is the id of a refusal because of another run.
-const refusedLocked = "cluster-locked"
+// RefusedLocked is the id of a refusal because of another run.
+const RefusedLocked = "cluster-locked"
 
 // outcome is the state for callers.
 func (x *run) outcome() string {

@@ -21,7 +21,7 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 	id := Resumable(m)
 	x := newRun(m, Request{ID: id, Stop: stop}, tell)
 	if id == "" {
-		x.wrong = &plan.Refusal{ID: refusedNoRun, Found: errNotResumable.Error(),
+		x.wrong = &plan.Refusal{ID: RefusedNoRun, Found: errNotResumable.Error(),
 			Change: "a run is resumed on the member that it was started on"}
 		return x.refused()
 	}
@@ -44,7 +44,7 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 	if err != nil {
 		return x.putBack(r, err)
 	}
-	x.first, x.now = s, s
+	x.now = s
 	if err := x.begin(ctx); err != nil {
 		return x.putBack(r, err)
 	}
@@ -59,8 +59,8 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 	return x.goOn(ctx)
 }
 
-// refusedNoRun is the id of a refusal to resume.
-const refusedNoRun = "nothing-to-resume"
+// RefusedNoRun is the id of a refusal to resume.
+const RefusedNoRun = "nothing-to-resume"
 
 // putBack leaves a run that could not be resumed as it was.
 func (x *run) putBack(r record, err error) api.ClusterReport {
@@ -73,7 +73,7 @@ func (x *run) putBack(r record, err error) api.ClusterReport {
 		State: api.StepFailed, Code: Code(err), Decision: "the run is not resumed: " + err.Error()}
 	var locked *lockedError
 	if errors.As(err, &locked) {
-		report.Refusal = refusedLocked
+		report.Refusal = RefusedLocked
 	}
 	x.send(api.ClusterEvent{Event: api.EventEnd, Text: report.Decision, Plan: report.Steps})
 	return report

@@ -144,11 +144,20 @@ func (x *run) take(ctx context.Context, s plan.Step) {
 		return
 	}
 	x.changed(fmt.Sprintf("step %d: %s", at.Number, describe(s)))
-	ctx, cancel := context.WithTimeout(ctx, x.record.Request.StepTimeout)
+	ctx, cancel := context.WithTimeout(ctx, x.stepTime())
 	defer cancel()
 	meter := startMeter(ctx, x.m)
 	outcome, text, err := x.perform(ctx, at, before, meter)
 	x.ended(ctx, outcome, text, err, meter.end())
+}
+
+// stepTime is for one step with its waits.
+func (x *run) stepTime() time.Duration {
+	limit := x.record.Request.StepTimeout
+	if at := x.record.Request.At; !at.IsZero() {
+		limit += max(0, time.Until(at))
+	}
+	return limit
 }
 
 // drop takes back a step that was not begun.
@@ -182,7 +191,13 @@ func (x *run) ended(ctx context.Context, outcome plan.Outcome, text string, err 
 		x.record.At = nil
 		x.done = append(x.done, plan.Done{Step: at.Step, Outcome: outcome, Started: at.Started})
 	}
+	state := step.State
 	switch {
+	case errors.Is(err, errTakenBack):
+		x.drop()
+		x.done = x.done[:len(x.done)-1]
+		x.event(plan.EventStop)
+		x.event(plan.EventDone)
 	case aborted:
 		x.abort = true
 		x.event(plan.EventAbort)
@@ -199,7 +214,7 @@ func (x *run) ended(ctx context.Context, outcome plan.Outcome, text string, err 
 	if err := x.save(); err != nil {
 		x.log.Error("what was done could not be written down", "error", err)
 	}
-	x.changed(fmt.Sprintf("step %d: %s: %s", step.Number, describe(at.Step), step.State))
+	x.changed(fmt.Sprintf("step %d: %s: %s", at.Number, describe(at.Step), state))
 }
 
 // fail ends the run after something went wrong.

@@ -56,10 +56,10 @@ func (c *Client) PatchConfig(ctx context.Context, change map[string]any) (map[st
 // it, in which case it may have been written all the same.
 func Conflict(err error) bool { return hasStatus(err, http.StatusConflict) }
 
-// Refused reports whether Patroni said no before it began: 400, 409 and 412, and 401 and 403 of [Unauthorized].
+// Refused reports whether Patroni said no before it began: 400, 409, 412 and 422 (a time that is over), and 401 and 403 of [Unauthorized].
 func Refused(err error) bool {
 	return Unauthorized(err) || hasStatus(err, http.StatusBadRequest) || hasStatus(err, http.StatusConflict) ||
-		hasStatus(err, http.StatusPreconditionFailed)
+		hasStatus(err, http.StatusPreconditionFailed) || hasStatus(err, http.StatusUnprocessableEntity)
 }
 
 func hasStatus(err error, status int) bool {

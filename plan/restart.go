@@ -87,6 +87,12 @@ func (o RestartOptions) next(v View, done []Done) (Decision, error) {
 	if wait := v.atWork(h); wait != nil {
 		return Decision{Wait: wait}, nil
 	}
+	for _, name := range o.Targets {
+		// A member's key in the DCS expires with its ttl, and comes back with the DCS.
+		if _, ok := v.Member(name); !ok {
+			return Decision{Wait: &Wait{name, name + " is no member of the cluster now"}}, nil
+		}
+	}
 	for _, m := range v.replicas() {
 		if o.due(m, h) && !(m.Reachable && (m.Up() || m.State == archiveRecovery)) {
 			return Decision{}, refuse(MemberDown, "start it, or name the other members", "%s %s", m.Name, m.absent())
