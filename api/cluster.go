@@ -71,7 +71,8 @@ type StepReport struct {
 
 // Cost is what a step cost the clients, by the poolers' own figures.
 type Cost struct {
-	// StallSeconds is the longest time that a client has waited for a server: PgBouncer's maxwait, the highest that was seen.
+	// StallSeconds is the longest time that a client has waited for a server: PgBouncer's maxwait, or for how long clients waited for a
+	// paused pooler, the highest that was seen. The poolers are asked five times a second.
 	StallSeconds float64 `json:"stallSeconds"`
 	Waiting      int     `json:"waitingClients"` // the most that waited at one time
 	// PausedSeconds is for how long a pooler was seen paused.

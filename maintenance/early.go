@@ -19,7 +19,8 @@ func hasGuard(version string) bool {
 		if i >= len(parts) {
 			return true
 		}
-		n, err := strconv.Atoi(strings.TrimRight(parts[i], "abcdefghijklmnopqrstuvwxyz0123456789"[:26]))
+		digits := parts[i][:len(parts[i])-len(strings.TrimLeft(parts[i], "0123456789"))] // of "2rc1" too
+		n, err := strconv.Atoi(digits)
 		if err != nil || n > since {
 			return true
 		}

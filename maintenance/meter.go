@@ -25,6 +25,7 @@ type meter struct {
 	before []pgb.Load
 	known  []bool
 	since  []time.Time // of the load before
+	stall  []time.Time // since when clients were seen waiting for a pooler that is paused; zero: they do not
 	cost   api.Cost
 	now    api.LiveReport
 }
@@ -45,7 +46,8 @@ func startMeter(ctx context.Context, m *member.Member) *meter {
 	if len(g.poolers) == 0 {
 		return nil
 	}
-	g.before, g.known, g.since = make([]pgb.Load, len(g.poolers)), make([]bool, len(g.poolers)), make([]time.Time, len(g.poolers))
+	n := len(g.poolers)
+	g.before, g.known, g.since, g.stall = make([]pgb.Load, n), make([]bool, n), make([]time.Time, n), make([]time.Time, n)
 	ctx, g.stop = context.WithCancel(ctx)
 	g.sample(ctx)
 	go g.run(ctx)
@@ -99,6 +101,16 @@ func (g *meter) add(at time.Time, loads []pgb.Load, errs []error) {
 			// Nobody is served meanwhile: who no longer waits has gone, or was sent away.
 			g.cost.Errors += max(0, before.Waiting-load.Waiting)
 			paused = max(paused, at.Sub(g.since[i]))
+		}
+		// Of clients that wait for their log-in PgBouncer has no maxwait.
+		switch {
+		case !load.Paused || load.Waiting == 0:
+			g.stall[i] = time.Time{}
+		case g.stall[i].IsZero():
+			g.stall[i] = at
+		}
+		if since := g.stall[i]; !since.IsZero() {
+			g.now.MaxWait = max(g.now.MaxWait, at.Sub(since).Seconds())
 		}
 		g.before[i], g.known[i], g.since[i] = load, true, at
 	}
