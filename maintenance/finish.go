@@ -61,11 +61,7 @@ func (x *run) leftOver() []plan.Step {
 	if x.record.State == plan.StateDone || x.now == nil {
 		return nil
 	}
-	p, err := plan.Forecast(x.now.View, x.done, x.record.Request.options())
-	if err != nil {
-		return nil
-	}
-	return p.Steps
+	return x.forecast()
 }
 
 // verify looks until everything is as it should be, or ctx is over. A caller who has given up is not kept waiting.

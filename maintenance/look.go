@@ -3,6 +3,7 @@ package maintenance
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,6 +74,28 @@ func look(ctx context.Context, m *member.Member) (*scene, error) {
 	}
 	s.View = viewOf(cluster, dynamic, s.members, time.Now())
 	return s, nil
+}
+
+// looksBefore is how often a member that does not answer is asked before a run is refused because of it: a machine under load may miss one.
+const looksBefore = 3
+
+// patiently looks and judges, and looks again where a refusal may come from a member that has only not answered in time.
+func patiently(ctx context.Context, m *member.Member, judge func(*scene) error) error {
+	for try := 1; ; try++ {
+		s, err := look(ctx, m)
+		if err != nil {
+			return err
+		}
+		if err = judge(s); err == nil || !s.silent() || try == looksBefore || ctx.Err() != nil {
+			return err
+		}
+		member.Sleep(ctx, lookEvery)
+	}
+}
+
+// silent reports whether a member did not answer.
+func (s *scene) silent() bool {
+	return slices.ContainsFunc(s.Members, func(p plan.Member) bool { return !p.Reachable })
 }
 
 // ask asks the member itself. A GET needs no credentials, and the address is what that member has written.

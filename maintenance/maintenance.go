@@ -102,26 +102,28 @@ type run struct {
 	now    *scene // the last one
 	spent  bool   // a wait has lasted for longer than it may
 	refuse *plan.Refusal
+	missed int   // looks in a row that refused and missed an answer
 	wrong  error // why it goes no further
 	abort  bool
 	left   []plan.Step // when it was stopped
 	choice *plan.Choice
 }
 
-// Plan says what [Run] would do now, and does nothing: it takes no lock. It blocks for 12 s at most. The error is a [*plan.Refusal], or
-// says why the cluster cannot be looked at, or what is wrong with the request.
+// Plan says what [Run] would do now, and does nothing: it takes no lock. It looks for 12 s at most, and again where a member does not
+// answer. The error is a [*plan.Refusal], or says why the cluster cannot be looked at, or what is wrong with the request.
 func Plan(ctx context.Context, m *member.Member, r Request) (plan.Plan, error) {
 	if err := r.validate(); err != nil {
 		return plan.Plan{}, &invalidError{err}
 	}
-	s, err := look(ctx, m)
-	if err != nil {
-		return plan.Plan{}, err
-	}
-	if r.FromHere {
-		r.Switchover.From = s.self
-	}
-	return plan.Forecast(s.View, nil, r.withDefaults().options())
+	var p plan.Plan
+	err := patiently(ctx, m, func(s *scene) (err error) {
+		if r.FromHere {
+			r.Switchover.From = s.self
+		}
+		p, err = plan.Forecast(s.View, nil, r.withDefaults().options())
+		return err
+	})
+	return p, err
 }
 
 // invalidError is the request's: exit code 2.
@@ -161,21 +163,10 @@ func Run(ctx context.Context, m *member.Member, r Request, tell func(api.Cluster
 		return x.refused()
 	}
 	sweepRecords(m)
-	s, err := look(ctx, m)
-	if err != nil {
-		x.wrong = err
+	if x.wrong = patiently(ctx, m, x.choose); x.wrong != nil {
 		return x.refused()
 	}
-	x.now = s
-	x.record.Scope = s.scope
-	if r.FromHere {
-		x.record.Request.Switchover.From = s.self
-	}
-	if err := x.choose(); err != nil {
-		x.wrong = err
-		return x.refused()
-	}
-	x.record.Before = s.before(lookAtRoutes(ctx, m))
+	x.record.Before = x.now.before(lookAtRoutes(ctx, m))
 	if err := x.begin(ctx); err != nil {
 		x.wrong = err
 		return x.refused()
@@ -191,7 +182,12 @@ func newRun(m *member.Member, r Request, tell func(api.ClusterEvent)) *run {
 }
 
 // choose says what is to be done, as far as it can be told now; what refuses it is found before the lock is taken.
-func (x *run) choose() error {
+func (x *run) choose(s *scene) error {
+	x.now = s
+	x.record.Scope = s.scope
+	if x.record.Request.FromHere {
+		x.record.Request.Switchover.From = s.self
+	}
 	if x.record.Request.Kind == api.KindRestart {
 		selected, err := x.record.Request.Restart.Select(x.now.View)
 		if err != nil {

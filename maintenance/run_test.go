@@ -2,6 +2,8 @@ package maintenance
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -162,5 +164,33 @@ func TestResumeSettles(t *testing.T) {
 				t.Errorf("%+v", again)
 			}
 		})
+	}
+}
+
+// TestWarmUp: the warm-up runs after the restart, for the member, and one that fails ends the run.
+func TestWarmUp(t *testing.T) {
+	t.Parallel()
+	f := newFakeCluster(t)
+	f.order = func(w http.ResponseWriter, _, _ string) {
+		f.change(func() { f.started["m2"] = time.Now() })
+		say(w, http.StatusOK, "restarted successfully")
+	}
+	dir := t.TempDir()
+	program, trace := filepath.Join(dir, "warm"), filepath.Join(dir, "trace")
+	script := "#!/bin/sh\necho \"$PGBATON_MEMBER $PGBATON_HOST $PGBATON_PORT $2\" > \"$1\"\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	request := Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Members: []string{"m2"}}, WarmUp: program + " " + trace + " all"}
+	if r := Run(t.Context(), f.on("m1"), request, nil); r.Code != member.Done {
+		t.Errorf("%+v", r)
+	}
+	if text, err := os.ReadFile(trace); err != nil || string(text) != "m2 127.0.0.1 1 all\n" {
+		t.Errorf("%q %v", text, err)
+	}
+	request.WarmUp = filepath.Join(dir, "none")
+	if r := Run(t.Context(), f.on("m1"), request, nil); r.Code != member.Failed || !strings.Contains(r.Decision, "the warm-up of m2") ||
+		r.Steps[0].State != api.StepDone {
+		t.Errorf("%+v", r)
 	}
 }

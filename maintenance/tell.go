@@ -65,9 +65,6 @@ func (x *run) changed(text string) {
 
 // forecast is what is left to do after the present step, as far as it can be told.
 func (x *run) forecast() []plan.Step {
-	if x.record.State == plan.StateFailing || x.record.State == plan.StateAborted {
-		return nil
-	}
 	done := slices.Clone(x.done)
 	if at := x.record.At; at != nil {
 		done = append(done, plan.Done{Step: at.Step, Outcome: plan.OutcomeDone, Started: at.Started})

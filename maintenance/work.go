@@ -96,8 +96,14 @@ func (x *run) decide(ctx context.Context) (d plan.Decision, wait string, err err
 	switch {
 	case errors.As(err, &refusal) && refusal.ID == plan.NoLeader:
 		return d, err.Error(), nil // a failover may be under way
+	case errors.As(err, &refusal) && s.silent() && x.missed < looksBefore:
+		x.missed++
+		return d, err.Error(), nil
 	case err != nil:
 		return d, "", err
+	}
+	x.missed = 0
+	switch {
 	case d.Wait != nil:
 		return d, d.Wait.For, nil
 	case d.Step == nil:

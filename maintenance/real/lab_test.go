@@ -165,6 +165,8 @@ func TestRealCluster(t *testing.T) {
 			sub("aborted in a step and resumed", abortAndResume)
 			sub("scheduled", scheduled)
 			sub("maintenance mode", maintenanceMode)
+			sub("an old transaction", oldTransaction)
+			sub("what the lock costs", lockCost)
 			sub("the DCS is away", withoutDCS)
 		})
 	}
@@ -358,6 +360,83 @@ func maintenanceMode(c *cluster) {
 		c.t.Errorf("%+v", report)
 	}
 	set(nil)
+}
+
+// oldTransaction is waited for, and the run goes on when it has ended.
+func oldTransaction(c *cluster) {
+	old := c.leader()
+	client := membertest.Connect(c.t, c.Member(old).DSN())
+	defer client.Close()
+	client.Must("begin; select 1")
+	request := maintenance.Request{Kind: api.KindSwitchover, MaxTransaction: 500 * time.Millisecond, StepTimeout: 3 * time.Second}
+	time.Sleep(time.Second) // it grows old
+	report := maintenance.Run(c.t.Context(), c.on(old), request, nil)
+	say(c.t, report)
+	if report.Code != member.BudgetSpent || len(report.Steps) != 1 || report.Steps[0].State != api.StepPlanned || c.leader() != old {
+		c.t.Errorf("%+v", report)
+	}
+	request.StepTimeout = time.Minute
+	var once sync.Once
+	w := &watched{on: func(e api.ClusterEvent) {
+		if e.Event == api.EventNote && strings.Contains(e.Text, "a transaction on "+old) {
+			once.Do(func() { client.Must("commit") })
+		}
+	}}
+	report = maintenance.Run(c.t.Context(), c.on(old), request, w.tell)
+	done(c.t, report)
+	if c.leader() == old {
+		c.t.Errorf("%+v", report)
+	}
+}
+
+// lockCost: an entry costs every member a line or two in Patroni's log; no server is reloaded.
+func lockCost(c *cluster) {
+	loaded := func(m *lab.Member) string {
+		rows, err := m.SQL(c.t.Context(), "select pg_conf_load_time()::text as at")
+		if err != nil || len(rows) != 1 {
+			c.t.Fatal(rows, err)
+		}
+		return rows[0]["at"]
+	}
+	before, logs := map[string]string{}, map[string]int{}
+	read := func(m *lab.Member) string {
+		text, err := os.ReadFile(m.LogFile("patroni.log"))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return string(text)
+	}
+	for _, m := range c.Members() {
+		before[m.Name], logs[m.Name] = loaded(m), len(read(m))
+	}
+	client, err := c.on(c.leader()).Patroni()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	began := time.Now()
+	key := map[string]any{"runs": map[string]any{"0123456789ab": map[string]any{"member": "m1", "kind": api.KindRestart, "renewed": 1}}}
+	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton": key}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Logf("PATCH /config took %s", time.Since(began))
+	for _, m := range c.Members() {
+		membertest.Eventually(c.t, m.Name+" has the entry", func() bool {
+			_, answer, err := m.REST(c.t.Context(), http.MethodGet, "/config", nil)
+			return err == nil && strings.Contains(answer, "0123456789ab")
+		})
+		for _, line := range strings.Split(read(m)[logs[m.Name]:], "\n") {
+			if strings.Contains(line, "reload") || strings.Contains(line, "Changed") || strings.Contains(line, "onfig") {
+				c.t.Logf("%s: %s", m.Name, line)
+			}
+		}
+		if at := loaded(m); at != before[m.Name] {
+			c.t.Errorf("%s has loaded its configuration at %s", m.Name, at)
+		}
+	}
+	runs := map[string]any{"runs": map[string]any{"0123456789ab": nil}}
+	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton": runs}); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // withoutDCS cuts all members off for 20 s in the middle of a rolling restart.
