@@ -129,7 +129,7 @@ func TestSighted(t *testing.T) {
 		}
 	}
 	age(staleAfter-5*time.Second, nil)
-	if stale, killed = sighted(m, "aaaaaaaaaaaa", e); stale {
+	if stale, _ = sighted(m, "aaaaaaaaaaaa", e); stale {
 		t.Error("too early")
 	}
 	age(6*time.Second, nil)
