@@ -28,6 +28,12 @@ func kinds() map[string]kind {
 		"patroni-unreachable":   spoils("the guard cannot tell how long it may wait, and takes the short budget"),
 		"server-unreachable":    spoils("the hooks cannot tell whether this server is the primary"),
 		"writable-without-lock": spoils("two servers may be writable at the same time"),
+		"patroni-times": costs(
+			"Patroni works with a shorter loop_wait or retry_timeout than is configured, or lets the leader lock expire " +
+				"while the DCS does not answer, which is a failover",
+		),
+		"lease-short": costs("a replica that does not notice at once that the lock is free takes it in its next loop: the lease can end " +
+			"before anybody is the primary, and clients get errors"),
 		"file-permissions": costs("who can write this file decides what the hooks do, and who can read a password file can pause " +
 			"every pooler"),
 		// Patroni.
@@ -48,10 +54,13 @@ func kinds() map[string]kind {
 			"without any hook"),
 		"pending-restart": costs("the next stop and start of this server applies them, also where that is a handover"),
 		// Poolers.
-		"pooler-unreachable": spoils("it is not paused: its clients lose their connections"),
-		"no-console":         costs("a signal is never answered: nobody sees whether it is paused and drained, nor its settings"),
-		"pooler-paused":      spoils("its clients wait already, and nobody of pgbaton ends this pause"),
-		"keeper-gone":        spoils("its clients may wait without limit"),
+		"pooler-unreachable":   spoils("it is not paused: its clients lose their connections"),
+		"pooler-shutting-down": spoils("it can be neither paused nor resumed: its clients lose their connections in a handover"),
+		"peers-not-listed":     spoils("PAUSE reaches one process only: the clients of the others lose their connections"),
+		"other-cluster":        costs("a pause stops the clients of the other cluster, too, for as long as a handover of this one takes"),
+		"no-console":           costs("a signal is never answered: nobody sees whether it is paused and drained, nor its settings"),
+		"pooler-paused":        spoils("its clients wait already, and nobody of pgbaton ends this pause"),
+		"keeper-gone":          spoils("its clients may wait without limit"),
 		"console-user": spoils("PgBouncer refuses PAUSE to this user: the pooler is not paused, and its clients lose their " +
 			"connections"),
 		"several-processes": spoils("PAUSE reaches only one of them: the clients of the others lose their connections"),
@@ -80,6 +89,12 @@ func kinds() map[string]kind {
 		"cluster-not-visible": costs("whether a member can take over is not checked; Patroni reads the DCS for it"),
 		"single-member":       costs("a restart in place works, a switchover does not"),
 		"no-candidate":        spoils("Patroni refuses a switchover, and after a stop of the primary nobody takes over"),
+		"synchronous-strict": costs(
+			"after a switchover nobody can be the synchronous standby until the old primary is back as a replica: " +
+				"every commit waits for it",
+		),
+		"logical-slot": costs("after a promotion of this member its subscriber misses changes, or gets them a second time"),
+		"slots-differ": costs("as the primary it may have too few slots for the other members and subscribers"),
 		"member-api-unreachable": costs("Patroni asks the candidates by it before a switchover, and passes over who does not answer; its " +
 			"version is not checked"),
 		"replica-lag": costs("it cannot take over soon: a promotion waits until what was received is replayed"),

@@ -93,12 +93,34 @@ func judgeConfiguration(f *findings, v view) {
 			"pause.budget %s is longer than Patroni's ttl allows: ttl %s less %s = %s", c.Pause.Budget, ttl, member.LockMargin,
 			ttl-member.LockMargin)
 	}
+	judgeTimes(f, v)
 	// The last renewal may be a whole loop ago when the shutdown begins. Patroni raises a smaller ttl.
 	longest := max(ttl, patroni.MinTTL) - v.dynamic.LoopWait - member.LockMargin
 	if c.Pause.ShutdownBudget > longest {
 		f.add("shutdown-budget", "pause.shutdown_budget", fmt.Sprintf("lower pause.shutdown_budget to %s", max(longest, 0)),
 			"pause.shutdown_budget %s is longer than Patroni's times allow: ttl %s less loop_wait %s less %s = %s",
 			c.Pause.ShutdownBudget, ttl, v.dynamic.LoopWait, member.LockMargin, longest)
+	}
+}
+
+// judgeTimes is about Patroni's own times.
+func judgeTimes(f *findings, v view) {
+	d := v.dynamic
+	if need := d.LoopWait + 2*d.RetryTimeout; d.TTL < need {
+		f.add(
+			"patroni-times",
+			"ttl",
+			fmt.Sprintf("raise ttl to %s or more, or lower loop_wait or retry_timeout (patronictl edit-config)", need),
+			"ttl is %s, and loop_wait %s with twice retry_timeout %s is %s",
+			d.TTL,
+			d.LoopWait,
+			d.RetryTimeout,
+			need,
+		)
+	}
+	if lease := v.config.Pause.Lease; lease < d.LoopWait {
+		f.add("lease-short", "pause.lease", fmt.Sprintf("set pause.lease to %s or more, or lower loop_wait (patronictl edit-config)",
+			d.LoopWait), "pause.lease %s is shorter than loop_wait %s", lease, d.LoopWait)
 	}
 }
 

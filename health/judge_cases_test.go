@@ -34,7 +34,7 @@ func judgeCases() []judgeCase {
 		}, "configuration-odd", "/callbacks/pgpass"},
 		{"no state directory", func(v *view) { v.recheck = fmt.Errorf("%w: it is a file", config.ErrStateDir) }, "state-directory",
 			"it is a file"},
-		{"a budget beyond the lock", func(v *view) { v.config.Pause.Budget, v.config.Pause.Lease = 26*time.Second, 5*time.Second },
+		{"a budget beyond the lock", func(v *view) { v.config.Pause.Budget, v.config.Pause.Lease = 26*time.Second, 15*time.Second },
 			"pause-budget", "lower pause.budget to 25s"},
 		{"a shutdown budget beyond the lock", func(v *view) { v.config.Pause.ShutdownBudget = 16 * time.Second }, "shutdown-budget",
 			"lower pause.shutdown_budget to 15s"},
@@ -217,7 +217,64 @@ func judgeCases() []judgeCase {
 		{"another cluster", func(v *view) {
 			host(v, "elsewhere")
 			route(v, routeView{address: "elsewhere:5432", identity: postgres.Identity{SystemID: "8", PostmasterStart: time.Now()}})
+		}, "other-cluster", "app: elsewhere"},
+		{"another cluster's databases, which are not paused", func(v *view) {
+			host(v, "cluster", "elsewhere")
+			route(v, routeView{address: "cluster:5432", identity: v.identity},
+				routeView{address: "elsewhere:5432", identity: postgres.Identity{SystemID: "8", PostmasterStart: time.Now()}})
+			p := v.further.poolers[appPooler]
+			p.ours = []string{"app"}
+			v.further.poolers[appPooler], v.poolers[0].ours = p, p.ours
 		}, "", ""},
+		{"two clusters", func(v *view) {
+			host(v, "cluster", "elsewhere")
+			route(v, routeView{address: "cluster:5432", identity: v.identity},
+				routeView{address: "elsewhere:5432", identity: postgres.Identity{SystemID: "8", PostmasterStart: time.Now()}})
+		}, "other-cluster", "appx: elsewhere is another cluster's"},
+		{"a pooler that ends", func(v *view) {
+			v.poolers[0].ending, v.poolers[0].state, v.poolers[0].status.Error = true, nil, "connection refused"
+		}, "pooler-shutting-down", "takes no connections any more: connection refused"},
+		{"peers", func(v *view) {
+			p := v.further.poolers[appPooler]
+			p.peers = 1
+			v.further.poolers[appPooler] = p
+		}, "peers-not-listed", "1 peers"},
+		{"times of Patroni", func(v *view) { v.dynamic.RetryTimeout = 11 * time.Second }, "patroni-times", "raise ttl to 32s"},
+		{"as Patroni has them", func(v *view) { v.dynamic.RetryTimeout = 10 * time.Second }, "", ""},
+		{"a short lease", func(v *view) { v.config.Pause.Lease = 9 * time.Second }, "lease-short", "set pause.lease to 10s"},
+		{"strict, and one replica may be synchronous", func(v *view) {
+			v.dynamic.Raw["synchronous_mode"], v.dynamic.Raw["synchronous_mode_strict"] = true, true
+			v.further.cluster.Members[1].Role = "sync_standby"
+			v.further.cluster.Members[2].Tags = map[string]any{"nosync": true}
+		}, "synchronous-strict", "one replica only"},
+		{"strict, and two may", func(v *view) {
+			v.dynamic.Raw["synchronous_mode"], v.dynamic.Raw["synchronous_mode_strict"] = true, true
+			v.further.cluster.Members[1].Role = "sync_standby"
+		}, "", ""},
+		{"a logical slot that is kept, and not on a standby", func(v *view) {
+			v.dynamic.Raw["slots"] = map[string]any{"sub": map[string]any{"type": "logical"}}
+			v.further.own.slots.Logical = []postgres.LogicalSlot{{Name: "sub"}, {Name: "mine"}}
+			v.further.cluster.Members[2].Tags = map[string]any{"nofailover": true}
+		}, "logical-slot", "member m2 has no copy of the logical slots sub"},
+		{"a failover slot that is behind", func(v *view) {
+			v.further.own.slots.Logical = []postgres.LogicalSlot{{Name: "sub", Failover: true, Flushed: 40 << 20}}
+			v.further.cluster.Members[2].Tags = map[string]any{"nofailover": true}
+			server2(v, func(s *serverView) { s.slots.Logical = []postgres.LogicalSlot{{Name: "sub", Flushed: 20 << 20}} })
+		}, "logical-slot", "16 MiB behind"},
+		{"a copy that keeps up", func(v *view) {
+			v.further.own.slots.Logical = []postgres.LogicalSlot{{Name: "sub", Failover: true, Flushed: 40 << 20}}
+			v.further.cluster.Members[2].Tags = map[string]any{"nofailover": true}
+			server2(v, func(s *serverView) { s.slots.Logical = []postgres.LogicalSlot{{Name: "sub", Flushed: 39 << 20}} })
+		}, "", ""},
+		{"fewer slots", func(v *view) {
+			v.further.own.slots.Max = 20
+			for _, name := range []string{"m2", "m3"} {
+				s := v.further.members[name]
+				s.slots.Max = 20
+				v.further.members[name] = s
+			}
+			server2(v, func(s *serverView) { s.slots.Max = 10 })
+		}, "slots-differ", "max_replication_slots is 10, and 20"},
 		{"no login over the route", func(v *view) { route(v, routeView{address: "cluster:5432", err: denied}) }, "route-login",
 			"pg_hba.conf"},
 		{"a route that cannot be reached", func(v *view) {

@@ -55,6 +55,7 @@ func judgeCluster(f *findings, v view) {
 		return
 	}
 	var unfit []string
+	may := 0 // be a synchronous standby
 	for _, m := range cluster.Members {
 		if m.Leader() {
 			continue
@@ -62,11 +63,15 @@ func judgeCluster(f *findings, v view) {
 		if why := unfitCandidate(v, leader, m); why != "" {
 			unfit = append(unfit, m.Name+" "+why)
 		}
+		if maySync(m) {
+			may++
+		}
 		if lag := replicaLag(v, m); lag > lagLimit {
 			f.add("replica-lag", m.Name, "wait until it has caught up, or name another candidate", "member %s is %d MiB behind", m.Name,
 				lag>>20)
 		}
 	}
+	judgeStrict(f, v, may)
 	if len(unfit) == len(cluster.Members)-1 {
 		f.add("no-candidate", "", "mend one of them: patronictl list", "no member can take over: %s", strings.Join(unfit, ", "))
 	}
@@ -78,12 +83,10 @@ func unfitCandidate(v view, leader, m patroni.Member) string {
 	if limit, ok := v.dynamic.Raw["maximum_lag_on_failover"].(float64); ok {
 		maximum = int64(limit)
 	}
-	failover, hasPriority := m.Tags["failover_priority"].(float64)
-	noFailover, _ := m.Tags["nofailover"].(bool)
 	switch {
 	case m.State != "running" && m.State != "streaming":
 		return "is " + m.State
-	case noFailover || hasPriority && failover <= 0:
+	case noFailover(m):
 		return "has the tag nofailover"
 	case isSynchronous(v.dynamic) && m.Role != "sync_standby" && m.Role != "quorum_standby":
 		return "is no synchronous standby"
@@ -97,15 +100,35 @@ func unfitCandidate(v view, leader, m patroni.Member) string {
 	return ""
 }
 
-// isSynchronous: true, "on" and "quorum" (4.0 and later).
-func isSynchronous(d patroni.Dynamic) bool {
-	switch mode := d.Raw["synchronous_mode"].(type) {
+// judgeStrict is about who is left to be a synchronous standby when one of so many has become the primary.
+func judgeStrict(f *findings, v view, may int) {
+	if isOn(v.dynamic.Raw["synchronous_mode_strict"]) && isSynchronous(v.dynamic) && may == 1 {
+		f.add("synchronous-strict", "synchronous_mode_strict", "add a replica that may be a synchronous standby, or switch "+
+			"synchronous_mode_strict off for the maintenance (patronictl edit-config)",
+			"synchronous_mode_strict is on, and one replica only may be a synchronous standby")
+	}
+}
+
+// maySync reports whether a member that is not the leader can be a synchronous standby (tag nosync; state).
+func maySync(m patroni.Member) bool {
+	return !m.Leader() && !isOn(m.Tags["nosync"]) && (m.State == "running" || m.State == "streaming")
+}
+
+// isOn reads what Patroni takes for true.
+func isOn(value any) bool {
+	switch v := value.(type) {
 	case bool:
-		return mode
+		return v
 	case string:
-		return slices.Contains([]string{"on", "true", "yes", "quorum"}, strings.ToLower(mode))
+		return slices.Contains([]string{"on", "true", "yes"}, strings.ToLower(v))
 	}
 	return false
+}
+
+// isSynchronous: true, "on" and "quorum" (4.0 and later).
+func isSynchronous(d patroni.Dynamic) bool {
+	mode, _ := d.Raw["synchronous_mode"].(string)
+	return isOn(d.Raw["synchronous_mode"]) || strings.EqualFold(mode, "quorum")
 }
 
 // replicaLag is how many bytes a member has not received, or received and not replayed, whichever is more.
@@ -138,7 +161,7 @@ func judgeServers(f *findings, v view) {
 		}
 		servers[v.health.Name] = *v.further.own
 	}
-	var primary *postgres.Readiness
+	var primary *serverView
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		s := servers[name]
 		switch {
@@ -152,7 +175,7 @@ func judgeServers(f *findings, v view) {
 				f.add("replay-paused", name, "SELECT pg_wal_replay_resume() on it", "replay is paused on member %s", name)
 			}
 		default:
-			primary = &s.ready
+			primary = &s
 			judgePrimary(f, v, name, s)
 		}
 	}
@@ -164,8 +187,9 @@ func judgeServers(f *findings, v view) {
 		if s.err != nil || !s.ready.InRecovery {
 			continue
 		}
+		judgeSlots(f, v, name, *primary, s)
 		for _, parameter := range postgres.StandbyParameters() {
-			if theirs, ours := s.ready.Parameters[parameter], primary.Parameters[parameter]; theirs < ours {
+			if theirs, ours := s.ready.Parameters[parameter], primary.ready.Parameters[parameter]; theirs < ours {
 				f.add("parameter-differs", name, "set the same "+parameter+" for all members (patronictl edit-config), take it out of "+
 					"local files, and restart this member",
 					"member %s: %s is %d, and %d on the primary", name, parameter, theirs, ours)

@@ -17,6 +17,17 @@ const session = "session" // a pool_mode
 func judgePooler(f *findings, v view, p poolerView) {
 	name := p.status.Pooler
 	switch {
+	case p.ending:
+		f.add(
+			"pooler-shutting-down",
+			name,
+			"wait until it has ended and its successor runs; or let its clients connect to another one and "+
+				"end it",
+			"pooler %s: its process runs and takes no connections any more: %s",
+			name,
+			strings.TrimPrefix(p.status.Error,
+				"pooler "+name+": "),
+		)
 	case p.status.Error != "":
 		f.add("pooler-unreachable", name, "start it, or mend its entry in poolers", "pooler %s: %s", name,
 			strings.TrimPrefix(p.status.Error, "pooler "+name+": "))
@@ -59,6 +70,10 @@ func judgePooler(f *findings, v view, p poolerView) {
 	if errors.As(more.mayPause, &refused) {
 		f.add("console-user", name, "add the user of poolers[].dsn to admin_users in pgbouncer.ini, and RELOAD",
 			"pooler %s: its console does not let this user pause: %s", name, refused.Message)
+	}
+	if listed := len(v.poolers) + len(v.unresolved); more.peers >= listed && !more.several {
+		f.add("peers-not-listed", name, "list each of them in poolers, by an address or a Unix socket of its own",
+			"pooler %s has %d peers, and %d of these processes at most are among the poolers here", name, more.peers, listed)
 	}
 	if more.several {
 		f.add("several-processes", name, "list each process in poolers by an address or a Unix socket of its own (a headless Service, not "+

@@ -28,6 +28,7 @@ func judgeRoutes(f *findings, v view) {
 		if !looked {
 			continue
 		}
+		judgeOthers(f, v, p, databases, more.routes)
 		single := judgeHosts(f, v, p, databases, more.routes)
 		if v.further.route != nil {
 			continue
@@ -39,6 +40,23 @@ func judgeRoutes(f *findings, v view) {
 				"pooler %s: %s: it connects to %s, which only its own machine can see", p.status.Pooler, namesOf(hidden), hostsOf(hidden))
 		}
 	}
+}
+
+// judgeOthers is about a pooler that has databases of another cluster, which a pause of it stops, too.
+func judgeOthers(f *findings, v view, p poolerView, databases []pgbini.Database, routes []routeView) {
+	others := slices.DeleteFunc(slices.Clone(databases), func(d pgbini.Database) bool {
+		address := net.JoinHostPort(d.Host, port(d.Port))
+		return !slices.ContainsFunc(routes, func(r routeView) bool { return r.address == address && v.otherCluster(r) })
+	})
+	if len(others) > 0 {
+		f.add("other-cluster", p.status.Pooler, "set databases: auto in its entry of poolers, or list the databases of this cluster there",
+			"pooler %s: %s: %s is another cluster's server", p.status.Pooler, namesOf(others), hostsOf(others))
+	}
+}
+
+// otherCluster reports whether a server that was looked at is none of this cluster's.
+func (v view) otherCluster(r routeView) bool {
+	return r.err == nil && r.identity.SystemID != "" && v.identity.SystemID != "" && r.identity.SystemID != v.identity.SystemID
 }
 
 // hidden are the databases of which no address can be looked at from here, and that lead to more than one member.
@@ -81,13 +99,10 @@ func judgeRoute(f *findings, v view, whose string, routes []routeView) {
 		}
 		return v.identity.InRecovery || r.identity.SameServer(v.identity)
 	}
-	other := func(r routeView) bool { // a cluster that is none of ours
-		return r.err == nil && r.identity.SystemID != "" && v.identity.SystemID != "" && r.identity.SystemID != v.identity.SystemID
-	}
 	one := slices.ContainsFunc(routes, leads)
 	for _, r := range routes {
 		switch {
-		case leads(r), other(r), f.told(r.address): // another pooler connects there, too
+		case leads(r), v.otherCluster(r), f.told(r.address): // another pooler connects there, too
 		case postgres.LoginRefused(r.err):
 			f.add("route-login", r.address, "give the user of postgres: a line in pg_hba.conf for this machine, and in the passfile a "+
 				"password for this address; or set resume.route with a user of its own",

@@ -150,7 +150,11 @@ func lookAtServer(ctx context.Context, m *member.Member) (initView, *serverView)
 
 // look fills in what the server says.
 func (s *serverView) look(ctx context.Context, conn *postgres.Conn) {
-	if s.ready, s.err = conn.Readiness(ctx); s.err != nil || s.ready.InRecovery {
+	if s.ready, s.err = conn.Readiness(ctx); s.err != nil {
+		return
+	}
+	s.slots, s.err = conn.Slots(ctx)
+	if s.err != nil || s.ready.InRecovery {
 		return
 	}
 	open, err := conn.OpenTransactions(ctx)
@@ -291,6 +295,7 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 			return err // the status tells
 		}
 		more.modes, _ = p.UserPoolModes(ctx) // none is what they have without it, too
+		more.peers, _ = p.Peers(ctx)         // the same
 		var looking sync.WaitGroup
 		if localErr == nil {
 			destinations := member.Destinations(p, databases, false)

@@ -2,8 +2,10 @@ package health
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -156,6 +158,10 @@ func lookAtState(ctx context.Context, p *pgb.Pooler) poolerView {
 	state, err := p.State(ctx)
 	if err != nil {
 		s.Error = err.Error()
+		// PgBouncer closes its sockets when it is told to shut down, and runs until its clients have gone (1.23 to 1.26).
+		if p.Pidfile != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)) {
+			v.ending = p.Signal(func(*pgb.Process) error { return nil }) == nil
+		}
 		return v
 	}
 	v.state = &state

@@ -29,6 +29,7 @@ type view struct {
 type poolerView struct {
 	status api.PoolerStatus
 	local  bool // on this machine
+	ending bool // its process runs and takes no connections any more
 	state  *pgb.State
 	ours   []string // the databases that a pause stops; nil: all
 }
@@ -82,6 +83,7 @@ type serverView struct {
 	ready        postgres.Readiness
 	transactions []postgres.Transaction // open ones, the oldest first; nil also in recovery
 	hidden       bool                   // other users' cannot be seen
+	slots        postgres.Slots
 }
 
 // poolerFurther is what a preflight asks a pooler.
@@ -90,6 +92,7 @@ type poolerFurther struct {
 	mayPause error             // why its user may not
 	modes    map[string]string // pool_mode of users
 	several  bool              // processes share its address
+	peers    int               // other processes that it says belong to it
 	routes   []routeView
 }
 

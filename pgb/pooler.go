@@ -206,6 +206,35 @@ func (p *Pooler) UserPoolModes(ctx context.Context) (map[string]string, error) {
 	return modes, nil
 }
 
+// Peers is how many other processes its [peers] name (SHOW PEERS, 1.19 and later; 0 before): a client's cancel request goes to any of them
+// and a PAUSE only to this one. It blocks until the console has answered or the context ends.
+func (p *Pooler) Peers(ctx context.Context) (int, error) {
+	settings, err := p.exec(ctx, "SHOW CONFIG")
+	if err != nil {
+		return 0, err
+	}
+	own := ""
+	for row := range settings.Rows {
+		if settings.Get(row, "key") == "peer_id" {
+			own = settings.Get(row, "value")
+		}
+	}
+	if own == "" || own == "0" {
+		return 0, nil
+	}
+	peers, err := p.exec(ctx, "SHOW PEERS")
+	if err != nil {
+		return 0, err
+	}
+	others := 0
+	for row := range peers.Rows {
+		if peers.Get(row, "peer_id") != own {
+			others++
+		}
+	}
+	return others, nil
+}
+
 func isNumber(s string) bool {
 	_, err := strconv.Atoi(s)
 	return err == nil

@@ -2,6 +2,7 @@ package pgb_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -179,6 +180,32 @@ func TestRefusingAddressOfAnotherHost(t *testing.T) {
 			wantNames(t, "more refuse than answer", look("10.0.0.1", "fd00::1", "fd00::2"), "10.0.0.1", "fd00::1", "fd00::2")
 			wantNames(t, "its neighbour is down", look("10.0.0.1", "10.0.0.2"), "10.0.0.1", "10.0.0.2")
 		}
+	})
+}
+
+// Peers are those of its configuration, itself left out.
+func TestPeers(t *testing.T) {
+	eachSuite(t, single.PgBouncerOptions{}, func(t *testing.T, r *rig) {
+		want := func(when string, n int) {
+			t.Helper()
+			if got, err := r.pooler(t).Peers(soon(t)); got != n || err != nil {
+				t.Errorf("%s: %d, %v", when, got, err)
+			}
+		}
+		want("none", 0)
+		if r.Suite == single.SuiteHost { // 1.18 has no peers
+			return
+		}
+		config, err := r.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Stop()
+		config = strings.Replace(config, "[pgbouncer]\n", "[peers]\n1 = host=/a\n2 = host=/b\n3 = host=/c\n\n[pgbouncer]\npeer_id = 2\n", 1)
+		if err := errors.Join(r.RewriteConfig(config), r.Start(soon(t))); err != nil {
+			t.Fatal(err)
+		}
+		want("three processes", 2)
 	})
 }
 

@@ -9,7 +9,8 @@ import (
 
 func TestReadiness(t *testing.T) {
 	suites(t, func(t *testing.T, suite string) {
-		pg := start(t, suite, single.PostgresOptions{Settings: map[string]string{"max_prepared_transactions": "7", "archive_mode": "on",
+		pg := start(t, suite, single.PostgresOptions{Settings: map[string]string{"max_prepared_transactions": "7", "wal_level": "logical",
+			"max_replication_slots": "11", "archive_mode": "on",
 			"archive_command": "false"}})
 		ctx := testContext(t)
 		c := connect(t, pg.SocketDSN("postgres", "postgres"))
@@ -24,6 +25,10 @@ func TestReadiness(t *testing.T) {
 		if r := look(); r.InRecovery || r.ReplayPaused || r.ReplayLag != -1 || !r.Archiving || len(r.Prepared) != 0 || r.ArchiveReady < 0 ||
 			r.Parameters["max_prepared_transactions"] != 7 || r.Parameters["max_connections"] != 60 || r.SystemID == "" {
 			t.Errorf("a primary is %+v", r)
+		}
+		// Before the prepared transaction, for whose end it would wait.
+		if err := pg.Exec(ctx, "select pg_create_logical_replication_slot('sub', 'pgoutput')"); err != nil {
+			t.Fatal(err)
 		}
 		for _, sql := range []string{"create table t (i int)", "begin; insert into t values (1); prepare transaction 'of the test'",
 			"create role weak login", "select pg_switch_wal()"} {
@@ -42,6 +47,15 @@ func TestReadiness(t *testing.T) {
 			t.Errorf("a user without privileges sees %+v, %v", weak, err)
 		}
 
+		slots, err := c.Slots(ctx)
+		if err != nil || slots.Max != 11 || len(slots.Logical) != 1 || slots.Logical[0].Name != "sub" ||
+			slots.Logical[0].Database != "postgres" || slots.Logical[0].Flushed <= 0 || slots.Logical[0].Failover {
+			t.Errorf("%+v, %v", slots, err)
+		}
+		if slots, err := connect(t, pg.SocketDSN("weak", "postgres")).Slots(ctx); err != nil || len(slots.Logical) != 1 {
+			t.Errorf("a user without privileges sees %+v, %v", slots, err)
+		}
+
 		standby, err := single.StartStandby(ctx, pg)
 		if err != nil {
 			t.Fatal(err)
@@ -51,6 +65,9 @@ func TestReadiness(t *testing.T) {
 		if r, err := s.Readiness(ctx); err != nil || !r.InRecovery || r.ReplayPaused || r.Archiving || r.ReplayLag < 0 ||
 			r.Parameters["max_connections"] != 60 {
 			t.Errorf("a standby is %+v, %v", r, err)
+		}
+		if slots, err := s.Slots(ctx); err != nil || slots.Max != 11 || len(slots.Logical) != 0 {
+			t.Errorf("a standby has %+v, %v", slots, err)
 		}
 		if err := standby.Exec(ctx, "select pg_wal_replay_pause()"); err != nil {
 			t.Fatal(err)
