@@ -2,7 +2,7 @@ package plan
 
 import "fmt"
 
-// Ids of refusals. They are stable: each has a section in docs/maintenance.md.
+// Ids of refusals. They are stable: docs/maintenance-order.md has them all.
 const (
 	MaintenanceMode     = "maintenance-mode"
 	SwitchoverScheduled = "switchover-scheduled"
