@@ -10,7 +10,7 @@ UNIT = $(shell go list ./... | grep -v /e2e)
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
-.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean
 
 all: build
 
@@ -66,6 +66,14 @@ manifests: $(GOTEST_BINARY)
 client: roots $(GOTEST_BINARY)
 	cd e2e/client && go run ./generate && go vet ./... && $(GOTEST) -count=1 ./...
 
+# deb, rpm, image, list of modules and checksums, in dist/packages. Another module, so that nfpm is not the product's.
+packages: build
+	scripts/packages.sh $(VERSION)
+
+# Install, purge, unpack and run them; needs root.
+packages-check: packages roots $(GOTEST_BINARY)
+	cd packaging && go vet ./... && nice $(GOTEST) -count=1 ./...
+
 # What reads what others write, fed with what nobody would write: a minute for requests, less for files.
 FUZZTIME ?= 60s
 fuzz:
@@ -99,7 +107,7 @@ e2e-full: roots $(GOTEST_BINARY)
 test:
 	rm -f $(TIMES)
 	$(MAKE) tools $(GOTEST_BINARY)
-	$(MAKE) -j3 --output-sync=target roots lint build manifests race client
+	$(MAKE) -j3 --output-sync=target roots lint build manifests race client packages-check
 	$(MAKE) unit-servers
 	$(MAKE) e2e-alone
 	$(MAKE) -j4 e2e-together e2e-lab fuzz unit-pure

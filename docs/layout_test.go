@@ -37,7 +37,7 @@ var layers = [][]string{
 }
 
 // notProduct are folders whose packages may import anything of the product, and which it never imports.
-var notProduct = []string{"e2e", "manifests", "docs", "scripts", "member/membertest"}
+var notProduct = []string{"e2e", "manifests", "docs", "scripts", "packaging", "member/membertest"}
 
 func layerOf(folder string) int {
 	return slices.IndexFunc(layers, func(layer []string) bool { return slices.Contains(layer, folder) })

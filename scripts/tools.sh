@@ -14,6 +14,11 @@ need unshare util-linux
 need curl curl
 need zsh zsh # completion is tried in the shells themselves
 need fish fish
+need lintian lintian # and these look at the packages
+need rpm rpm
+need rpm2cpio rpm2cpio
+need cpio cpio
+need xz xz-utils
 PATH=$PATH:/usr/sbin need pgbouncer pgbouncer # 1.18 of Debian 12 is one of the versions that we know
 [ -n "$missing" ] || exit 0
 
