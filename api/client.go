@@ -60,6 +60,22 @@ func (c *Client) Reload(ctx context.Context, kind, key string, body ReloadBody) 
 	return c.post(ctx, kind, key, body)
 }
 
+// CheckCluster asks for a look for everything that would spoil a handover, on every member, and does not wait for it. It changes nothing.
+func (c *Client) CheckCluster(ctx context.Context, key string) (Operation, error) {
+	return c.post(ctx, KindCheck, key, nil)
+}
+
+// Switchover asks for a switchover, and does not wait for it: see [Client.Watch]. Only one run of planned maintenance works on a cluster: a
+// second one fails as refused, on whichever member.
+func (c *Client) Switchover(ctx context.Context, key string, body SwitchoverBody) (Operation, error) {
+	return c.post(ctx, KindSwitchover, key, body)
+}
+
+// Restart asks for a restart of members, and does not wait for it. It goes as [Client.Switchover] does.
+func (c *Client) Restart(ctx context.Context, key string, body RestartBody) (Operation, error) {
+	return c.post(ctx, KindRestart, key, body)
+}
+
 // Operations is what the server keeps, newest first, each with its last step only.
 func (c *Client) Operations(ctx context.Context) ([]Operation, error) {
 	var list OperationList

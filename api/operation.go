@@ -25,7 +25,8 @@ const (
 type Operation struct {
 	ID      string           `json:"id"`
 	Member  string           `json:"member" doc:"The member whose server took it; the servers of other members do not know it"`
-	Kind    string           `json:"kind" enum:"pgbouncer/pause,pgbouncer/resume,postgres/reload,pgbouncer/reload"`
+	Kind    string           `json:"kind" enum:"pgbouncer/pause,pgbouncer/resume,postgres/reload,pgbouncer/reload,cluster/check,cluster/switchover,cluster/restart"`
+	Run     string           `json:"run,omitempty" doc:"The run of planned maintenance, as the log and the cluster's lock name it"`
 	State   string           `json:"state" enum:"pending,running,succeeded,failed,unknown" doc:"unknown: serve was killed while the operation ran; it becomes succeeded or failed when its outcome is known"`
 	Caller  string           `json:"caller" doc:"Name of the token or certificate"`
 	Request OperationRequest `json:"request"`
@@ -51,6 +52,9 @@ type OperationRequest struct {
 	Lease         string `json:"lease,omitempty" doc:"The pause ends by itself after this"`
 	Timeout       string `json:"timeout,omitempty"`
 	ConfigVersion string `json:"configVersion,omitempty"`
+
+	Switchover *SwitchoverBody `json:"switchover,omitempty"`
+	Restart    *RestartBody    `json:"restart,omitempty"`
 }
 
 // Outcome is what the same command on the command line would have reported.
@@ -60,6 +64,8 @@ type Outcome struct {
 	Poolers  []PoolerReport `json:"poolers,omitempty"`
 	Until    time.Time      `json:"until,omitzero" doc:"End of the lease"`
 	Reload   *ReloadReport  `json:"reload,omitempty" doc:"The report of a reload"`
+	Cluster  *ClusterReport `json:"cluster,omitempty" doc:"The report of a switchover or restart"`
+	Check    *CheckReport   `json:"check,omitempty" doc:"What a check has found"`
 }
 
 // Step is one thing that happened, or a change of the state.

@@ -22,7 +22,7 @@ import (
 )
 
 var pages = []string{"README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/reload.md", "docs/facts.md", "docs/api.md",
-	"docs/problems.md", "docs/checks.md", securityPage, "SECURITY.md"}
+	"docs/problems.md", "docs/checks.md", "docs/maintenance.md", securityPage, "SECURITY.md"}
 
 const root = ".."
 
@@ -219,7 +219,7 @@ func TestNames(t *testing.T) {
 	targets, tests, all := makeTargets(t), testFunctions(t), allTestFunctions(t)
 	help := ""
 	binary := build(t)
-	for _, command := range []string{"status", "check", "pause", "install", "reload", "serve"} {
+	for _, command := range []string{"status", "check", "pause", "install", "reload", "serve", "switchover", "restart"} {
 		out, err := exec.Command(binary, command, "--help").Output()
 		if err != nil {
 			t.Fatal(err)

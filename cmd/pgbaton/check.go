@@ -42,15 +42,8 @@ func (p *program) checkTable(report api.CheckReport) error {
 		if f.Severity == api.SeverityError {
 			errors++
 		}
-		fmt.Fprintf(p.stdout, "%s  %s\n  found   %s\n  why     %s\n", strings.ToUpper(f.Severity), f.ID, oneLine(f.Found), oneLine(f.Why))
-		if f.Change != "" {
-			fmt.Fprintf(p.stdout, "  change  %s\n", oneLine(f.Change))
-		}
-		if len(report.Members) > 0 {
-			fmt.Fprintf(p.stdout, "  seen    from %s\n", strings.Join(f.SeenFrom, ", "))
-		}
-		fmt.Fprintln(p.stdout)
 	}
+	p.findings(report.Findings)
 	verdict := "nothing that would spoil a handover was found"
 	if errors > 0 {
 		verdict = "a handover now would be spoiled"
@@ -77,6 +70,19 @@ func (p *program) checkTable(report api.CheckReport) error {
 		_, err = fmt.Fprintln(p.stdout, "docs/checks.md explains each finding.")
 	}
 	return err
+}
+
+func (p *program) findings(found []api.Finding) {
+	for _, f := range found {
+		fmt.Fprintf(p.stdout, "%s  %s\n  found   %s\n  why     %s\n", strings.ToUpper(f.Severity), f.ID, oneLine(f.Found), oneLine(f.Why))
+		if f.Change != "" {
+			fmt.Fprintf(p.stdout, "  change  %s\n", oneLine(f.Change))
+		}
+		if len(f.SeenFrom) > 0 {
+			fmt.Fprintf(p.stdout, "  seen    from %s\n", strings.Join(f.SeenFrom, ", "))
+		}
+		fmt.Fprintln(p.stdout)
+	}
 }
 
 func count(n int, what string) string {

@@ -41,7 +41,9 @@ type program struct {
 	stderr io.Writer
 	code   int // exit code of a command that ran to its end
 
-	unblocked *unblocked // in front of stderr, where nobody may be reading
+	unblocked *unblocked      // in front of stderr, where nobody may be reading
+	stopped   <-chan struct{} // closed with the first signal, of commands that go on until the second
+	diverted  *diversion      // in front of stderr, which may lead to the terminal that a list is drawn on
 }
 
 // flush is for the end.
@@ -61,6 +63,8 @@ type cli struct {
 	Resume       resumeCmd       `cmd:"" help:"Resume the poolers by hand."`
 	Status       statusCmd       `cmd:"" help:"Show member, role, lock, poolers and the last handover."`
 	Check        checkCmd        `cmd:"" help:"Find everything that would spoil a handover, and say what to change."`
+	Switchover   switchoverCmd   `cmd:"" help:"Hand the primary over to another member, and look whether that is so."`
+	Restart      restartCmd      `cmd:"" help:"Restart members one after the other, in the order that their roles and pending changes ask for."`
 	Serve        serveCmd        `cmd:"" help:"Serve the HTTP mode: an API for operators, and metrics."`
 	Install      installCmd      `cmd:"" help:"Copy this program into a directory, and make its links."`
 	Completion   completionCmd   `cmd:"" help:"Print the script that makes a shell complete commands, flags and values."`
@@ -102,9 +106,14 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pgbaton: %s\nTry %q.\n", withoutSecrets(namedBySource(err.Error(), argv)), helpCommand(err))
 		return member.Invalid
 	}
-	ctx, stop := untilSignal()
+	p := &program{cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
+	var stop context.CancelFunc
+	if name := args.Selected().Name; name == "switchover" || name == "restart" {
+		p.ctx, p.stopped, stop = untilSecondSignal()
+	} else {
+		p.ctx, stop = untilSignal()
+	}
 	defer stop()
-	p := &program{ctx: ctx, cli: c, args: args, argv0: argv[0], stdin: stdin, stdout: stdout, stderr: stderr}
 	defer p.flush()
 	if err := args.Run(p); err != nil {
 		code := member.Failed

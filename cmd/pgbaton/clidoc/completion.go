@@ -180,7 +180,10 @@ func zsh(app *kong.Application) string {
 		s.line("\t\t\town=(")
 		s.zshFlags(node)
 		for i, v := range node.Positional {
-			s.line("\t\t\t%s", quoted(fmt.Sprintf("%d:%s:%s", i+1, v.Name, zshAction(v))))
+			// With an argument of which nothing is known zsh shows its name instead of the flags.
+			if action := zshAction(v); strings.TrimSpace(action) != "" {
+				s.line("\t\t\t%s", quoted(fmt.Sprintf("%d:%s:%s", i+1, v.Name, action)))
+			}
 		}
 		s.line("\t\t\t) ;;")
 	}
