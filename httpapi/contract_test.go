@@ -74,6 +74,9 @@ func (c *contract) request(op *huma.Operation) (path, body string) {
 	if op.Method == "POST" {
 		body = "{}"
 	}
+	if op.OperationID == "restartMembers" {
+		body = `{"rolling":true}` // nothing says otherwise what to restart
+	}
 	return strings.ReplaceAll(op.Path, "{id}", c.ended.ID), body
 }
 
@@ -103,7 +106,7 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	kind := strings.TrimPrefix(op.Path, "/v1/")
 	switch problem {
 	case malformedRequest.name:
-		if op.OperationID == "pausePoolers" {
+		if op.OperationID == "pausePoolers" || op.OperationID == "switchOver" {
 			return c.do(op.Method, path, "{")
 		}
 		response, text := raw(c.t, c.server.Addr().String(),
@@ -211,7 +214,7 @@ func usedKeys() savedState {
 		s.Keys = append(s.Keys, savedKey{Caller: "operator", Key: sum(name), Request: request, Operation: operation, Time: now})
 	}
 	for kind, body := range map[string]string{api.KindPause: "{}", api.KindResume: "", api.KindReloadPostgres: "{}",
-		api.KindReloadPgBouncer: "{}"} {
+		api.KindReloadPgBouncer: "{}", api.KindCheck: "", api.KindSwitchover: "{}", api.KindRestart: `{"rolling":true}`} {
 		key(operationForgotten.name+kind, sum(kind, body), "0000000000000000")
 		key(keyReused.name+kind, sum(kind, "another body"), "0000000000000001")
 	}
@@ -262,7 +265,7 @@ func declaredByNone() []kind {
 		// Answered before there is a route.
 		notFound, methodNotAllowed, expectationFailed, headerTooLarge, notImplemented, unsupportedVersion,
 		// What has become of an operation: recorded with it, and not the answer to the request for it.
-		notDrained, refused,
+		notDrained, refused, maintenanceFailed, maintenanceTimeout, stopped,
 	}, reloadKinds()...)
 }
 
@@ -293,6 +296,7 @@ func TestContract(t *testing.T) {
 					Versions: []api.VersionReport{{Target: o.Target, Source: "file", Seen: &v}},
 				}}
 		}}
+	f.cluster = fullCluster
 	c.service = start(t, f, func(serve *config.Config, _ *Options) { usedKeys().write(t, serve.StateDir) })
 	c.open = start(t, &fake{}, func(_ *config.Config, o *Options) { o.Member.Config.Serve.TokensFile = "" })
 	release := make(chan struct{})
@@ -314,7 +318,7 @@ func TestContract(t *testing.T) {
 	document := c.server.document
 	// What is declared lets a later version add members; this one must have declared all of its own.
 	for name, schema := range document.Components.Schemas.Map() {
-		if name == "PauseBody" || name == "ReloadBody" {
+		if slices.Contains([]string{"PauseBody", "ReloadBody", "SwitchoverBody", "RestartBody"}, name) {
 			if schema.AdditionalProperties != false {
 				t.Errorf("%s: a request may have any member", name)
 			}

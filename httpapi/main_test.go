@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/maintenance"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pause"
 	"github.com/pgbaton/pgbaton/reload"
@@ -78,6 +79,10 @@ type fake struct {
 	checks atomic.Int32  // that were made
 	check  func()        // before one is
 	limit  func(*Server) // before it serves
+
+	// cluster is a run of planned maintenance.
+	cluster func(context.Context, maintenance.Request, func(api.ClusterEvent)) api.ClusterReport
+	spoiled *api.ClusterReport
 }
 
 func (f *fake) checked(context.Context, *member.Member) api.CheckReport {
@@ -114,6 +119,17 @@ func (f *fake) calls() operation.Calls {
 				return reload.Report{Result: member.Result{Decision: "reloaded and verified"}}
 			}
 			return f.reload(ctx, o)
+		},
+		Check: func(context.Context, *member.Member) api.CheckReport {
+			return api.CheckReport{Member: "m1", Findings: []api.Finding{{ID: "no-poolers", Severity: api.SeverityError, Subject: "m1",
+				Found: "none", Why: "nothing is paused", Change: "set poolers"}}}
+		},
+		Spoiled: func(context.Context, *member.Member, maintenance.Request) *api.ClusterReport { return f.spoiled },
+		Maintain: func(ctx context.Context, _ *member.Member, q maintenance.Request, tell func(api.ClusterEvent)) api.ClusterReport {
+			if f.cluster == nil {
+				return api.ClusterReport{Run: q.ID, Kind: q.Kind, State: api.StepDone, Decision: "done", Steps: []api.StepReport{}}
+			}
+			return f.cluster(ctx, q, tell)
 		},
 		Status: func(context.Context, *member.Member) health.Status {
 			f.mu.Lock()

@@ -13,9 +13,21 @@ import (
 
 // wire is an operation as it is answered.
 func wire(o operation.Operation) api.Operation {
-	return api.Operation{ID: o.ID, Member: o.Member, Kind: o.Kind, State: o.State, Caller: o.Caller, Request: o.Request, Created: o.Created,
+	return api.Operation{
+		ID:      o.ID,
+		Member:  o.Member,
+		Kind:    o.Kind,
+		Run:     o.Run,
+		State:   o.State,
+		Caller:  o.Caller,
+		Request: o.Request,
+		Created: o.Created,
 		Started: o.Started,
-		Ended:   o.Ended, Result: o.Result, Problem: failed(o), Steps: o.Steps}
+		Ended:   o.Ended,
+		Result:  o.Result,
+		Problem: failed(o),
+		Steps:   o.Steps,
+	}
 }
 
 // demand is what a POST asks for.

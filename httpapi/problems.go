@@ -53,6 +53,9 @@ var (
 	poolerFailed         = kind{operation.PoolerFailed, 503, api.Transient, "A pooler did not do it"}
 	interrupted          = kind{operation.Interrupted, 503, api.Transient, "The operation was interrupted"}
 	unknownOutcome       = kind{operation.UnknownOutcome, 503, api.Transient, "The outcome is not known"}
+	maintenanceFailed    = kind{operation.MaintenanceFailed, 500, api.Permanent, "Planned maintenance went wrong"}
+	maintenanceTimeout   = kind{operation.MaintenanceTimeout, 503, api.Transient, "A step of planned maintenance took too long"}
+	stopped              = kind{operation.Stopped, 503, api.Transient, "Stopped after a step"}
 	unsupportedVersion   = kind{"unsupported-http-version", 505, api.Permanent, "Unknown version of HTTP"}
 )
 
@@ -61,7 +64,8 @@ func kinds() []kind {
 	return append([]kind{malformedRequest, unauthenticated, forbidden, crossOrigin, notFound, operationNotFound, methodNotAllowed,
 		notAcceptable, requestTimeout, operationRunning, operationForgotten, invalidConfiguration, refused, contentTooLarge,
 		unsupportedMedia, expectationFailed, misdirected, invalidRequest, keyReused, headerTooLarge, internalError, notImplemented,
-		overloaded, shuttingDown, notReady, stateNotKept, notDrained, poolerFailed, interrupted, unknownOutcome, unsupportedVersion},
+		overloaded, shuttingDown, notReady, stateNotKept, notDrained, poolerFailed, interrupted, unknownOutcome, maintenanceFailed,
+		maintenanceTimeout, stopped, unsupportedVersion},
 		reloadKinds()...)
 }
 

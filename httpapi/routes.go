@@ -177,6 +177,7 @@ func (s *Server) register(version string) error {
 			},
 		)
 	}
+	s.registerCluster(routes, problem, post, body)
 	add(s, routes, problem, huma.Operation{OperationID: "listOperations", Method: "GET", Path: "/v1/operations",
 		Summary: "Operations, newest first"}, toRead, read,
 		func(context.Context, *struct{}) (*listOutput, error) {

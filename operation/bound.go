@@ -28,7 +28,7 @@ func bounded(o *api.Outcome) *api.Outcome {
 			return &kept
 		}
 	}
-	kept.Poolers, kept.Reload = nil, nil
+	kept.Poolers, kept.Reload, kept.Cluster, kept.Check = nil, nil, nil, nil
 	return &kept
 }
 
@@ -58,6 +58,12 @@ func shortened(v reflect.Value, text, list int) reflect.Value {
 		to := reflect.MakeSlice(v.Type(), min(v.Len(), list), min(v.Len(), list))
 		for i := range to.Len() {
 			to.Index(i).Set(shortened(v.Index(i), text, list))
+		}
+		return to
+	case reflect.Map:
+		to := reflect.MakeMap(v.Type())
+		for _, key := range v.MapKeys()[:min(v.Len(), list)] {
+			to.SetMapIndex(shortened(key, text, list), shortened(v.MapIndex(key), text, list))
 		}
 		return to
 	case reflect.String:

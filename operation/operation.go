@@ -17,6 +17,7 @@ type Operation struct {
 	ID      string               `json:"id"`
 	Member  string               `json:"member"` // that took it
 	Kind    string               `json:"kind"`
+	Run     string               `json:"run,omitempty"` // of planned maintenance: its id, also in the name of its file
 	State   string               `json:"state"`
 	Caller  string               `json:"caller"`
 	Request api.OperationRequest `json:"request"`
@@ -45,6 +46,9 @@ const (
 	PoolerFailed         = "pooler-failed"         // a pooler did not do it
 	InvalidConfiguration = "invalid-configuration" // of pgbaton
 	Refused              = "refused"               // a precondition is not met
+	MaintenanceFailed    = "maintenance-failed"    // a run of planned maintenance went wrong
+	MaintenanceTimeout   = "maintenance-timeout"   // a step of it has waited for as long as it may
+	Stopped              = "stopped"               // a run of it ended after a step, because the server did
 	ReloadFailed         = "reload-failed"         // for a reason that has no name of its own
 	NotKept              = "state-not-kept"        // it could not be written down, and was not begun
 	Fault                = "internal-error"        // of pgbaton

@@ -21,16 +21,17 @@ type view struct {
 	status  health.Status
 	entries []state.Entry // of the journal, oldest first
 	now     time.Time
+	run     runView
 }
 
-// judge tells what an interrupted operation of a kind has come to, as far as can be seen. It gives no failure: that is the same for all
-// kinds.
+// judge tells what an interrupted operation of a kind has come to, as far as can be seen. It gives a failure only
+// where it knows more than that the process ended.
 type judge func(Operation, view) ending
 
 // judges has one for each kind there is.
 func judges() map[string]judge {
 	return map[string]judge{api.KindPause: judgePause, api.KindResume: judgeResume, api.KindReloadPostgres: judgeReload,
-		api.KindReloadPgBouncer: judgeReload}
+		api.KindReloadPgBouncer: judgeReload, api.KindCheck: judgeCheck, api.KindSwitchover: judgeRun, api.KindRestart: judgeRun}
 }
 
 // recover looks after the operations that an earlier process did not end. It blocks only for the file.
@@ -71,12 +72,13 @@ func (r *Runner) follow(ctx context.Context, k *kept) {
 		if ctx.Err() != nil {
 			return
 		}
-		f := judges()[k.Kind](k.Operation, view{status, entries, time.Now()})
+		f := judges()[k.Kind](k.Operation, view{status, entries, time.Now(), r.runView(k.Run)})
 		if f.final {
-			switch f.state {
-			case api.Failed:
+			switch {
+			case f.failure != nil:
+			case f.state == api.Failed:
 				f.failure = &Failure{Name: Interrupted, Class: api.Transient, Detail: f.text}
-			case api.Unknown:
+			case f.state == api.Unknown:
 				f.failure = &Failure{Name: UnknownOutcome, Class: api.Transient, Detail: f.text}
 			}
 			r.log.Info("the outcome of an earlier operation is known", "operation", k.ID, "kind", k.Kind, "state", f.state, "text", f.text)

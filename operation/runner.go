@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/health"
+	"github.com/pgbaton/pgbaton/maintenance"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pause"
 	"github.com/pgbaton/pgbaton/reload"
@@ -47,6 +48,14 @@ type Calls struct {
 	Resume func(context.Context, *member.Member) pause.Report
 	Reload func(context.Context, *member.Member, reload.Options) reload.Report
 	Status func(context.Context, *member.Member) health.Status
+	Check  func(context.Context, *member.Member) api.CheckReport
+
+	// Of planned maintenance. Resume goes on with the run of this member that was cut off; stop is as in maintenance.Request.
+	Spoiled   func(context.Context, *member.Member, maintenance.Request) *api.ClusterReport
+	Maintain  func(context.Context, *member.Member, maintenance.Request, func(api.ClusterEvent)) api.ClusterReport
+	ResumeRun func(ctx context.Context, m *member.Member, stop <-chan struct{}, tell func(api.ClusterEvent)) api.ClusterReport
+	Recorded  func(m *member.Member, id string) (report api.ClusterReport, over, running bool, err error)
+	Resumable func(*member.Member) (id string)
 }
 
 // Demand is who asks, and what is written down of what he asks for.
@@ -75,6 +84,7 @@ type Runner struct {
 
 	life     sync.Mutex
 	ending   bool           // no operation is begun any more
+	stopped  chan struct{}  // closed with it: what goes on step by step ends after the present one
 	running  sync.WaitGroup // operations
 	others   sync.WaitGroup // what runs in the background
 	resuming sync.Mutex
@@ -84,7 +94,7 @@ type Runner struct {
 // Open takes the state directory and reads what an earlier process has left there. It blocks only for the disk. The error wraps [ErrBusy]
 // where another process works with the directory. A Runner that was opened must be closed.
 func Open(o Options) (*Runner, error) {
-	r := &Runner{member: o.Member, log: o.Log, calls: o.Calls, changed: o.Changed, ended: o.Ended}
+	r := &Runner{member: o.Member, log: o.Log, calls: o.Calls, changed: o.Changed, ended: o.Ended, stopped: make(chan struct{})}
 	if r.calls.Pause == nil {
 		r.calls.Pause = pause.Pause
 	}
@@ -97,6 +107,7 @@ func Open(o Options) (*Runner, error) {
 	if r.calls.Status == nil {
 		r.calls.Status = health.Of
 	}
+	r.calls.cluster()
 	if r.changed == nil {
 		r.changed = func() {}
 	}
@@ -148,7 +159,10 @@ func (r *Runner) Start() {
 // given 10 s to take themselves back.
 func (r *Runner) Stop(grace time.Duration) {
 	r.life.Lock()
-	r.ending = true
+	if !r.ending {
+		r.ending = true
+		close(r.stopped)
+	}
 	r.life.Unlock()
 	if !waitFor(&r.running, grace) {
 		r.log.Warn("the grace period is over: cancelling running operations")

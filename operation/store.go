@@ -364,6 +364,15 @@ func (s *store) start(k *kept, cancel context.CancelCauseFunc) error {
 	return s.save()
 }
 
+// ofRun says which run of planned maintenance it is. It blocks until that is on the disk.
+func (s *store) ofRun(k *kept, run string) error {
+	s.mu.Lock()
+	k.Run = run
+	s.dirty = true
+	s.mu.Unlock()
+	return s.save()
+}
+
 // settle says how it ended. An unknown outcome that may yet be found out has not ended. It blocks until that is on the disk.
 func (s *store) settle(k *kept, e ending) {
 	s.mu.Lock()
