@@ -16,8 +16,8 @@ import (
 // poolers itself where Patroni is too old to run a guard.
 var judgedByPlans = []string{"single-member", "no-candidate", "parameter-differs", "maintenance-mode", "patroni-version"}
 
-// Preflight looks, as pgbaton check --all does, for what would spoil the handovers of a plan, and returns the errors. A plan that leaves the
-// primary alone has none. It changes nothing, and blocks for as long as [health.CheckAll] does.
+// Preflight looks, as pgbaton check --all does, for what would spoil the handovers of a plan, and returns the errors. A plan that leaves
+// the primary alone has none. It changes nothing, and blocks for as long as [health.CheckAll] does.
 func Preflight(ctx context.Context, m *member.Member, r Request, p plan.Plan) []api.Finding {
 	if !slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Kind != plan.KindRestart }) {
 		return nil

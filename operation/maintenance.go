@@ -36,8 +36,8 @@ func (c *Calls) cluster() {
 	}
 }
 
-// Check looks for what would spoil a handover, on every member. It blocks until that is written down, not until it is done. The errors are those of
-// [Runner.Pause].
+// Check looks for what would spoil a handover, on every member. It blocks until that is written down, not until it is done. The errors are
+// those of [Runner.Pause].
 func (r *Runner) Check(d Demand) (Operation, error) {
 	return r.launch(api.KindCheck, false, d, func(ctx context.Context, _ *kept) ending {
 		found := r.calls.Check(ctx, r.member)
