@@ -158,7 +158,7 @@ func (d *demo) mount(ctx context.Context, l *lab.Lab, repository, binary string)
 		"pgbaton.yaml": fmt.Sprintf(`patroni: {url: "http://${HOSTNAME}:8008"}
 postgres: host=/var/run/postgresql user=postgres dbname=postgres passfile=/callbacks/pgpass
 poolers:
-  - dsn: postgres://pgbouncer_admin@pgbouncer:6432/pgbouncer?sslmode=disable
+  - dsn: postgres://pgbouncer_admin@pgbouncer:6432/pgbouncer
     password_file: /callbacks/pooler-password
 state_dir: %s
 `, stateDir),
