@@ -125,7 +125,8 @@ func TestPathsInDSN(t *testing.T) {
 	write(
 		t,
 		dir+"/pgbaton.yaml",
-		"state_dir: "+dir+"\npoolers:\n- dsn: host=h user=u sslmode=verify-full sslrootcert=ca.pem passfile=pass\n- dsn: postgres://u@h/d?sslmode=verify-ca&sslrootcert=ca.pem\nresume: {route: 'host=h user=u passfile=pass'}\n",
+		"state_dir: "+dir+"\npoolers:\n- dsn: host=h user=u sslmode=verify-full sslrootcert=ca.pem passfile=pass\n- dsn: "+
+			"postgres://u@h/d?sslmode=verify-ca&sslrootcert=ca.pem\nresume: {route: 'host=h user=u passfile=pass'}\n",
 	)
 	c, err := Load(Options{File: dir + "/pgbaton.yaml", LookupEnv: environment()})
 	must(err)
@@ -220,7 +221,8 @@ func TestPermissions(t *testing.T) {
 		return c
 	}
 	const (
-		plain  = "postgres: host=h user=u passfile=pgpass\nresume: {route: 'postgres://u@h/d?passfile=pgpass'}\npoolers: [{dsn: 'host=p user=u', password_file: pw}]"
+		plain = "postgres: host=h user=u passfile=pgpass\nresume: {route: 'postgres://u@h/d?passfile=pgpass'}\npoolers: [{dsn: " +
+			"'host=p user=u', password_file: pw}]"
 		secret = "postgres: host=h user=u password=hunter2"
 		unused = "the password file is not used: others can read or write it"
 	)

@@ -432,7 +432,8 @@ postgresql:
 	write(
 		t,
 		dir+"/patroni.yml",
-		"restapi: {listen: '0.0.0.0:8008'}\npostgresql: {use_unix_socket: true, listen: 'a,b:5434', parameters: {unix_socket_directories: '/s1, /s2'}}",
+		"restapi: {listen: '0.0.0.0:8008'}\npostgresql: {use_unix_socket: true, listen: 'a,b:5434', parameters: "+
+			"{unix_socket_directories: '/s1, /s2'}}",
 	)
 	c, err = loadText(t, "patroni: {config: "+dir+"/patroni.yml}", nil)
 	if err != nil || c.Patroni.URL != "http://127.0.0.1:8008" || c.Postgres != "host='/s1' port='5434' user='postgres' dbname=postgres" {

@@ -137,11 +137,13 @@ postgresql:
 		one("a section twice", "restapi: {listen: 'a:1', certfile: /x}\nname: x\nrestapi: {listen: 'b:2'}\n"),
 		one(
 			"merge",
-			"x: &x {username: u, password: p}\npostgresql:\n  authentication:\n    superuser: {<<: *x, password: q}\n    replication: *x\nctl: {authentication: *x}\n",
+			"x: &x {username: u, password: p}\npostgresql:\n  authentication:\n    superuser: {<<: *x, password: q}\n    replication: "+
+				"*x\nctl: {authentication: *x}\n",
 		),
 		one(
 			"types",
-			"name: 010\nscope: yes\nrestapi: {authentication: {username: 12:30, password: 1.50}}\nctl: {authentication: {username: 0x10, password: 1_000}}\n",
+			"name: 010\nscope: yes\nrestapi: {authentication: {username: 12:30, password: 1.50}}\nctl: {authentication: {username: "+
+				"0x10, password: 1_000}}\n",
 		),
 		one("nulls", "name: ~\nscope:\nrestapi:\nctl: {cacert: null, certfile: ''}\n"),
 		one("use_unix_socket, quoted", "postgresql: {use_unix_socket: 'false'}\n"),
@@ -153,8 +155,10 @@ postgresql:
 		one("Windows", "\ufeffscope: a\r\nname: b\r\n"),
 		one("numbers as keys", "1: x\nname: 1\n"),
 		{name: "a folder", Start: ".", Files: map[string]string{
-			"10-base.yml": "scope: a\nname: x\nrestapi: {listen: '0.0.0.0:8008', certfile: /c}\npostgresql: {authentication: {superuser: {username: u, password: p}}}\n",
-			"20-more.yml": "name: y\nrestapi: {certfile: ~}\npostgresql: {authentication: {superuser: {password: q}}, use_unix_socket: yes}\n",
+			"10-base.yml": "scope: a\nname: x\nrestapi: {listen: '0.0.0.0:8008', certfile: /c}\npostgresql: {authentication: " +
+				"{superuser: {username: u, password: p}}}\n",
+			"20-more.yml": "name: y\nrestapi: {certfile: ~}\npostgresql: {authentication: {superuser: {password: q}}, use_unix_socket: " +
+				"yes}\n",
 			"9-first.yml": "scope: c\nctl: {cacert: /late}\n", // 9 comes after 20
 			"B.yaml":      "postgresql: {listen: 'b:1'}\n",
 			"a.yaml":      "postgresql: {listen: 'a:1'}\n", // lower case comes after upper case
@@ -268,7 +272,8 @@ func TestPatroniFileThatIsNoYAML(t *testing.T) {
 	write(
 		t,
 		dir+"/patroni.yml",
-		"scope: demo\nrestapi: {connect_address: '10.0.0.1:8009'}\npostgresql:\n  listen: 127.0.0.1:5433\n  parameters:\n    x: @hunter2\n  authentication: {superuser: {username: late}}\n",
+		"scope: demo\nrestapi: {connect_address: '10.0.0.1:8009'}\npostgresql:\n  listen: 127.0.0.1:5433\n  parameters:\n    x: "+
+			"@hunter2\n  authentication: {superuser: {username: late}}\n",
 	)
 	c, err := loadText(t, "patroni: {config: "+dir+"/patroni.yml}", nil)
 	if err != nil {
@@ -279,7 +284,8 @@ func TestPatroniFileThatIsNoYAML(t *testing.T) {
 		t.Errorf("%+v %s", c.Patroni, c.Postgres)
 	}
 	want := dir +
-		"/patroni.yml:6:8: not valid YAML: found character that cannot start any token: Patroni does not take it, and runs with what it had before"
+		"/patroni.yml:6:8: not valid YAML: found character that cannot start any token: Patroni does not take it, and runs with what " +
+		"it had before"
 	if len(c.Warnings) != 1 || c.Warnings[0].Error() != want {
 		t.Errorf("%v\nwant %s", c.Warnings, want)
 	}

@@ -62,12 +62,13 @@ func TestAPIExamples(t *testing.T) {
 patroni: {url: "http://127.0.0.1:1"}
 postgres: %q
 poolers:
-  - dsn: "postgres://%s@%s:%d/pgbouncer?sslmode=disable"
+  - dsn: "postgres://%s@%s:%d/pgbouncer"
     password_file: pooler-password
 versions:
   pgbouncer: {line: %q}
 state_dir: %q
-`, fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", pg.SocketDir, pg.Port), single.AdminUser, pooler.Addr, pooler.Port, pooler.ConfigPath, filepath.Join(r.dir, "state"))
+`, fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", pg.SocketDir, pg.Port), single.AdminUser, pooler.Addr, pooler.Port,
+		pooler.ConfigPath, filepath.Join(r.dir, "state"))
 	r.write("pooler-password", single.Password+"\n")
 	r.certificates()
 	if err := os.Mkdir(filepath.Join(r.dir, "state"), 0o700); err != nil {

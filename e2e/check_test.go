@@ -91,8 +91,8 @@ func TestCheck(t *testing.T) {
 	})
 }
 
-// TestCheckOfAnotherSetUp: nothing is found either behind HAProxy, with synchronous replication and three poolers behind one name, of which one
-// has been used.
+// TestCheckOfAnotherSetUp: nothing is found either behind HAProxy, with synchronous replication and three poolers behind one name, of
+// which one has been used.
 func TestCheckOfAnotherSetUp(t *testing.T) {
 	togetherOn(t, "trixie", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite, Route: lab.RouteHAProxy, SynchronousMode: true, Poolers: 3}.Quick())

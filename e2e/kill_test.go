@@ -99,7 +99,8 @@ func TestKill(t *testing.T) {
 				c.eventually(5*time.Second, "the standbys have all that was acknowledged", func() error {
 					rows, err := old.SQL(
 						c.ctx,
-						`select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_insert_lsn() having count(*) = (select count(*) from pg_stat_replication)`,
+						`select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_insert_lsn()
+							having count(*) = (select count(*) from pg_stat_replication)`,
 					)
 					if err == nil && len(rows) == 0 {
 						err = errNotYet

@@ -434,7 +434,8 @@ default_pool_size = %s
 			// Where the tests were started under nohup, it would ignore SIGHUP, and its living on would show nothing.
 			shell(
 				c,
-				"mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && env --default-signal=HUP "+other.command+" >/dev/null 2>&1 & echo $! >/tmp/own/stale.pid",
+				"mkdir -p /tmp/own/bin && cp /bin/sleep /tmp/own/bin/pgbouncer && env --default-signal=HUP "+other.command+" "+
+					">/dev/null 2>&1 & echo $! >/tmp/own/stale.pid",
 			)
 			victim := find(c, other.command)
 			defer func() { _ = victim.Kill(syscall.SIGKILL) }()

@@ -41,9 +41,10 @@ func TestMerge(t *testing.T) {
 		ok     bool
 		failed string // members of which no good check is there
 	}{
-		"nothing":               {own(), []answer{{member: "m2"}, {member: "m3"}}, "", true, ""},
-		"the same from two":     {own(hooks), []answer{{member: "m2", report: own(hooks)}}, "hooks-missing m1,m2", false, "m1 m2"},
-		"not the same":          {own(hooks), []answer{{member: "m2", report: own(other)}}, "hooks-missing m1; hooks-missing m2", false, "m1 m2"},
+		"nothing":           {own(), []answer{{member: "m2"}, {member: "m3"}}, "", true, ""},
+		"the same from two": {own(hooks), []answer{{member: "m2", report: own(hooks)}}, "hooks-missing m1,m2", false, "m1 m2"},
+		"not the same": {own(hooks), []answer{{member: "m2", report: own(other)}}, "hooks-missing m1; hooks-missing " +
+			"m2", false, "m1 m2"},
 		"another's only":        {own(), []answer{{member: "m2", report: own(hooks)}}, "hooks-missing m2", false, "m2"},
 		"a figure that changes": {own(lag), []answer{{member: "m2", report: own(later)}}, "replica-lag m1,m2", true, ""},
 		"errors first": {own(lag), []answer{{member: "m2", report: own(hooks)}}, "hooks-missing m2; replica-lag m1", false,
@@ -125,7 +126,8 @@ func TestAsk(t *testing.T) {
 	}{
 		"good":              {good, local, ""},
 		"over http at home": {with(func(c *config.Members) { c.URL = "http://{host}:" + portOf(plain) }), local, ""},
-		"its name":          {with(func(c *config.Members) { c.URL = "https://{name}:" + portOf(secure) }), patroni.Member{Name: "127.0.0.1"}, ""},
+		"its name": {with(func(c *config.Members) { c.URL = "https://{name}:" + portOf(secure) }),
+			patroni.Member{Name: "127.0.0.1"}, ""},
 		"not set":           {config.Members{}, local, "members.url is not set"},
 		"another authority": {with(func(c *config.Members) { c.CAFile = "" }), local, "certificate"},
 		"no such authority": {with(func(c *config.Members) { c.CAFile = filepath.Join(dir, "none") }), local, "CA file"},
@@ -143,7 +145,8 @@ func TestAsk(t *testing.T) {
 			switch {
 			case c.wrong == "" && (got.err != nil || got.report.Member != "m2"):
 				t.Errorf("%+v", got)
-			case c.wrong != "" && (got.err == nil || !strings.Contains(got.err.Error(), c.wrong) || strings.Contains(got.err.Error(), token)):
+			case c.wrong != "" && (got.err == nil || !strings.Contains(got.err.Error(), c.wrong) || strings.Contains(got.err.Error(),
+				token)):
 				t.Errorf("%v, want %q", got.err, c.wrong)
 			}
 		})

@@ -40,7 +40,8 @@ func TestCheckConfig(t *testing.T) {
 	}{
 		{
 			"good",
-			"scope: demo\npostgresql:\n  authentication: {superuser: {password: hunter2}}\n  pg_hba:\n  - host all all 0.0.0.0/0 md5\n# config-version: 50\n",
+			"scope: demo\npostgresql:\n  authentication: {superuser: {password: hunter2}}\n  pg_hba:\n  - host all all 0.0.0.0/0 md5\n" +
+				"# config-version: 50\n",
 			true,
 			0,
 			0,

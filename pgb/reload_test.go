@@ -407,7 +407,9 @@ var samples = []sample{
 	{name: "of 1.27 perhaps", tail: "[databases]\nb = target_session_attrs=any\n"},
 	{
 		name: "all of 1.18",
-		tail: "[databases]\nb = host=127.0.0.1 port=7 dbname=x user=u password=p auth_user=a client_encoding=c datestyle=d timezone=e pool_size=1 min_pool_size=2 reserve_pool=3 max_db_connections=4 pool_mode=session connect_query='select 1' application_name=f\n",
+		tail: "[databases]\nb = host=127.0.0.1 port=7 dbname=x user=u password=p auth_user=a client_encoding=c datestyle=d timezone=e " +
+			"pool_size=1 min_pool_size=2 reserve_pool=3 max_db_connections=4 pool_mode=session connect_query='select 1' " +
+			"application_name=f\n",
 	},
 
 	{name: "user", tail: "[users]\nu = pool_mode=session max_user_connections=5\n"},

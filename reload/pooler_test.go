@@ -396,7 +396,8 @@ func TestReloadAsTheSameUser(t *testing.T) {
 	write := func(listen, more string) {
 		t.Helper()
 		text := fmt.Sprintf(
-			"[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.77.0.1\nlisten_port = %s\nunix_socket_dir = %s\npidfile = %s\nlogfile = %s\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = boss\n%s",
+			"[databases]\napp = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.77.0.1\nlisten_port = %s\nunix_socket_dir = %s\n"+
+				"pidfile = %s\nlogfile = %s\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = boss\n%s",
 			listen,
 			dir,
 			filepath.Join(dir, "pid"),

@@ -233,7 +233,8 @@ func TestReloadWithoutREST(t *testing.T) {
 	m.Config.Patroni = config.Patroni{URL: "http://127.0.0.1:1", Config: filepath.Join(dir, "patroni.yml"), Scope: "demo", Name: "node1"}
 	// The real one finds Patroni by the DCS, and both are needed for that.
 	ctl := fmt.Sprintf(
-		"#!/bin/sh\nset -e\ncd %s\ncp postgresql.conf copy\ncat copy >postgresql.conf\nrm copy\nkill -HUP %d\necho Reload request received for member node1\n",
+		"#!/bin/sh\nset -e\ncd %s\ncp postgresql.conf copy\ncat copy >postgresql.conf\nrm copy\nkill -HUP %d\necho Reload request "+
+			"received for member node1\n",
 		pg.DataDir,
 		pg.PID,
 	)

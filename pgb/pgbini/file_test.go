@@ -188,7 +188,8 @@ func TestLaterVersions(t *testing.T) {
 func TestParametersByRelease(t *testing.T) {
 	releases := []string{"1.18", "1.19", "1.20", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26"}
 	came := map[string]string{ // settings that are new in each (PgBouncer's NEWS.md); none in 1.22
-		"1.18": "pool_mode listen_port auth_query server_lifetime reserve_pool_size client_idle_timeout query_timeout idle_transaction_timeout query_wait_timeout",
+		"1.18": "pool_mode listen_port auth_query server_lifetime reserve_pool_size client_idle_timeout query_timeout " +
+			"idle_transaction_timeout query_wait_timeout",
 		"1.19": "auth_dbname peer_id",
 		"1.20": "track_extra_parameters",
 		"1.21": "max_prepared_statements",
@@ -243,7 +244,8 @@ func TestFileComments(t *testing.T) {
 		os.WriteFile(
 			path,
 			[]byte(
-				"; one\n[databases]\na = password='secret' user='; no comment'\n \t## four\r\n\n%include "+inc+"\n[pgbouncer]\n;eight\n\x00; nine\n",
+				"; one\n[databases]\na = password='secret' user='; no comment'\n \t## four\r\n\n%include "+inc+"\n[pgbouncer]\n;eight\n"+
+					"\x00; nine\n",
 			),
 			0o600,
 		),
