@@ -50,7 +50,7 @@ func AskRestart(b api.RestartBody) (Request, []api.FieldError) {
 	case !b.Resume && !some:
 		wrong.add("members", "nothing says which members to restart: name them, or ask for pending, olderThan or rolling")
 	case b.KeepLeader && b.Candidate != "":
-		wrong.add("candidate", "there is no switchover with keepLeader")
+		wrong.add("candidate", "needs a switchover, and the primary is to stay where it is")
 	}
 	r := Request{Kind: api.KindRestart, WarmUp: b.WarmUp}
 	r.Restart = plan.RestartOptions{Members: b.Members, Pending: b.Pending, Rolling: b.Rolling, KeepLeader: b.KeepLeader,
