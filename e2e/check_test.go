@@ -22,11 +22,11 @@ func TestCheck(t *testing.T) {
 		leader := c.leader()
 		replicas, err := c.Replicas(c.ctx)
 		c.must(err)
-		on := func(what string, m *lab.Member, want string) {
+		on := func(what string, m *lab.Member, want string, flags ...string) {
 			t.Helper()
 			var got string
 			c.eventually(time.Minute, what, func() error {
-				if got = c.check(m); got != want {
+				if got = c.check(m, flags...); got != want {
 					return fmt.Errorf("found %q, want %q", got, want)
 				}
 				return nil
@@ -62,6 +62,10 @@ func TestCheck(t *testing.T) {
 		on("before_stop under callbacks", leader, "hooks-misplaced")
 		c.use(pgbatonWay)
 
+		dynamic(map[string]any{"retry_timeout": 12})
+		on("times that Patroni does not keep", leader, "patroni-times")
+		dynamic(map[string]any{"retry_timeout": 3})
+
 		dynamic(map[string]any{"pause": true})
 		on("maintenance mode", leader, "maintenance-mode")
 		// Out of it Patroni resumes replay in its next loop (handle_parameter_change in ha.py, with PostgreSQL 14 and later).
@@ -88,6 +92,19 @@ func TestCheck(t *testing.T) {
 		on("all members wait for a restart", leader, "pending-restart pending-restart pending-restart")
 		maxConnections(300)
 		on("taken back", leader, "")
+
+		// A loopback address, so that the token goes over http.
+		c.must(c.write("tokens-in-place-of-passwords", tokenFile))
+		c.must(c.write("token-in-place-of-a-password", viewerToken+"\n"))
+		c.must(c.configure(`serve: {listen: "${HOSTNAME}:8009", tokens_file: tokens-in-place-of-passwords}`,
+			`members: {url: "http://{host}:8009", token_file: token-in-place-of-a-password}`))
+		c.serve(replicas[0])
+		c.must(replicas[0].WriteConfig(func(config map[string]any) {
+			postgresql := config["postgresql"].(map[string]any)
+			delete(postgresql["callbacks"].(map[string]any), "on_start")
+		}, ""))
+		on("all members: one has a mistake, and one does not serve", leader, "hooks-incomplete from "+replicas[0].Name+
+			" member-not-checked from "+leader.Name, "--all")
 	})
 }
 
@@ -109,9 +126,9 @@ func TestCheckOfAnotherSetUp(t *testing.T) {
 }
 
 // check runs pgbaton check and returns the ids of what it has found.
-func (c *cluster) check(m *lab.Member) string {
+func (c *cluster) check(m *lab.Member, flags ...string) string {
 	c.t.Helper()
-	r := c.run(m, "check", "--output", "json")
+	r := c.run(m, append([]string{"check", "--output", "json"}, flags...)...)
 	var report api.CheckReport
 	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
 		c.t.Fatalf("%s: exit code %d: %s%s", m, r.ExitCode, r.Stdout, r.Stderr)
@@ -122,7 +139,9 @@ func (c *cluster) check(m *lab.Member) string {
 	}
 	var ids []string
 	for _, f := range report.Findings {
-		ids = append(ids, f.ID)
+		if ids = append(ids, f.ID); len(f.SeenFrom) > 0 {
+			ids = append(ids, "from", strings.Join(f.SeenFrom, ","))
+		}
 		c.t.Logf("%s: %s: %s", m, f.ID, f.Found)
 		if strings.Contains(f.Found+f.Change, c.SuperuserPassword) || strings.Contains(f.Found+f.Change, c.AdminPassword) {
 			c.t.Errorf("a password: %+v", f)

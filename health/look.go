@@ -372,5 +372,7 @@ func lookAtFiles(m *member.Member) []fileView {
 	look(m.Config.Patroni.KeyFile, true)
 	look(m.Config.Serve.TokensFile, true)
 	look(m.Config.Serve.KeyFile, true)
+	look(m.Config.Members.TokenFile, true)
+	look(m.Config.Members.KeyFile, true)
 	return seen
 }
