@@ -34,12 +34,7 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 	x.record, x.held = r, held
 	x.record.Over, x.record.Report = false, nil
 	x.record.Request.Stop = stop
-	for _, step := range r.Steps {
-		if step.State == api.StepDone {
-			x.done = append(x.done, plan.Done{Outcome: plan.OutcomeDone, Step: plan.Step{Kind: step.Kind, Member: step.Member,
-				Candidate: step.Candidate, Why: step.Why}})
-		}
-	}
+	x.done = settled(r.Steps)
 	s, err := look(ctx, m)
 	if err != nil {
 		return x.putBack(r, err)
@@ -57,6 +52,20 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 		x.recover(ctx)
 	}
 	return x.goOn(ctx)
+}
+
+// settled are the steps of which it is known what became of them. Those that have failed count: a switchover that failed after it had moved
+// the leader is the run's one switchover.
+func settled(steps []api.StepReport) []plan.Done {
+	outcomes := map[string]plan.Outcome{api.StepDone: plan.OutcomeDone, api.StepFailed: plan.OutcomeFailed}
+	var done []plan.Done
+	for _, step := range steps {
+		if outcome, known := outcomes[step.State]; known {
+			done = append(done, plan.Done{Outcome: outcome, Step: plan.Step{Kind: step.Kind, Member: step.Member,
+				Candidate: step.Candidate, Why: step.Why}})
+		}
+	}
+	return done
 }
 
 // RefusedNoRun is the id of a refusal to resume.
