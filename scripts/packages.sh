@@ -36,7 +36,7 @@ cat >"$PAGES/changelog.yaml" <<END
   packager: pgbaton maintainers <maintainers@pgbaton.invalid>
   deb: {urgency: medium, distributions: [unstable]}
   changes:
-    - note: "Release $version: see CHANGELOG.md of the project."
+    - note: "Release $version."
 END
 for ARCH in amd64 arm64; do
 	BINARY=$root/dist/linux_$ARCH/pgbaton
