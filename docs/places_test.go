@@ -59,6 +59,8 @@ func runsOn(test *ast.FuncDecl) (where string) {
 			where = "both, alone"
 		case "oneSuite":
 			where = suite() + ", alone"
+		case "inFull":
+			where = "both, in full only"
 		case "together":
 			where = "both, together"
 		case "togetherOn":

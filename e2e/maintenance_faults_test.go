@@ -87,7 +87,7 @@ func (c *cluster) bothAtOnce(members ...*lab.Member) {
 // TestMaintenanceKilled kills the command with SIGKILL at each step, and resumes the run: nothing is done twice, nothing is left out, and
 // nobody else may begin in between.
 func TestMaintenanceKilled(t *testing.T) {
-	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+	inFull(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite}.Quick(), "pause: {lease: 12s}")
 		l := c.load()
 		paused := c.watchPaused()
@@ -150,7 +150,7 @@ func TestMaintenanceKilled(t *testing.T) {
 
 // TestMaintenanceMemberDies: members die while a run is at them. The run ends and says what stands; what it did not begin it leaves alone.
 func TestMaintenanceMemberDies(t *testing.T) {
-	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+	inFull(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite}.Quick(), "pause: {lease: 12s}")
 		mended := func(m *lab.Member) {
 			if !m.Running() {
@@ -232,7 +232,7 @@ func TestMaintenanceMemberDies(t *testing.T) {
 // TestMaintenanceWithoutDCS: the DCS is away for 20 s while a replica is restarted. With failsafe mode off Patroni then stops the primary
 // when it cannot renew its lock; what it is about here is that no two are at work, that no pooler stays paused, and what is said.
 func TestMaintenanceWithoutDCS(t *testing.T) {
-	togetherOn(t, "sid", func(t *testing.T, suite string) {
+	inFull(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite}.Quick(), "pause: {lease: 12s}")
 		leader := c.leader()
 		watch := c.WatchWritable(20 * time.Millisecond)

@@ -181,14 +181,15 @@ func (m maintained) refused(c *cluster, id string) {
 	}
 }
 
-// truth compares a run's last word with the cluster.
+// truth compares a run's last word with the cluster. Without clients a pooler may list no database, and the run cannot tell then whether it
+// leads to a server that takes writes: see restartRound for what is said under load.
 func (c *cluster) truth(m maintained) {
 	c.t.Helper()
 	leader, err := c.WaitLeader(c.ctx, nil)
 	c.must(err)
 	after := m.report.After
 	switch {
-	case m.ExitCode == 0 && (after == nil || !after.OK || len(after.Problems) > 0 || after.Writable != "yes" || after.Primary != leader.Name):
+	case m.ExitCode == 0 && (after == nil || !after.OK || len(after.Problems) > 0 || after.Writable == "no" || after.Primary != leader.Name):
 		c.t.Errorf("exit code 0, %s is the primary, and the last look: %+v", leader, after)
 	case m.ExitCode != 0 && after != nil && after.OK && !slices.ContainsFunc(m.report.Steps, func(s api.StepReport) bool {
 		return s.State != api.StepDone && s.State != api.StepSkipped

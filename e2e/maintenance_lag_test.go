@@ -30,7 +30,7 @@ func (c *cluster) behind(m *lab.Member, bytes int) {
 // TestReplayLag: no replica that has much to replay becomes primary. Where there is no other, the command waits for it, restarts the primary
 // where it is, or refuses: as it is told. Two of the members replay each commit 4 s later, and so have some hundred kB to replay under load.
 func TestReplayLag(t *testing.T) {
-	togetherOn(t, "sid", func(t *testing.T, suite string) {
+	inFull(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Patroni: func(m *lab.Member, config map[string]any) {
 			if m.Name != "m1" {
 				config["postgresql"].(map[string]any)["parameters"].(map[string]any)["recovery_min_apply_delay"] = "4s"

@@ -54,6 +54,9 @@ func (c *cluster) restartRound(l *load, round restartRound, from *lab.Member, ar
 	primary := c.leader()
 	m := c.maintainNow(from, append([]string{"restart", "--pending"}, args...)...)
 	m.ok(c)
+	if after := m.report.After; after == nil || after.Writable != "yes" {
+		c.t.Errorf("%s: under load the last look does not find the way through the poolers writable: %+v", round.name, after)
+	}
 	l.flowing(20)
 	course := c.courseSince(m.began, time.Now())
 	if got := shape(course, primary.Name); got != round.order {
@@ -123,7 +126,7 @@ func TestRollingRestartDefaultTimes(t *testing.T) {
 
 // TestRollingRestartSynchronous: the synchronous standby is the candidate, and every replica is waited for until the primary counts it again.
 func TestRollingRestartSynchronous(t *testing.T) {
-	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+	inFull(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, SynchronousMode: true}.Quick())
 		l := c.load()
 		for _, round := range []restartRound{restartRounds[1], {"lowered", map[string]any{"max_connections": 300}, "p r r"}} {

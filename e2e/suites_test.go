@@ -45,6 +45,15 @@ func togetherOn(t *testing.T, suite string, run func(t *testing.T, suite string)
 	runOn(t, []string{suite}, true, run)
 }
 
+// inFull is together, on every suite, for what takes minutes: it is no part of make test and runs in make e2e-full.
+func inFull(t *testing.T, run func(t *testing.T, suite string)) {
+	t.Helper()
+	if !*full {
+		t.Skip("takes minutes: run with -full")
+	}
+	together(t, run)
+}
+
 func runOn(t *testing.T, on []string, parallel bool, run func(t *testing.T, suite string)) {
 	t.Helper()
 	if os.Getuid() != 0 {
