@@ -22,8 +22,8 @@ import (
 // It is the one place of the DCS that Patroni's REST API can write for others and that it writes by compare-and-set (PATCH /config, see
 // [patroni.Client.PatchConfig]), and all members see it. Everybody who wants the lock adds an entry of their own, and the answer shows who
 // was there before: who sees nobody has it, anyone else takes their entry out again. Two at once see each other at worst, and then neither
-// goes on. What a change of the key costs the members is a line in Patroni's log: the servers are not reloaded, as no setting of theirs has
-// changed.
+// goes on. What a change of the key costs the members is a line in Patroni's log. While a restart is pending Patroni reloads the
+// servers too, as it does at each change then (4.0.7, 4.1.5).
 const (
 	lockKey = "pgbaton"
 	runsKey = "runs"
