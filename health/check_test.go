@@ -126,7 +126,7 @@ func TestCheckOfRealServers(t *testing.T) {
 		"console-user":            name(watched), "one-member": name(bad) + name(watched),
 		"route-elsewhere": fmt.Sprintf("%s:%d ", standby.Addr, standby.Port),
 		"no-candidate":    " ", "replay-paused": "node2 ", "parameter-differs": "node2 ", "member-not-visible": "node3 ",
-		"pending-restart":  "node3 ",
+		"pending-restart": "node3 ", "lease-short": "pause.lease ",
 		"long-transaction": "its process ", "prepared-transaction": "forgotten ", "archive-failing": "node1 ",
 	}
 	if len(filepath.Base(os.Args[0])) > 15 { // what the kernel keeps of a name
