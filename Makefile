@@ -6,7 +6,8 @@ SHELL_SCRIPTS = $(shell git ls-files -co --exclude-standard '*.sh' .ci/run e2e/r
 TIMES = $(CURDIR)/bin/times.json
 GOTEST_BINARY = $(CURDIR)/bin/gotest
 GOTEST = $(GOTEST_BINARY) -times $(TIMES) --
-UNIT = $(shell go list ./... | grep -v /e2e)
+# maintenance/real is whole clusters: e2e-full runs it.
+UNIT = $(shell go list ./... | grep -vE '/e2e|/maintenance/real$$')
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
@@ -101,6 +102,7 @@ e2e-lab: roots $(GOTEST_BINARY)
 
 e2e-full: roots $(GOTEST_BINARY)
 	$(GOTEST) -v -count=1 -timeout 240m -parallel 4 ./e2e -full
+	$(GOTEST) -v -count=1 -timeout 40m ./maintenance/real
 
 # First what measures nothing: packages are fetched and unpacked while Go compiles. Last what waits more than it works; what only works takes
 # what that leaves.
