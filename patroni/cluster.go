@@ -143,17 +143,17 @@ func (r *rows) UnmarshalJSON(b []byte) error {
 // member reads one of GET /cluster's members.
 func (c *Client) member(row []byte) (Member, error) {
 	var m struct {
-		Name           string         `json:"name"`
-		Role           string         `json:"role"`
-		State          string         `json:"state"`
-		Host           string         `json:"host"`
-		Port           int            `json:"port"`
-		APIURL         string         `json:"api_url"`
-		Timeline       int            `json:"timeline"`
-		Lag            Lag            `json:"lag"`
-		PendingRestart bool           `json:"pending_restart"`
-		Reason         reason         `json:"pending_restart_reason"`
-		Tags           map[string]any `json:"tags"`
+		Name           string `json:"name"`
+		Role           string `json:"role"`
+		State          string `json:"state"`
+		Host           string `json:"host"`
+		Port           int    `json:"port"`
+		APIURL         string `json:"api_url"`
+		Timeline       int    `json:"timeline"`
+		Lag            Lag    `json:"lag"`
+		PendingRestart bool   `json:"pending_restart"`
+		Reason         reason `json:"pending_restart_reason"`
+		Tags           tags   `json:"tags"`
 	}
 	if err := json.Unmarshal(row, &m); err != nil {
 		return Member{}, err

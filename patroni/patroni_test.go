@@ -85,7 +85,8 @@ func TestLeader(t *testing.T) {
 			"patroni": {"version": "4.0.7", "scope": "demo", "name": "m1"}}`,
 			patroni.Health{HasLock: true, StatusCode: 200, State: "running", Role: "primary", ServerVersion: 170005, Timeline: 3,
 				DCSLastSeen: seen, PendingRestart: true, PendingRestartReason: map[string]patroni.Change{"max_connections": {Old: "100",
-					New: "101"}}, Name: "m1", Scope: "demo", Version: "4.0.7", SystemID: "7574000000000000001"}},
+					New: "101"}}, Name: "m1", Scope: "demo", Version: "4.0.7", SystemID: "7574000000000000001",
+				PostmasterStart: time.Date(2026, 11, 21, 10, 0, 0, 123456000, time.UTC), WAL: patroni.WAL{Written: 67109536}}},
 		{"3.0 stopping", 200,
 			`{"state": "stopping", "role": "master", "dcs_last_seen": 1763719200, "patroni": {"version": "3.0.4", "scope": "demo"}}`,
 			patroni.Health{HasLock: true, StatusCode: 200, State: "stopping", Role: "master", DCSLastSeen: seen, Scope: "demo",
@@ -94,8 +95,8 @@ func TestLeader(t *testing.T) {
 			"xlog": {"received_location": 1, "replayed_location": 1, "replayed_timestamp": null, "paused": false}, "replication_state": "streaming",
 			"pause": true, "cluster_unlocked": true, "dcs_last_seen": 0, "patroni": {"version": "4.1.5", "scope": "demo", "name": "m2"}}`,
 			patroni.Health{StatusCode: 503, State: "running", Role: "replica", ServerVersion: 180001, Maintenance: true,
-				ClusterUnlocked: true,
-				Name:            "m2", Scope: "demo", Version: "4.1.5"}},
+				ClusterUnlocked: true, WAL: patroni.WAL{Received: 1, Replayed: 1}, Replication: "streaming",
+				Name: "m2", Scope: "demo", Version: "4.1.5"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := answering(t, c.status, c.body).Leader(t.Context())

@@ -1,6 +1,7 @@
 package patroni
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -24,14 +25,35 @@ func (w *wal) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// tags are a member's; something else than an object is none.
+// tags are a member's; something else than an object is none, and so is one of more than maxTags: decoded, a "{}" takes 100 times as much
+// memory as its text.
 type tags map[string]any
 
+const maxTags = 100 // real members have at most a dozen
+
 func (t *tags) UnmarshalJSON(b []byte) error {
-	var all map[string]any
-	if json.Unmarshal(b, &all) == nil {
-		*t = all
+	*t = nil
+	d := json.NewDecoder(bytes.NewReader(b))
+	if first, err := d.Token(); err != nil || first != json.Delim('{') {
+		return nil
 	}
+	all := tags{}
+	for d.More() {
+		if len(all) == maxTags {
+			return nil
+		}
+		name, err := d.Token()
+		if err != nil {
+			return nil
+		}
+		key, ok := name.(string)
+		var value any
+		if err := d.Decode(&value); err != nil || !ok {
+			return nil
+		}
+		all[key] = value
+	}
+	*t = all
 	return nil
 }
 
