@@ -113,7 +113,7 @@ func (c *cluster) costsTruly(m maintained) {
 
 // TestRollingRestartDefaultTimes is one round with Patroni's default times, and a switchover where the replay of every replica is paused.
 func TestRollingRestartDefaultTimes(t *testing.T) {
-	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+	inFull(t, func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite})
 		l := c.load()
 		m, took := c.restartRound(l, restartRounds[1], c.leader())
@@ -138,7 +138,7 @@ func TestRollingRestartSynchronous(t *testing.T) {
 
 // TestRollingRestartOfOne: a cluster of one is restarted where it is, behind the pause.
 func TestRollingRestartOfOne(t *testing.T) {
-	togetherOn(t, "sid", func(t *testing.T, suite string) {
+	oneSuite(t, "sid", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Members: 1}.Quick())
 		l := c.load()
 		m, _ := c.restartRound(l, restartRound{"raised", map[string]any{"max_connections": 320}, "p"}, c.leader())
@@ -153,7 +153,7 @@ func TestRollingRestartOfOne(t *testing.T) {
 
 // TestSelection: which members a restart is about.
 func TestSelection(t *testing.T) {
-	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+	oneSuite(t, "trixie", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite}.Quick())
 		leader := c.leader()
 		replicas, err := c.Replicas(c.ctx)
