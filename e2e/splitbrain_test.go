@@ -11,7 +11,6 @@ import (
 // TestNoSplitBrain: a 20 s transaction is open, so the guard has a reason to wait, and nobody renews the lock. Two primaries may be
 // writable for no longer than in the same case without any hook.
 func TestNoSplitBrain(t *testing.T) {
-	t.Parallel()
 	for _, trouble := range []struct {
 		name string
 		do   func(c *cluster, old *lab.Member)

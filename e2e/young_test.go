@@ -11,7 +11,6 @@ import (
 // TestYoungCluster: a cluster is seconds old and all is well by its REST API, but no standby streams, because Patroni makes their
 // replication slots in its next loop. Whatever is acknowledged then is lost with the stop, unless the stop waits.
 func TestYoungCluster(t *testing.T) {
-	t.Parallel()
 	for _, stop := range []struct {
 		name string
 		do   func(c *cluster, old *lab.Member)
