@@ -13,7 +13,7 @@ import (
 
 // TestMaintenanceRefused: what is refused touches nothing.
 func TestMaintenanceRefused(t *testing.T) {
-	togetherOn(t, "trixie", func(t *testing.T, suite string) {
+	oneSuite(t, "trixie", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite}.Quick())
 		leader := c.leader()
 		replicas, err := c.Replicas(c.ctx)
