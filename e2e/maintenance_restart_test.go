@@ -93,6 +93,8 @@ func TestRollingRestart(t *testing.T) {
 		result := l.stop()
 		c.noErrors(result)
 		t.Logf("longest stall of all: %v", result.StallBetween(began, time.Now()))
+		// As it was for the next case; the value is Patroni's default.
+		c.patch(map[string]any{"postgresql": map[string]any{"parameters": map[string]any{"max_worker_processes": nil}}})
 	})
 }
 
