@@ -94,7 +94,7 @@ e2e-alone: roots $(GOTEST_BINARY)
 
 # What waits, for a lease or for a lock to end, does so side by side.
 e2e-together: roots $(GOTEST_BINARY)
-	$(GOTEST) -v -count=1 -timeout 40m -parallel 4 ./e2e -cases together $(E2E)
+	$(GOTEST) -v -count=1 -timeout 40m -parallel 3 ./e2e -cases together $(E2E)
 
 # The lab itself.
 e2e-lab: roots $(GOTEST_BINARY)
@@ -112,7 +112,8 @@ test:
 	$(MAKE) -j3 --output-sync=target roots lint build manifests race client packages-check
 	$(MAKE) unit-servers
 	$(MAKE) e2e-alone
-	$(MAKE) -j4 e2e-together e2e-lab fuzz unit-pure
+	$(MAKE) e2e-lab
+	$(MAKE) -j3 e2e-together fuzz unit-pure
 	@$(GOTEST_BINARY) -times $(TIMES) -slowest 20
 
 demo:
