@@ -96,7 +96,7 @@ func TestKill(t *testing.T) {
 					return nil
 				})
 				// The server dies with its container. What it has acknowledged and no standby has is lost without us as well.
-				c.eventually(5*time.Second, "the standbys have all that was acknowledged", func() error {
+				c.eventually(30*time.Second, "the standbys have all that was acknowledged", func() error {
 					rows, err := old.SQL(
 						c.ctx,
 						`select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_insert_lsn()
