@@ -37,10 +37,15 @@ func (x *run) perform(ctx context.Context, at *attempt, before plan.View, meter 
 	if err != nil || outcome != plan.OutcomeDone {
 		return outcome, text, err
 	}
+	return outcome, text, x.afterStep(ctx, at, before, meter)
+}
+
+// afterStep waits for what a step that is done has to leave behind, before the next one.
+func (x *run) afterStep(ctx context.Context, at *attempt, before plan.View, meter *meter) error {
 	if err := x.settle(ctx, at, before, meter); err != nil {
-		return outcome, text, err
+		return err
 	}
-	return outcome, text, x.warmUp(ctx, at)
+	return x.warmUp(ctx, at)
 }
 
 // errTakenBack ends a step that was stopped before its time.

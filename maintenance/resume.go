@@ -110,9 +110,7 @@ func (x *run) recover(ctx context.Context) {
 		return
 	}
 	if err == nil {
-		if err = x.settle(ctx, at, before, meter); err == nil {
-			err = x.warmUp(ctx, at)
-		}
+		err = x.afterStep(ctx, at, before, meter)
 	}
 	x.ended(ctx, outcome, text, err, meter.end())
 }

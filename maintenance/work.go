@@ -10,12 +10,8 @@ import (
 	"github.com/pgbaton/pgbaton/plan"
 )
 
-const (
-	// lookEvery is between two looks while a step waits: Patroni reads the DCS for each.
-	lookEvery = time.Second
-	// lockKept bounds the look at the lock before what cannot be undone.
-	lockKept = lockTimeout
-)
+// lookEvery is between two looks while a step waits: Patroni reads the DCS for each.
+const lookEvery = time.Second
 
 // work does steps until there is none left, and ends the run.
 func (x *run) work(ctx context.Context) api.ClusterReport {
@@ -117,9 +113,7 @@ func (x *run) decide(ctx context.Context) (d plan.Decision, wait string, err err
 	}
 	if d.Step.Kind != plan.KindRestart {
 		// The lock is looked at again before what cannot be undone.
-		keeping, cancel := context.WithTimeout(ctx, lockKept)
-		defer cancel()
-		err := x.lock.renew(keeping)
+		err := x.lock.renew(ctx)
 		if errors.Is(err, errLockLost) {
 			return d, "", err
 		}
