@@ -99,7 +99,7 @@ func (x *run) lookAfter(ctx context.Context) api.Aftermath {
 // timelineWanted is the least timeline that the primary has to be on: a switchover begins a new one.
 func (x *run) timelineWanted() int {
 	wanted := x.record.Before.Timeline
-	for _, d := range x.done {
+	for _, d := range x.record.Done {
 		if d.Kind == plan.KindSwitchover && d.Outcome == plan.OutcomeDone {
 			wanted++
 		}

@@ -98,7 +98,6 @@ type run struct {
 	record record
 	held   *state.Lock // on the record's file
 	lock   *clusterLock
-	done   []plan.Done
 	now    *scene // the last one
 	spent  bool   // a wait has lasted for longer than it may
 	refuse *plan.Refusal

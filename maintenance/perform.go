@@ -143,8 +143,7 @@ func (x *run) follow(ctx context.Context, at *attempt, answered <-chan error, me
 			switch seen := at.seenIn(s); {
 			case seen == happened:
 				if leader, _ := s.Leader(); at.Kind == plan.KindSwitchover && leader.Name == at.Leader {
-					return plan.OutcomeFailed, "", fmt.Errorf("%s is primary again, on timeline %d: no other member took over",
-						leader.Name, leader.Timeline)
+					return plan.OutcomeFailed, "", &cameBackError{leader.Name, leader.Timeline}
 				}
 				return plan.OutcomeDone, x.outcomeText(at, s), nil
 			case seen == underWay, !answerKnown:
@@ -167,6 +166,17 @@ func (x *run) follow(ctx context.Context, at *attempt, answered <-chan error, me
 			return plan.OutcomeUnknown, "", x.outOfTime(ctx, at, lost)
 		}
 	}
+}
+
+// cameBackError ends a switchover that moved the leader away, after which the old one was promoted again. It has happened, unlike one whose
+// order was not taken: there is no second one in the run.
+type cameBackError struct {
+	leader   string
+	timeline int
+}
+
+func (e *cameBackError) Error() string {
+	return fmt.Sprintf("%s is primary again, on timeline %d: no other member took over for long", e.leader, e.timeline)
 }
 
 // waitsForItsTime reports whether a scheduled switchover is still to come. Where the run was asked to stop it is taken back.

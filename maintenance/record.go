@@ -23,7 +23,8 @@ type record struct {
 	Request Request          `json:"request"`
 	State   plan.State       `json:"state"`
 	Began   time.Time        `json:"began"`
-	Steps   []api.StepReport `json:"steps"` // that were begun
+	Steps   []api.StepReport `json:"steps"`          // that were begun
+	Done    []plan.Done      `json:"done,omitempty"` // those of them of which it is known what has become of them
 	At      *attempt         `json:"at,omitempty"`
 	Before  before           `json:"before,omitzero"`
 	Over    bool             `json:"over,omitempty"`

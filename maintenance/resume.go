@@ -34,7 +34,6 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 	x.record, x.held = r, held
 	x.record.Over, x.record.Report = false, nil
 	x.record.Request.Stop = stop
-	x.done = settled(r.Steps)
 	s, err := look(ctx, m)
 	if err != nil {
 		return x.putBack(r, err)
@@ -52,20 +51,6 @@ func Resume(ctx context.Context, m *member.Member, stop <-chan struct{}, tell fu
 		x.recover(ctx)
 	}
 	return x.goOn(ctx)
-}
-
-// settled are the steps of which it is known what became of them. Those that have failed count: a switchover that failed after it had moved
-// the leader is the run's one switchover.
-func settled(steps []api.StepReport) []plan.Done {
-	outcomes := map[string]plan.Outcome{api.StepDone: plan.OutcomeDone, api.StepFailed: plan.OutcomeFailed}
-	var done []plan.Done
-	for _, step := range steps {
-		if outcome, known := outcomes[step.State]; known {
-			done = append(done, plan.Done{Outcome: outcome, Step: plan.Step{Kind: step.Kind, Member: step.Member,
-				Candidate: step.Candidate, Why: step.Why}})
-		}
-	}
-	return done
 }
 
 // RefusedNoRun is the id of a refusal to resume.
@@ -101,7 +86,7 @@ func (x *run) recover(ctx context.Context) {
 	before := x.now.View
 	meter := startMeter(ctx, x.m)
 	outcome, text, err := x.follow(ctx, at, nil, meter)
-	if outcome == plan.OutcomeFailed {
+	if outcome == plan.OutcomeFailed && !errors.As(err, new(*cameBackError)) {
 		// It has not happened and is not under way: the order had not arrived. It may be chosen again.
 		meter.end()
 		x.note(fmt.Sprintf("step %d was not begun: the cluster is as before", at.Number))

@@ -118,55 +118,6 @@ func TestStepTimeout(t *testing.T) {
 	}
 }
 
-// TestResumeSettles: what became of a step that was at work is found out before anything is ordered again.
-func TestResumeSettles(t *testing.T) {
-	for name, c := range map[string]struct {
-		happened bool
-		orders   int
-	}{"it had happened": {true, 0}, "it had not begun": {false, 1}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFakeCluster(t)
-			m := f.on("m1")
-			r := newRun(m, Request{Kind: api.KindSwitchover, ID: "0123456789ab"}, nil)
-			r.record.State = plan.StateStepping
-			step := plan.Step{Kind: plan.KindSwitchover, Member: "m1", Candidate: "m2"}
-			r.record.Before = before{Timeline: 3, Members: []string{"m1", "m2"}}
-			r.record.At = &attempt{Step: step, Number: 1, Leader: "m1", Timeline: 3}
-			r.record.Steps = []api.StepReport{{Number: 1, Kind: step.Kind, Member: "m1", Candidate: "m2", State: api.StepRunning,
-				Began: time.Now()}}
-			if err := r.save(); err != nil {
-				t.Fatal(err)
-			}
-			if Resumable(m) != "" {
-				t.Error("a run that lives can be resumed")
-			}
-			r.held.Release() // as the kernel does of a process that is killed
-			if Resumable(m) != "0123456789ab" {
-				t.Error("it cannot be resumed")
-			}
-			f.order = func(w http.ResponseWriter, _, _ string) {
-				f.change(func() { f.leader, f.line = "m2", 4 })
-				say(w, http.StatusOK, "Successfully switched over to \"m2\"")
-			}
-			if c.happened {
-				f.leader, f.line = "m2", 4
-			}
-			report := Resume(t.Context(), m, nil, nil)
-			if report.Code != member.Done || len(report.Steps) != 1 || report.Steps[0].State != api.StepDone ||
-				report.After.Primary != "m2" {
-				t.Errorf("%+v", report)
-			}
-			if len(f.ordered()) != c.orders {
-				t.Errorf("orders: %v", f.ordered())
-			}
-			if again := Resume(t.Context(), m, nil, nil); again.Code != member.Refused || again.Refusal != RefusedNoRun {
-				t.Errorf("%+v", again)
-			}
-		})
-	}
-}
-
 // TestWarmUp: the warm-up runs after the restart, for the member, and one that fails ends the run.
 func TestWarmUp(t *testing.T) {
 	t.Parallel()

@@ -65,9 +65,9 @@ func (x *run) changed(text string) {
 
 // forecast is what is left to do after the present step, as far as it can be told.
 func (x *run) forecast() []plan.Step {
-	done := slices.Clone(x.done)
+	done := slices.Clone(x.record.Done)
 	if at := x.record.At; at != nil {
-		done = append(done, plan.Done{Step: at.Step, Outcome: plan.OutcomeDone, Started: at.Started})
+		done = append(done, plan.Done{Step: at.Step, Outcome: plan.OutcomeDone, Started: at.Started, Timeline: at.Timeline})
 	}
 	p, err := plan.Forecast(x.now.View, done, x.record.Request.options())
 	if err != nil {

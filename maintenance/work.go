@@ -87,7 +87,7 @@ func (x *run) decide(ctx context.Context) (d plan.Decision, wait string, err err
 		return d, err.Error(), nil // the DCS, or our Patroni, is away: it may come back
 	}
 	x.now = s
-	d, err = plan.Next(s.View, x.done, x.record.Request.options())
+	d, err = plan.Next(s.View, x.record.Done, x.record.Request.options())
 	var refusal *plan.Refusal
 	switch {
 	case errors.As(err, &refusal) && refusal.ID == plan.NoLeader:
@@ -189,13 +189,13 @@ func (x *run) ended(ctx context.Context, outcome plan.Outcome, text string, err 
 	if outcome != plan.OutcomeUnknown {
 		// What is not known stays the attempt that a resumed run asks about first.
 		x.record.At = nil
-		x.done = append(x.done, plan.Done{Step: at.Step, Outcome: outcome, Started: at.Started})
+		x.record.Done = append(x.record.Done, plan.Done{Step: at.Step, Outcome: outcome, Started: at.Started, Timeline: at.Timeline})
 	}
 	state := step.State
 	switch {
 	case errors.Is(err, errTakenBack):
 		x.drop()
-		x.done = x.done[:len(x.done)-1]
+		x.record.Done = x.record.Done[:len(x.record.Done)-1]
 		x.event(plan.EventStop)
 		x.event(plan.EventDone)
 	case aborted:

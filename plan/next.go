@@ -38,6 +38,9 @@ type Done struct {
 	// Started is when the member's postmaster had been started, as it was before the step; zero: not known. One that was started later has
 	// been restarted: that is how the outcome of a step that was cut off is found out.
 	Started time.Time `json:"started,omitzero"`
+	// Timeline is that of the primary before the step; 0: not known. Patroni begins a new one whenever it promotes: a primary that is on a
+	// later one than before a switchover that failed has been away, and has come back.
+	Timeline int `json:"timeline,omitempty"`
 }
 
 // Decision is what to do now: a step, or to wait and look anew, or, with neither, nothing more.
@@ -69,11 +72,17 @@ func Next(v View, done []Done, o Options) (Decision, error) {
 // history is what a run has done so far.
 type history []Done
 
-// switched reports whether there was a switchover: also one that has failed after it had moved the leader away.
-func (h history) switched(leader string) bool {
+// switched reports whether there was a switchover: also one that has failed after it had moved the leader away, wherever it is now.
+func (h history) switched(leader Member) bool {
 	return slices.ContainsFunc(h, func(d Done) bool {
-		return d.Kind == KindSwitchover && (d.Outcome == OutcomeDone || d.Member != leader)
+		return d.Kind == KindSwitchover && (d.Outcome == OutcomeDone || d.Member != leader.Name || d.cameBack(leader))
 	})
+}
+
+// cameBack reports whether a switchover that failed has moved the leader, and the old one is it again.
+func (d Done) cameBack(leader Member) bool {
+	failed := d.Kind == KindSwitchover && d.Outcome == OutcomeFailed && d.Member == leader.Name
+	return failed && d.Timeline > 0 && leader.Timeline > d.Timeline
 }
 
 // turn is the place of the last time that the primary's turn was done, in one of the ways; -1: not yet.
@@ -155,7 +164,10 @@ func (o SwitchoverOptions) next(v View, done []Done) (Decision, error) {
 		return Decision{Wait: wait}, nil
 	}
 	switch {
-	case history(done).switched(leader.Name):
+	case slices.ContainsFunc(done, func(d Done) bool { return d.cameBack(leader) }):
+		return Decision{}, refuse(SwitchedBack, "look at Patroni's logs for why, and start a new switchover",
+			"the switchover has failed, %s is primary again, and a run does not try it twice", leader.Name)
+	case history(done).switched(leader):
 		return Decision{Why: leader.Name + " is the primary"}, nil
 	case o.Candidate == leader.Name:
 		return Decision{Why: leader.Name + " is the primary already"}, nil

@@ -25,6 +25,14 @@ func did(steps ...string) []plan.Done {
 	return done
 }
 
+// from is what a run has done while the primary was on a timeline.
+func from(timeline int, done []plan.Done) []plan.Done {
+	for i := range done {
+		done[i].Timeline = timeline
+	}
+	return done
+}
+
 // led makes a member the primary of three.
 func led(n int) func(*plan.View) {
 	return func(v *plan.View) {
@@ -103,6 +111,8 @@ func TestNext(t *testing.T) {
 		{"one that failed counts if it has moved the leader", three(led(3)), did("restart m2", "switchover m1 m2 failed", "restart m1"),
 			rolling, "restart-in-place m3"},
 		{"and not if it has not", three(), did("restart m2", "restart m3", "switchover m1 m2 failed"), rolling, "switchover m1 m2"},
+		{"it has, and the old primary is it again", three(), from(2, did("restart m2", "restart m3", "switchover m1 m2 failed")), rolling,
+			"restart-in-place m1"},
 		{"maintenance mode in between", three(func(v *plan.View) { v.Maintenance = true }), did("restart m2"), rolling,
 			"refused: maintenance-mode"},
 		{"somebody else's switchover", three(func(v *plan.View) { v.Scheduled = nil; v.Members[0].Role = "replica" }), did("restart m2"),
@@ -142,6 +152,10 @@ func TestNext(t *testing.T) {
 		{"it is done", three(led(2)), did("switchover m1 m2"), plan.SwitchoverOptions{}, "over: m2 is the primary"},
 		{"it has failed, and has moved the leader", three(led(3)), did("switchover m1 m2 failed"), plan.SwitchoverOptions{},
 			"over: m3 is the primary"},
+		{"it has failed, and has not moved the leader", three(), from(3, did("switchover m1 m2 failed")), plan.SwitchoverOptions{},
+			"switchover m1 m2"},
+		{"it has failed, and the old primary is it again", three(), from(2, did("switchover m1 m2 failed")), plan.SwitchoverOptions{},
+			"refused: switched-back"},
 		{"to the primary", three(), nil, plan.SwitchoverOptions{Candidate: "m1"}, "over: m1 is the primary already"},
 		{"from here", three(), nil, plan.SwitchoverOptions{From: "m1"}, "switchover m1 m2"},
 		{"from here, and it is elsewhere", three(), nil, plan.SwitchoverOptions{From: "m3"}, "over: m3 is not the primary, m1 is"},

@@ -17,6 +17,7 @@ const (
 	ReplicasFirst       = "replicas-first"
 	PrimaryFirst        = "primary-first"
 	UnsettledStep       = "unsettled-step"
+	SwitchedBack        = "switched-back"
 	InvalidOptions      = "invalid-options"
 )
 

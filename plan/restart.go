@@ -225,7 +225,7 @@ func (o RestartOptions) primary(v View, leader Member, h history, shrink, grow s
 		return inPlace(Choice{}, "the primary first: "+shrink+" gets smaller")
 	case o.KeepLeader:
 		return inPlace(Choice{}, "it is to stay the primary")
-	case h.switched(leader.Name):
+	case h.switched(leader):
 		return inPlace(Choice{}, "there was a switchover in this run already")
 	}
 	c, err := Choose(v, o.Candidate, o.MaxReplayLag)
