@@ -50,6 +50,12 @@ type pauseKey struct{ handover, pooler string }
 // what was seen to end much later is the end of another one.
 const pauseGrace = 30 * time.Second
 
+// The parts of a handover that a member takes.
+const (
+	partGuard  = "guard"
+	partWorker = "worker"
+)
+
 func newMetrics(version string, log *slog.Logger, lease time.Duration, status func() (health.Status, error)) *metrics {
 	short := []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 15, 30, 60}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -112,6 +118,18 @@ func newMetrics(version string, log *slog.Logger, lease time.Duration, status fu
 	for _, reason := range []string{droppedIdle, droppedUnread} {
 		m.dropped.WithLabelValues(reason)
 	}
+	for _, part := range []string{partGuard, partWorker} {
+		for code := member.Done; code <= member.Refused; code++ {
+			m.handovers.WithLabelValues(part, resultOf(code))
+		}
+	}
+	for _, target := range []string{api.TargetPostgres, api.TargetPgBouncer} {
+		m.reloads.WithLabelValues(target, "succeeded")
+		m.reloads.WithLabelValues(target, "failed")
+	}
+	for _, done := range []string{"resumed", "put back", "reported"} {
+		m.reconciled.WithLabelValues(done)
+	}
 	// What cannot be gathered is left out: promhttp's own answer to it would be no problem, and what is left is of use.
 	m.scraper = newScraper(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true,
 		ErrorHandling: promhttp.ContinueOnError,
@@ -138,11 +156,11 @@ func (m *metrics) journal(e state.Entry) {
 	key := pauseKey{e.Handover, e.Pooler}
 	switch e.Event {
 	case state.EventReleased:
-		m.handovers.WithLabelValues("guard", resultOf(e.Code)).Inc()
-		m.handover.WithLabelValues("guard").Observe(e.Took.Seconds())
+		m.handovers.WithLabelValues(partGuard, resultOf(e.Code)).Inc()
+		m.handover.WithLabelValues(partGuard).Observe(e.Took.Seconds())
 	case state.EventEnded:
-		m.handovers.WithLabelValues("worker", resultOf(e.Code)).Inc()
-		m.handover.WithLabelValues("worker").Observe(e.Took.Seconds())
+		m.handovers.WithLabelValues(partWorker, resultOf(e.Code)).Inc()
+		m.handover.WithLabelValues(partWorker).Observe(e.Took.Seconds())
 	case state.EventPauseSent:
 		if len(m.paused) < 1000 {
 			m.paused[key] = e

@@ -57,6 +57,8 @@ func contents(commands []string, zsh string) []string {
 		"/usr/share/fish/vendor_completions.d/pgbaton.fish 644",
 		zsh + "/_pgbaton 644",
 		"/usr/share/man/man1/pgbaton.1.gz 644",
+		"/usr/share/pgbaton/dashboard.json 644",
+		"/usr/share/pgbaton/alerts.yaml 644",
 	}
 	for _, command := range commands {
 		want = append(want, "/usr/share/man/man1/pgbaton-"+command+".1.gz 644")
