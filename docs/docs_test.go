@@ -22,7 +22,8 @@ import (
 )
 
 var pages = []string{"README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/reload.md", "docs/facts.md", "docs/api.md",
-	"docs/problems.md", "docs/checks.md", "docs/maintenance.md", "docs/monitoring.md", securityPage, "SECURITY.md"}
+	"docs/problems.md", "docs/checks.md", "docs/maintenance.md", "docs/maintenance-order.md", "docs/monitoring.md", securityPage,
+	"SECURITY.md"}
 
 const root = ".."
 

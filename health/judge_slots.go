@@ -19,7 +19,7 @@ func judgeSlots(f *findings, v view, name string, primary, standby serverView) {
 	}
 	var missing, behind []string
 	for _, slot := range primary.slots.Logical {
-		if !slot.Failover && !isPermanentLogical(v.dynamic, slot.Name) {
+		if !slot.Failover && !v.dynamic.PermanentLogical(slot.Name) {
 			continue // it is meant to be on this primary only
 		}
 		i := slices.IndexFunc(standby.slots.Logical, func(s postgres.LogicalSlot) bool { return s.Name == slot.Name })
@@ -39,13 +39,6 @@ func judgeSlots(f *findings, v view, name string, primary, standby serverView) {
 			"member %s: its copies of the logical slots %s are more than %d MiB behind the primary's", name, strings.Join(behind, ", "),
 			lagLimit>>20)
 	}
-}
-
-// isPermanentLogical reports whether Patroni keeps a slot on all members (slots in its configuration).
-func isPermanentLogical(d patroni.Dynamic, slot string) bool {
-	all, _ := d.Raw["slots"].(map[string]any)
-	one, _ := all[slot].(map[string]any)
-	return one["type"] == "logical"
 }
 
 // neverLeads reports whether a member has a tag by which it is no candidate.

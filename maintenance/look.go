@@ -20,6 +20,7 @@ const lookTimeout = 12 * time.Second
 type scene struct {
 	plan.View
 	scope   string
+	dynamic patroni.Dynamic
 	self    string // the member that we are on, as Patroni calls it
 	members map[string]*seen
 }
@@ -57,7 +58,7 @@ func look(ctx context.Context, m *member.Member) (*scene, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the cluster's configuration cannot be read: %w", err)
 	}
-	s := &scene{scope: cluster.Scope, members: map[string]*seen{}}
+	s := &scene{scope: cluster.Scope, dynamic: dynamic, members: map[string]*seen{}}
 	var all sync.WaitGroup
 	for _, x := range cluster.Members {
 		one := &seen{Member: x}
@@ -86,6 +87,7 @@ func patiently(ctx context.Context, m *member.Member, judge func(*scene) error) 
 		if err != nil {
 			return err
 		}
+		s.lookAtSlots(ctx, m)
 		if err = judge(s); err == nil || !s.silent() || try == looksBefore || ctx.Err() != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package maintenance
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,35 +16,6 @@ import (
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
-// server is a member's server, with our own server's user.
-func (x *run) server(name string) (*postgres.Server, error) {
-	target, ok := x.now.members[name]
-	if !ok || target.Port <= 0 || target.Port > math.MaxUint16 {
-		return nil, fmt.Errorf("the address of member %s is not known", name)
-	}
-	local, err := x.m.Server()
-	if err != nil {
-		return nil, err
-	}
-	return local.At(postgres.Address{Host: target.Host, Port: uint16(target.Port)}), nil
-}
-
-// query calls do with a connection to a member's server. It blocks for [member.StatusTimeout] at most.
-func (x *run) query(ctx context.Context, name string, do func(context.Context, *postgres.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
-	defer cancel()
-	server, err := x.server(name)
-	if err != nil {
-		return err
-	}
-	conn, err := server.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return do(ctx, conn)
-}
-
 // transactions says which transaction on a member is older than allowed; "" where none is.
 func (x *run) transactions(ctx context.Context, name string) string {
 	limit := x.record.Request.MaxTransaction
@@ -53,7 +23,7 @@ func (x *run) transactions(ctx context.Context, name string) string {
 		return ""
 	}
 	var open []postgres.Transaction
-	if err := x.query(ctx, name, func(ctx context.Context, conn *postgres.Conn) (err error) {
+	if err := x.now.query(ctx, x.m, name, func(ctx context.Context, conn *postgres.Conn) (err error) {
 		open, err = conn.OpenTransactions(ctx)
 		return err
 	}); err != nil {
@@ -109,7 +79,7 @@ func (x *run) awaitAutoprewarm(ctx context.Context, name string) error {
 	const quiet = 4
 	for none := 0; none < quiet; {
 		var workers, leaders int
-		err := x.query(ctx, name, func(ctx context.Context, conn *postgres.Conn) (err error) {
+		err := x.now.query(ctx, x.m, name, func(ctx context.Context, conn *postgres.Conn) (err error) {
 			leaders, workers, err = conn.Autoprewarm(ctx)
 			return err
 		})

@@ -86,6 +86,7 @@ func (x *run) decide(ctx context.Context) (d plan.Decision, wait string, err err
 	if err != nil {
 		return d, err.Error(), nil // the DCS, or our Patroni, is away: it may come back
 	}
+	s.lookAtSlots(ctx, x.m)
 	x.now = s
 	d, err = plan.Next(s.View, x.record.Done, x.record.Request.options())
 	var refusal *plan.Refusal

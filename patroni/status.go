@@ -196,6 +196,13 @@ func (d Dynamic) Setting(name string) (value string, ok bool) {
 	}
 }
 
+// PermanentLogical reports whether Patroni keeps a logical replication slot on all members (slots in its configuration).
+func (d Dynamic) PermanentLogical(slot string) bool {
+	all, _ := d.Raw["slots"].(map[string]any)
+	one, _ := all[slot].(map[string]any)
+	return one["type"] == "logical"
+}
+
 // seconds reads 30, 30.0 and "30", as Patroni does.
 func seconds(v any) (time.Duration, bool) {
 	var f float64

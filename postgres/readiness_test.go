@@ -49,7 +49,8 @@ func TestReadiness(t *testing.T) {
 
 		slots, err := c.Slots(ctx)
 		if err != nil || slots.Max != 11 || len(slots.Logical) != 1 || slots.Logical[0].Name != "sub" ||
-			slots.Logical[0].Database != "postgres" || slots.Logical[0].Flushed <= 0 || slots.Logical[0].Failover {
+			slots.Logical[0].Database != "postgres" || slots.Logical[0].Flushed <= 0 || slots.Logical[0].Failover ||
+			slots.Logical[0].Synced || slots.Logical[0].Needs == 0 || slots.Receiver != "" {
 			t.Errorf("%+v, %v", slots, err)
 		}
 		if slots, err := connect(t, pg.SocketDSN("weak", "postgres")).Slots(ctx); err != nil || len(slots.Logical) != 1 {

@@ -147,7 +147,11 @@ func kinds(report api.ClusterReport) string {
 func TestRealCluster(t *testing.T) {
 	for _, suite := range []string{"trixie", "sid"} {
 		t.Run(suite, func(t *testing.T) {
-			c := startCluster(t, lab.Options{Suite: suite})
+			c := startCluster(t, lab.Options{Suite: suite, Patroni: func(_ *lab.Member, config map[string]any) {
+				dcs := config["bootstrap"].(map[string]any)["dcs"].(map[string]any)
+				dcs["postgresql"].(map[string]any)["parameters"].(map[string]any)["wal_level"] = "logical"
+				dcs["ignore_slots"] = []any{map[string]any{"name": "failover_slot"}}
+			}})
 			sub := func(name string, run func(c *cluster)) {
 				t.Run(name, func(t *testing.T) {
 					here := &cluster{c.Lab, t}
@@ -161,6 +165,7 @@ func TestRealCluster(t *testing.T) {
 			sub("two at once", twoAtOnce)
 			sub("rolling restart, and a second run meanwhile", rolling)
 			sub("switchover to a member", toCandidate)
+			sub("a logical slot that no standby has", logicalSlot)
 			sub("stopped and resumed", stopAndResume)
 			sub("aborted in a step and resumed", abortAndResume)
 			sub("scheduled", scheduled)

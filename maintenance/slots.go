@@ -1,0 +1,78 @@
+package maintenance
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+// server is a member's server, with our own server's user.
+func (s *scene) server(m *member.Member, name string) (*postgres.Server, error) {
+	target, ok := s.members[name]
+	if !ok || target.Port <= 0 || target.Port > math.MaxUint16 {
+		return nil, errors.New("the address of member " + name + " is not known")
+	}
+	local, err := m.Server()
+	if err != nil {
+		return nil, err
+	}
+	return local.At(postgres.Address{Host: target.Host, Port: uint16(target.Port)}), nil
+}
+
+// query calls do with a connection to a member's server. It blocks for [member.StatusTimeout] at most.
+func (s *scene) query(ctx context.Context, m *member.Member, name string, do func(context.Context, *postgres.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
+	defer cancel()
+	server, err := s.server(m, name)
+	if err != nil {
+		return err
+	}
+	conn, err := server.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(ctx, conn)
+}
+
+// lookAtSlots finds the logical slots that a standby should have and that are not ready on it, which GET /leader does not tell. Where the
+// primary has none of them the standbys are not asked. It blocks for two times [member.StatusTimeout] at most. Of a server that does not
+// answer nothing is known: pgbaton check says so.
+func (s *scene) lookAtSlots(ctx context.Context, m *member.Member) {
+	leader, ok := s.Leader()
+	if !ok || !leader.Reachable {
+		return
+	}
+	slots := func(name string) (found postgres.Slots, err error) {
+		err = s.query(ctx, m, name, func(ctx context.Context, conn *postgres.Conn) (err error) {
+			found, err = conn.Slots(ctx)
+			return err
+		})
+		if err != nil {
+			m.Log.Debug("replication slots cannot be seen", "of", name, "error", err)
+		}
+		return found, err
+	}
+	kept := func(slot postgres.LogicalSlot) bool { return slot.Failover || s.dynamic.PermanentLogical(slot.Name) }
+	primary, err := slots(leader.Name)
+	if err != nil || len(postgres.NotReady(primary, postgres.Slots{}, kept)) == 0 {
+		return
+	}
+	var all sync.WaitGroup
+	for i := range s.Members {
+		p := &s.Members[i]
+		if p.Leader() || !p.Reachable || p.NoFailover() {
+			continue
+		}
+		all.Go(func() {
+			if standby, err := slots(p.Name); err == nil {
+				p.CatchUp = postgres.NotReady(primary, standby, kept)
+			}
+		})
+	}
+	all.Wait()
+}
