@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -29,14 +28,13 @@ func (c *checkCmd) Run(p *program) error {
 		p.code = member.Refused
 	}
 	if c.Output == "json" {
-		e := json.NewEncoder(p.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(report)
+		return p.printJSON(report, true)
 	}
-	return p.checkTable(report)
+	p.page().check(report)
+	return nil
 }
 
-func (p *program) checkTable(report api.CheckReport) error {
+func (p *page) check(report api.CheckReport) {
 	errors := 0
 	for _, f := range report.Findings {
 		if f.Severity == api.SeverityError {
@@ -44,9 +42,9 @@ func (p *program) checkTable(report api.CheckReport) error {
 		}
 	}
 	p.findings(report.Findings)
-	verdict := "nothing that would spoil a handover was found"
+	verdict, colour := "nothing that would spoil a handover was found", green
 	if errors > 0 {
-		verdict = "a handover now would be spoiled"
+		verdict, colour = "a handover now would be spoiled", red
 	}
 	checked := []string{report.Member}
 	if len(report.Members) > 0 {
@@ -57,31 +55,29 @@ func (p *program) checkTable(report api.CheckReport) error {
 			checked = append(checked, m.Member)
 		}
 	}
-	_, err := fmt.Fprintf(
-		p.stdout,
-		"%s: %s (%s, %s)\n",
-		strings.Join(checked, ", "),
-		verdict,
-		count(errors, "error"),
-		count(len(report.Findings)-errors,
-			"warning"),
-	)
-	if len(report.Findings) > 0 && err == nil {
-		_, err = fmt.Fprintln(p.stdout, "docs/checks.md explains each finding.")
+	verdict = fmt.Sprintf("%s (%s, %s)", verdict, count(errors, "error"), count(len(report.Findings)-errors, "warning"))
+	p.line(colour, oneLine(strings.Join(checked, ", "))+": ", verdict)
+	if len(report.Findings) > 0 {
+		p.say("docs/checks.md explains each finding.", "")
 	}
-	return err
 }
 
-func (p *program) findings(found []api.Finding) {
+func (p *page) findings(found []api.Finding) {
 	for _, f := range found {
-		fmt.Fprintf(p.stdout, "%s  %s\n  found   %s\n  why     %s\n", strings.ToUpper(f.Severity), f.ID, oneLine(f.Found), oneLine(f.Why))
+		colour := yellow
+		if f.Severity == api.SeverityError {
+			colour = red
+		}
+		p.line(colour, oneLine(strings.ToUpper(f.Severity))+"  ", f.ID)
+		p.line("", "  found   ", f.Found)
+		p.line("", "  why     ", f.Why)
 		if f.Change != "" {
-			fmt.Fprintf(p.stdout, "  change  %s\n", oneLine(f.Change))
+			p.line("", "  change  ", f.Change)
 		}
 		if len(f.SeenFrom) > 0 {
-			fmt.Fprintf(p.stdout, "  seen    from %s\n", strings.Join(f.SeenFrom, ", "))
+			p.line("", "  seen    from ", strings.Join(f.SeenFrom, ", "))
 		}
-		fmt.Fprintln(p.stdout)
+		p.say("", "")
 	}
 }
 

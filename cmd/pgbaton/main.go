@@ -169,8 +169,6 @@ func namedBySource(message string, argv []string) string {
 	return message
 }
 
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
-
 // linkArgs is the arguments with the subcommand that a link's name stands for.
 func linkArgs(argv []string) []string {
 	if len(argv) == 0 {

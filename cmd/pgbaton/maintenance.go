@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/maintenance"
@@ -104,7 +102,7 @@ func (p *program) agree(m *member.Member, r maintenance.Request, f runFlags) *ap
 	if !f.SkipChecks {
 		if found := maintenance.Preflight(p.ctx, m, r, planned); len(found) > 0 {
 			if f.Output != "json" {
-				p.findings(found)
+				p.page().findings(found)
 			}
 			return refuse(member.Refused, found[0].ID, maintenance.SpoiledText(found)+"; --skip-checks goes on all the same")
 		}
@@ -126,16 +124,19 @@ func (p *program) agree(m *member.Member, r maintenance.Request, f runFlags) *ap
 
 // planTable shows a plan before it is agreed to.
 func (p *program) planTable(r api.ClusterReport, planned plan.Plan) {
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	var rows [][]cell
 	for _, s := range r.Steps {
-		fmt.Fprintf(w, "%d\t%s\t%s\n", s.Number, stepName(s), oneLine(s.Why))
+		rows = append(rows, cells(fmt.Sprint(s.Number), stepName(s), s.Why))
 	}
-	_ = w.Flush()
+	page := p.page()
+	if len(rows) > 0 {
+		page.table([]string{"STEP", "DOES", "WHY"}, rows)
+	}
 	for _, x := range planned.Waits {
-		fmt.Fprintln(p.stdout, "it would wait: "+oneLine(x.For))
+		page.line("", "it would wait: ", x.For)
 	}
 	if len(r.Steps) == 0 {
-		fmt.Fprintln(p.stdout, "nothing to do: "+oneLine(planned.Why))
+		page.line("", "nothing to do: ", planned.Why)
 	}
 }
 
@@ -176,24 +177,17 @@ func wouldResume(m *member.Member, kind string) api.ClusterReport {
 func (p *program) reportRun(r api.ClusterReport, output string) error {
 	p.code = r.Code
 	if output == "json" {
-		return json.NewEncoder(p.stdout).Encode(r)
+		return p.printJSON(r, false)
 	}
 	if r.State != api.StepPlanned {
 		p.runTable(r)
 	}
-	if r.Code != member.Done {
-		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
-		return nil
-	}
-	_, err := fmt.Fprintln(p.stdout, oneLine(r.Decision))
-	return err
+	p.decision(r.Code, r.Decision)
+	return nil
 }
 
 func (p *program) runTable(r api.ClusterReport) {
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	if len(r.Steps) > 0 {
-		fmt.Fprintln(w, "STEP\tDOES\tSTATE\tTOOK\tSTALL\tWAITING\tERRORS\tTEXT")
-	}
+	var rows [][]cell
 	for _, s := range r.Steps {
 		stall, waiting, errs := "", "", ""
 		if c := s.Cost; c != nil {
@@ -209,9 +203,12 @@ func (p *program) runTable(r api.ClusterReport) {
 		if s.TookSeconds > 0 {
 			took = seconds(s.TookSeconds)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Number, stepName(s), s.State, took, stall, waiting, errs, oneLine(s.Text))
+		rows = append(rows, cells(fmt.Sprint(s.Number), stepName(s), s.State, took, stall, waiting, errs, s.Text))
 	}
-	_ = w.Flush()
+	page := p.page()
+	if len(rows) > 0 {
+		page.table([]string{"STEP", "DOES", "STATE", "TOOK", "STALL", "WAITING", "ERRORS", "TEXT"}, rows)
+	}
 	a := r.After
 	if a == nil {
 		return
@@ -233,18 +230,11 @@ func (p *program) runTable(r api.ClusterReport) {
 			paused++
 		}
 	}
-	fmt.Fprintf(
-		p.stdout,
-		"Now: primary %s, timeline %d; %s; %s, %d paused; writable through the poolers: %s.\n",
-		firstText(a.Primary, "none"),
-		a.Timeline,
-		strings.Join(members, "; "),
-		count(len(a.Poolers), "pooler"),
-		paused,
-		firstText(a.Writable, "unknown"),
-	)
+	page.line("", "Now: ", fmt.Sprintf("primary %s, timeline %d; %s; %s, %d paused; writable through the poolers: %s.",
+		firstText(a.Primary, "none"), a.Timeline, strings.Join(members, "; "), count(len(a.Poolers), "pooler"), paused,
+		firstText(a.Writable, "unknown")))
 	for _, problem := range a.Problems {
-		fmt.Fprintln(p.stdout, "- "+oneLine(problem))
+		page.line("", "- ", problem)
 	}
 }
 

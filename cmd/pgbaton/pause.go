@@ -1,13 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
-	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pause"
 
 	"github.com/pgbaton/pgbaton/config"
@@ -49,31 +46,22 @@ func (p *program) report(r pause.Report, output string) error {
 		if r.Poolers == nil {
 			r.Poolers = []api.PoolerReport{} // [], not null
 		}
-		e := json.NewEncoder(p.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(struct {
+		return p.printJSON(struct {
 			pause.Report
 			Code     int    `json:"code"`
 			Decision string `json:"decision"`
-		}{r, r.Code, r.Decision})
+		}{r, r.Code, r.Decision}, true)
 	}
 	if len(r.Poolers) > 0 {
-		w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "POOLER\tDONE\tERROR")
+		var rows [][]cell
 		for _, pooler := range r.Poolers {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", pooler.Pooler, pooler.Done, oneLine(pooler.Error))
+			rows = append(rows, []cell{{text: pooler.Pooler}, {text: pooler.Done}, bad(pooler.Error)})
 		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
+		p.page().table([]string{"POOLER", "DONE", "ERROR"}, rows)
 	}
 	if !r.Until.IsZero() {
 		fmt.Fprintf(p.stdout, "The pause ends by itself at %s.\n", r.Until.Local().Format("15:04:05"))
 	}
-	if r.Code != member.Done {
-		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
-	} else if r.Decision != "" {
-		fmt.Fprintln(p.stdout, r.Decision)
-	}
+	p.decision(r.Code, r.Decision)
 	return nil
 }

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/member"
@@ -41,15 +39,15 @@ func (c *reloadCmd) Run(p *program) error {
 	r := reload.Run(p.ctx, m, o)
 	p.code = r.Code
 	if c.Output == "json" {
-		e := json.NewEncoder(p.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(struct {
+		return p.printJSON(struct {
 			Code     int    `json:"code"`
 			Decision string `json:"decision"`
 			reload.Report
-		}{r.Code, r.Decision, r})
+		}{r.Code, r.Decision, r}, true)
 	}
-	return p.reloadTable(r)
+	p.page().reload(r)
+	p.decision(r.Code, r.Decision)
+	return nil
 }
 
 // configVersion is the one asked for. What was typed is shown, which the error of a version elsewhere does not do.
@@ -68,49 +66,56 @@ func configVersion(text string) (*configversion.Version, error) {
 	return &version, nil
 }
 
-func (p *program) reloadTable(r reload.Report) error {
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
-	if r.Postgres != nil || len(r.Poolers) > 0 {
-		row("TARGET", "DONE", "BY", "VERIFIED", "ERROR")
+// decision is the last line of a report: on stderr where what was asked for was not done.
+func (p *program) decision(code int, text string) {
+	switch {
+	case code != member.Done:
+		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(text))
+	case text != "":
+		p.page().line("", "", text)
+	}
+}
+
+func (p *page) reload(r reload.Report) {
+	var rows [][]cell
+	row := func(target, done, how string, verified bool, why, problem string) {
+		said := cell{yesNo(verified, why), green}
+		if !verified {
+			said.colour = yellow
+		}
+		rows = append(rows, []cell{{text: target}, {text: done}, {text: how}, said, bad(problem)})
 	}
 	if s := r.Postgres; s != nil {
-		row("postgres", s.Done, s.How, yesNo(s.Verified, ""), oneLine(s.Error))
+		row("postgres", s.Done, s.How, s.Verified, "", s.Error)
 	}
 	for _, x := range r.Poolers {
-		row(x.Pooler, x.Done, x.How, yesNo(x.Verified, x.NotVerified), oneLine(x.Error))
+		row(x.Pooler, x.Done, x.How, x.Verified, x.NotVerified, x.Error)
 	}
-	if err := w.Flush(); err != nil {
-		return err
+	if len(rows) > 0 {
+		p.table([]string{"TARGET", "DONE", "BY", "VERIFIED", "ERROR"}, rows)
 	}
 	for _, v := range r.Versions {
-		fmt.Fprintln(p.stdout, versionLine(v))
+		p.line("", "", versionLine(v))
 	}
 	if s := r.Postgres; s != nil {
 		for _, e := range s.FileErrors {
-			fmt.Fprintln(p.stdout, "postgres: error in "+oneLine(e.String()))
+			p.line(red, "postgres: error in ", e.String())
 		}
 		for _, x := range s.PendingRestart {
-			fmt.Fprintln(p.stdout, oneLine(fmt.Sprintf("postgres: needs a restart: %s is %q and will be %q", x.Name, x.Running, x.File)))
+			p.line(yellow, "postgres: needs a restart: ", fmt.Sprintf("%s is %q and will be %q", x.Name, x.Running, x.File))
 		}
 	}
 	for _, x := range r.Poolers {
 		for _, d := range x.Changed {
-			fmt.Fprintln(p.stdout, oneLine(fmt.Sprintf("%s: %s: %q → %q", x.Pooler, d.Key, d.Running, d.Want)))
+			p.line("", "", fmt.Sprintf("%s: %s: %q → %q", x.Pooler, d.Key, d.Running, d.Want))
 		}
 		for _, d := range x.NotApplied {
-			fmt.Fprintln(p.stdout, oneLine(x.Pooler+": not applied: "+d.String()))
+			p.line(red, oneLine(x.Pooler)+": not applied: ", d.String())
 		}
 		for _, d := range x.NeedsRestart {
-			fmt.Fprintln(p.stdout, oneLine(x.Pooler+": needs a restart: "+d.String()))
+			p.line(yellow, oneLine(x.Pooler)+": needs a restart: ", d.String())
 		}
 	}
-	if r.Code != member.Done {
-		fmt.Fprintln(p.stderr, "pgbaton:", oneLine(r.Decision))
-	} else {
-		fmt.Fprintln(p.stdout, r.Decision)
-	}
-	return nil
 }
 
 // versionLine says where a version stands, for status and reload.

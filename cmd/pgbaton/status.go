@@ -1,12 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/member"
 )
@@ -25,18 +24,16 @@ func (c *statusCmd) Run(p *program) error {
 		p.code = member.Invalid
 	}
 	if c.Output == "json" {
-		e := json.NewEncoder(p.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(s)
+		return p.printJSON(s, true)
 	}
-	return p.statusTable(s)
+	p.page().status(s)
+	return nil
 }
 
-func (p *program) statusTable(s health.Status) error {
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+func (p *page) status(s health.Status) {
 	line := func(name string, words ...string) {
 		if text := strings.Join(words, ", "); text != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, oneLine(text))
+			p.line(bold, fmt.Sprintf("%-9s", name), text)
 		}
 	}
 	line("Member", s.Member)
@@ -79,57 +76,50 @@ func (p *program) statusTable(s health.Status) error {
 	for _, v := range s.Versions {
 		line("Version", versionLine(v))
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if len(s.Poolers) > 0 {
-		fmt.Fprintln(w, "\nPOOLER\tVERSION\tPAUSED\tWAITING\tLONGEST\tSERVERS\tERROR")
-		for _, x := range s.Poolers {
-			paused := x.Paused
-			if x.PausedBy != "" {
-				paused += " (" + x.PausedBy + ")"
-			}
-			if len(x.Databases) > 0 {
-				paused += " " + strings.Join(x.Databases, ",")
-			}
-			fmt.Fprintf(
-				w,
-				"%s\t%s\t%s\t%d\t%s\t%d\t%s\n",
-				x.Pooler,
-				x.Version,
-				paused,
-				x.Waiting,
-				seconds(x.MaxWaitSeconds),
-				x.Servers,
-				oneLine(x.Error),
-			)
-		}
-	}
-	if len(s.Handover) > 0 {
-		fmt.Fprintln(w, "\nLAST HANDOVER\tHOOK\tEVENT\tPOOLER\tTOOK\tTEXT")
-		for _, e := range s.Handover {
-			fmt.Fprintf(
-				w,
-				"%s\t%s\t%s\t%s\t%s\t%s\n",
-				e.Time.Local().Format("2006-01-02 15:04:05.000"),
-				e.Hook,
-				e.Event,
-				e.Pooler,
-				seconds(e.TookSeconds),
-				oneLine(e.Text),
-			)
-		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
+	p.poolers(s.Poolers)
+	p.handover(s.Handover)
 	for i, problem := range s.Problems {
 		if i == 0 {
-			fmt.Fprintln(p.stdout, "\nPROBLEMS")
+			p.say("\nPROBLEMS", red)
 		}
-		fmt.Fprintln(p.stdout, "- "+oneLine(problem))
+		p.line("", "- ", problem)
 	}
-	return nil
+}
+
+func (p *page) poolers(poolers []api.PoolerStatus) {
+	if len(poolers) == 0 {
+		return
+	}
+	rows := make([][]cell, 0, len(poolers))
+	for _, x := range poolers {
+		paused := cell{text: x.Paused}
+		if x.PausedBy != "" {
+			paused.text += " (" + x.PausedBy + ")"
+		}
+		if len(x.Databases) > 0 {
+			paused.text += " " + strings.Join(x.Databases, ",")
+		}
+		if x.Paused == "yes" || len(x.Databases) > 0 {
+			paused.colour = yellow
+		}
+		row := cells(x.Pooler, x.Version, "", fmt.Sprint(x.Waiting), seconds(x.MaxWaitSeconds), fmt.Sprint(x.Servers), "")
+		row[2], row[6] = paused, bad(x.Error)
+		rows = append(rows, row)
+	}
+	p.say("", "")
+	p.table([]string{"POOLER", "VERSION", "PAUSED", "WAITING", "LONGEST", "SERVERS", "ERROR"}, rows)
+}
+
+func (p *page) handover(entries []api.HandoverEvent) {
+	if len(entries) == 0 {
+		return
+	}
+	rows := make([][]cell, 0, len(entries))
+	for _, e := range entries {
+		rows = append(rows, cells(e.Time.Local().Format("15:04:05.000"), e.Hook, e.Event, e.Pooler, seconds(e.TookSeconds), e.Text))
+	}
+	p.say("\nLAST HANDOVER, "+entries[0].Time.Local().Format(time.DateOnly), "")
+	p.table([]string{"TIME", "HOOK", "EVENT", "POOLER", "TOOK", "TEXT"}, rows)
 }
 
 func orError(value, problem string) string {
