@@ -31,12 +31,12 @@ func TestOwnPause(t *testing.T) {
 		t.Run(c.version, func(t *testing.T) {
 			b := membertest.StartPooler(t, single.SuiteTrixie, pg)
 			m := membertest.New(t, pg, b)
-			f := newFakeCluster(t)
-			f.version = c.version
-			m.Config.Patroni.URL, m.Config.Patroni.Name = f.servers["m1"].URL, "m1"
+			f := membertest.NewCluster(t)
+			f.Version = c.version
+			m.Config.Patroni.URL, m.Config.Patroni.Name = f.Servers["m1"].URL, "m1"
 			membertest.Tell(t, m)
 			waited := make(chan error, 1)
-			f.order = func(w http.ResponseWriter, _, _ string) {
+			f.Order = func(w http.ResponseWriter, _, _ string) {
 				if paused := membertest.StateOf(t, b).Paused; paused != c.paused {
 					t.Errorf("paused: %v", paused)
 				}
@@ -48,8 +48,8 @@ func TestOwnPause(t *testing.T) {
 					waited <- err
 				}()
 				time.Sleep(time.Second) // what a switchover takes
-				f.change(func() { f.leader, f.line = "m2", 4 })
-				say(w, http.StatusOK, "Successfully switched over to \"m2\"")
+				f.Change(func() { f.Leader, f.Timeline = "m2", 4 })
+				membertest.Say(w, http.StatusOK, "Successfully switched over to \"m2\"")
 			}
 			report := Run(t.Context(), m, Request{Kind: api.KindSwitchover}, nil)
 			if report.Code != member.Done {

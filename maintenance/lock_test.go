@@ -10,19 +10,20 @@ import (
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/member/membertest"
 	"github.com/pgbaton/pgbaton/plan"
 	"github.com/pgbaton/pgbaton/state"
 )
 
 var errNotServed = errors.New("a client was not served")
 
-func newLock(t *testing.T, f *fakeCluster, name, id string) *clusterLock {
+func newLock(t *testing.T, f *membertest.Cluster, name, id string) *clusterLock {
 	t.Helper()
-	client, err := f.on(name).Patroni()
+	client, err := on(t, f, name).Patroni()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &clusterLock{client: client, log: f.on(name).Log, id: id,
+	return &clusterLock{client: client, log: on(t, f, name).Log, id: id,
 		own: entry{Member: name, Kind: api.KindRestart, Since: time.Now().UTC().Truncate(time.Second), Renewed: 1}}
 }
 
@@ -31,7 +32,7 @@ func dead(string, entry) (bool, string)  { return true, "" }
 
 // TestLock: who was there first keeps it; who comes later goes away again without a trace.
 func TestLock(t *testing.T) {
-	f := newFakeCluster(t)
+	f := membertest.NewCluster(t)
 	first, second := newLock(t, f, "m1", "aaaaaaaaaaaa"), newLock(t, f, "m2", "bbbbbbbbbbbb")
 	if err := first.take(t.Context(), alive); err != nil {
 		t.Fatal(err)
@@ -40,7 +41,7 @@ func TestLock(t *testing.T) {
 	if err := second.take(t.Context(), alive); !errors.As(err, &locked) || locked.Member != "m1" || locked.id != first.id {
 		t.Errorf("%v", err)
 	}
-	if runs, err := runsOf(f.config); err != nil || len(runs) != 1 || runs[first.id].Member != "m1" {
+	if runs, err := runsOf(f.Config); err != nil || len(runs) != 1 || runs[first.id].Member != "m1" {
 		t.Errorf("%v %v", runs, err)
 	}
 	if err := first.renew(t.Context()); err != nil {
@@ -61,22 +62,22 @@ func TestLock(t *testing.T) {
 	if err := second.release(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if runs, err := runsOf(f.config); err != nil || len(runs) != 0 {
+	if runs, err := runsOf(f.Config); err != nil || len(runs) != 0 {
 		t.Errorf("left: %v %v", runs, err)
 	}
 }
 
 // TestLockAnswers: a conflict and a cut connection are asked again, a key that is not ours is left alone.
 func TestLockAnswers(t *testing.T) {
-	f := newFakeCluster(t)
+	f := membertest.NewCluster(t)
 	var patches atomic.Int64
-	f.patched = func(w http.ResponseWriter) bool {
+	f.Patched = func(w http.ResponseWriter) bool {
 		switch patches.Add(1) {
 		case 1:
-			say(w, http.StatusConflict, "")
+			membertest.Say(w, http.StatusConflict, "")
 			return false
 		case 2:
-			cut(w)
+			membertest.Cut(w)
 			return false
 		}
 		return true
@@ -85,16 +86,16 @@ func TestLockAnswers(t *testing.T) {
 	if err := l.take(t.Context(), alive); err != nil || patches.Load() != 3 {
 		t.Errorf("%v, after %d calls", err, patches.Load())
 	}
-	f.change(func() { f.config["pgbaton"] = "mine" })
-	f.patched = func(w http.ResponseWriter) bool {
-		say(w, http.StatusOK, `{"pgbaton": "mine"}`)
+	f.Change(func() { f.Config["pgbaton"] = "mine" })
+	f.Patched = func(w http.ResponseWriter) bool {
+		membertest.Say(w, http.StatusOK, `{"pgbaton": "mine"}`)
 		return false
 	}
 	if err := l.take(t.Context(), alive); !errors.Is(err, errForeignKey) {
 		t.Errorf("%v", err)
 	}
-	f.patched = func(w http.ResponseWriter) bool {
-		say(w, http.StatusUnauthorized, "no auth header received")
+	f.Patched = func(w http.ResponseWriter) bool {
+		membertest.Say(w, http.StatusUnauthorized, "no auth header received")
 		return false
 	}
 	before := time.Now()
@@ -105,8 +106,8 @@ func TestLockAnswers(t *testing.T) {
 
 // TestSighted: an entry is taken over only when it was seen for longer than a renewal without a change, on this machine's clock.
 func TestSighted(t *testing.T) {
-	f := newFakeCluster(t)
-	m := f.on("m1")
+	f := membertest.NewCluster(t)
+	m := on(t, f, "m1")
 	e := entry{Member: "m2", Kind: api.KindRestart, Renewed: 7}
 	stale, killed := sighted(m, "aaaaaaaaaaaa", e)
 	if stale || !strings.Contains(killed, "`pgbaton restart --resume` on member m2") || !strings.Contains(killed, "1m15s") {
@@ -152,15 +153,15 @@ func TestSighted(t *testing.T) {
 
 // TestSupersede: the entry of a run of this member whose process has ended is taken over at once, with no wait.
 func TestSupersede(t *testing.T) {
-	f := newFakeCluster(t)
-	m := f.on("m1")
+	f := membertest.NewCluster(t)
+	m := on(t, f, "m1")
 	old := newRun(m, Request{Kind: api.KindSwitchover, ID: "0123456789ab"}, nil)
 	if err := old.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.order = func(w http.ResponseWriter, _, _ string) {
-		f.change(func() { f.started["m2"] = time.Now() })
-		say(w, http.StatusOK, "restarted successfully")
+	f.Order = func(w http.ResponseWriter, _, _ string) {
+		f.Change(func() { f.Started["m2"] = time.Now() })
+		membertest.Say(w, http.StatusOK, "restarted successfully")
 	}
 	again := Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Members: []string{"m2"}}}
 	if r := Run(t.Context(), m, again, nil); r.Code != member.Refused || r.Refusal != RefusedLocked {

@@ -94,7 +94,11 @@ func (x *run) decision(after *api.Aftermath) string {
 		}
 		return stands
 	case plan.StateStopped:
-		return fmt.Sprintf("stopped as asked, after %d step(s), left: %s; %s", begun, x.leftText(), stands)
+		if len(x.left) == 0 {
+			return fmt.Sprintf("stopped as asked, after %d step(s), left: nothing; %s", begun, stands)
+		}
+		return fmt.Sprintf("stopped as asked, after %d step(s), left: %s; `pgbaton %s --resume` goes on; %s", begun, x.leftText(),
+			command(x.record.Request.Kind), stands)
 	case plan.StateAborted:
 		return fmt.Sprintf("stopped in the middle of a step, Patroni goes on with it; `pgbaton %s --resume` looks what became of it; %s",
 			command(x.record.Request.Kind), stands)
@@ -113,9 +117,6 @@ func (x *run) leftText() string {
 	var left []string
 	for _, s := range x.left {
 		left = append(left, describe(s))
-	}
-	if left == nil {
-		return "nothing"
 	}
 	return strings.Join(left, ", ")
 }

@@ -8,13 +8,14 @@ import (
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/member/membertest"
 	"github.com/pgbaton/pgbaton/plan"
 )
 
 // cutOff is a member whose run was killed while a switchover from m1 to m2 was at work, on timeline 3.
-func cutOff(t *testing.T, f *fakeCluster) *member.Member {
+func cutOff(t *testing.T, f *membertest.Cluster) *member.Member {
 	t.Helper()
-	m := f.on("m1")
+	m := on(t, f, "m1")
 	r := newRun(m, Request{Kind: api.KindSwitchover, ID: "0123456789ab"}, nil)
 	r.record.State = plan.StateStepping
 	step := plan.Step{Kind: plan.KindSwitchover, Member: "m1", Candidate: "m2"}
@@ -31,9 +32,9 @@ func cutOff(t *testing.T, f *fakeCluster) *member.Member {
 	if Resumable(m) != "0123456789ab" {
 		t.Error("it cannot be resumed")
 	}
-	f.order = func(w http.ResponseWriter, _, _ string) {
-		f.change(func() { f.leader, f.line = "m2", f.line+1 })
-		say(w, http.StatusOK, "Successfully switched over to \"m2\"")
+	f.Order = func(w http.ResponseWriter, _, _ string) {
+		f.Change(func() { f.Leader, f.Timeline = "m2", f.Timeline+1 })
+		membertest.Say(w, http.StatusOK, "Successfully switched over to \"m2\"")
 	}
 	return m
 }
@@ -46,18 +47,18 @@ func TestResumeSettles(t *testing.T) {
 	}{"it had happened": {true, 0}, "it had not begun": {false, 1}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newFakeCluster(t)
+			f := membertest.NewCluster(t)
 			m := cutOff(t, f)
 			if c.happened {
-				f.leader, f.line = "m2", 4
+				f.Leader, f.Timeline = "m2", 4
 			}
 			report := Resume(t.Context(), m, nil, nil)
 			if report.Code != member.Done || len(report.Steps) != 1 || report.Steps[0].State != api.StepDone ||
 				report.After.Primary != "m2" {
 				t.Errorf("%+v", report)
 			}
-			if len(f.ordered()) != c.orders {
-				t.Errorf("orders: %v", f.ordered())
+			if len(f.Orders()) != c.orders {
+				t.Errorf("orders: %v", f.Orders())
 			}
 			if again := Resume(t.Context(), m, nil, nil); again.Code != member.Refused || again.Refusal != RefusedNoRun {
 				t.Errorf("%+v", again)
@@ -70,9 +71,9 @@ func TestResumeSettles(t *testing.T) {
 // often the run is resumed.
 func TestResumeAfterTheWayBack(t *testing.T) {
 	t.Parallel()
-	f := newFakeCluster(t)
+	f := membertest.NewCluster(t)
 	m := cutOff(t, f)
-	f.line = 5 // m2 was primary on 4
+	f.Timeline = 5 // m2 was primary on 4
 	report := Resume(t.Context(), m, nil, nil)
 	if report.Code != member.Failed || len(report.Steps) != 1 || report.Steps[0].State != api.StepFailed ||
 		!strings.Contains(report.Decision, "m1 is primary again, on timeline 5") {
@@ -82,7 +83,7 @@ func TestResumeAfterTheWayBack(t *testing.T) {
 	if report.Code != member.Failed || report.Refusal != plan.SwitchedBack || !strings.Contains(report.Decision, "start a new switchover") {
 		t.Errorf("%+v", report)
 	}
-	if orders := f.ordered(); len(orders) > 0 {
+	if orders := f.Orders(); len(orders) > 0 {
 		t.Errorf("orders: %v", orders)
 	}
 }

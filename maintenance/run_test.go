@@ -11,54 +11,55 @@ import (
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/member/membertest"
 	"github.com/pgbaton/pgbaton/plan"
 )
 
 // TestTrueEnd: whatever Patroni answers, the outcome is what the cluster shows, and the order is given once.
 func TestTrueEnd(t *testing.T) {
-	later := func(f *fakeCluster) {
-		time.AfterFunc(1500*time.Millisecond, func() { f.change(func() { f.leader, f.line = "m2", f.line+1 }) })
+	later := func(f *membertest.Cluster) {
+		time.AfterFunc(1500*time.Millisecond, func() { f.Change(func() { f.Leader, f.Timeline = "m2", f.Timeline+1 }) })
 	}
 	for _, c := range []struct {
 		name     string
-		order    func(f *fakeCluster, w http.ResponseWriter)
+		order    func(f *membertest.Cluster, w http.ResponseWriter)
 		code     int
 		decision string
 	}{
-		{"status unknown, and it goes on", func(f *fakeCluster, w http.ResponseWriter) {
+		{"status unknown, and it goes on", func(f *membertest.Cluster, w http.ResponseWriter) {
 			later(f)
-			say(w, http.StatusServiceUnavailable, "Switchover status unknown")
+			membertest.Say(w, http.StatusServiceUnavailable, "Switchover status unknown")
 		}, member.Done, "m2 is primary on timeline 4"},
-		{"the connection is cut, and it goes on", func(f *fakeCluster, w http.ResponseWriter) {
+		{"the connection is cut, and it goes on", func(f *membertest.Cluster, w http.ResponseWriter) {
 			later(f)
-			cut(w)
+			membertest.Cut(w)
 		}, member.Done, "m2 is primary on timeline 4"},
-		{"done, it says, and nothing has happened", func(_ *fakeCluster, w http.ResponseWriter) {
-			say(w, http.StatusOK, "Successfully switched over to \"m2\"")
+		{"done, it says, and nothing has happened", func(_ *membertest.Cluster, w http.ResponseWriter) {
+			membertest.Say(w, http.StatusOK, "Successfully switched over to \"m2\"")
 		}, member.Failed, "the cluster is as before"},
-		{"failed, it says", func(_ *fakeCluster, w http.ResponseWriter) {
-			say(w, http.StatusServiceUnavailable, "Switchover failed")
+		{"failed, it says", func(_ *membertest.Cluster, w http.ResponseWriter) {
+			membertest.Say(w, http.StatusServiceUnavailable, "Switchover failed")
 		}, member.Failed, "the cluster is as before"},
-		{"refused", func(_ *fakeCluster, w http.ResponseWriter) {
-			say(w, http.StatusPreconditionFailed, "switchover is not possible: no good candidates have been found")
+		{"refused", func(_ *membertest.Cluster, w http.ResponseWriter) {
+			membertest.Say(w, http.StatusPreconditionFailed, "switchover is not possible: no good candidates have been found")
 		}, member.Failed, "no good candidates"},
-		{"failed, it says, and the old primary was promoted again", func(f *fakeCluster, w http.ResponseWriter) {
-			f.change(func() { f.line++ })
-			say(w, http.StatusServiceUnavailable, "Switchover failed")
+		{"failed, it says, and the old primary was promoted again", func(f *membertest.Cluster, w http.ResponseWriter) {
+			f.Change(func() { f.Timeline++ })
+			membertest.Say(w, http.StatusServiceUnavailable, "Switchover failed")
 		}, member.Failed, "m1 is primary again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFakeCluster(t)
-			f.order = func(w http.ResponseWriter, _, _ string) { c.order(f, w) }
-			report := Run(t.Context(), f.on("m1"), Request{Kind: api.KindSwitchover}, nil)
+			f := membertest.NewCluster(t)
+			f.Order = func(w http.ResponseWriter, _, _ string) { c.order(f, w) }
+			report := Run(t.Context(), on(t, f, "m1"), Request{Kind: api.KindSwitchover}, nil)
 			if report.Code != c.code || !strings.Contains(report.Decision, c.decision) {
 				t.Errorf("%d %s", report.Code, report.Decision)
 			}
-			if !slices.Equal(f.ordered(), []string{"m1/switchover"}) {
-				t.Errorf("orders: %v", f.ordered())
+			if !slices.Equal(f.Orders(), []string{"m1/switchover"}) {
+				t.Errorf("orders: %v", f.Orders())
 			}
-			if runs, err := runsOf(f.config); err != nil || len(runs) > 0 {
+			if runs, err := runsOf(f.Config); err != nil || len(runs) > 0 {
 				t.Errorf("%v %v", runs, err)
 			}
 		})
@@ -70,32 +71,32 @@ func TestRestartAnswers(t *testing.T) {
 	restart := plan.RestartOptions{Members: []string{"m2"}}
 	for _, c := range []struct {
 		name     string
-		order    func(f *fakeCluster, w http.ResponseWriter)
+		order    func(f *membertest.Cluster, w http.ResponseWriter)
 		code     int
 		decision string
 	}{
-		{"still starting, and then it is up", func(f *fakeCluster, w http.ResponseWriter) {
-			f.change(func() { f.started["m2"] = time.Now() })
-			say(w, http.StatusServiceUnavailable, "postgres is still starting")
+		{"still starting, and then it is up", func(f *membertest.Cluster, w http.ResponseWriter) {
+			f.Change(func() { f.Started["m2"] = time.Now() })
+			membertest.Say(w, http.StatusServiceUnavailable, "postgres is still starting")
 		}, member.Done, "m1 is primary on timeline 3"},
-		{"cut, and it was restarted", func(f *fakeCluster, w http.ResponseWriter) {
-			f.change(func() { f.started["m2"] = time.Now() })
-			cut(w)
+		{"cut, and it was restarted", func(f *membertest.Cluster, w http.ResponseWriter) {
+			f.Change(func() { f.Started["m2"] = time.Now() })
+			membertest.Cut(w)
 		}, member.Done, "m1 is primary on timeline 3"},
-		{"restarted, it says, and it was not", func(_ *fakeCluster, w http.ResponseWriter) {
-			say(w, http.StatusOK, "restarted successfully")
+		{"restarted, it says, and it was not", func(_ *membertest.Cluster, w http.ResponseWriter) {
+			membertest.Say(w, http.StatusOK, "restarted successfully")
 		}, member.Failed, "the cluster is as before"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFakeCluster(t)
-			f.order = func(w http.ResponseWriter, _, _ string) { c.order(f, w) }
-			report := Run(t.Context(), f.on("m1"), Request{Kind: api.KindRestart, Restart: restart}, nil)
+			f := membertest.NewCluster(t)
+			f.Order = func(w http.ResponseWriter, _, _ string) { c.order(f, w) }
+			report := Run(t.Context(), on(t, f, "m1"), Request{Kind: api.KindRestart, Restart: restart}, nil)
 			if report.Code != c.code || !strings.Contains(report.Decision, c.decision) {
 				t.Errorf("%d %s", report.Code, report.Decision)
 			}
-			if !slices.Equal(f.ordered(), []string{"m2/restart"}) {
-				t.Errorf("orders: %v", f.ordered())
+			if !slices.Equal(f.Orders(), []string{"m2/restart"}) {
+				t.Errorf("orders: %v", f.Orders())
 			}
 		})
 	}
@@ -104,14 +105,14 @@ func TestRestartAnswers(t *testing.T) {
 // TestStepTimeout: a member that does not come back ends the run, with the time spent.
 func TestStepTimeout(t *testing.T) {
 	t.Parallel()
-	f := newFakeCluster(t)
-	f.order = func(w http.ResponseWriter, _, _ string) {
-		f.change(func() { f.started["m2"] = time.Time{}.Add(time.Hour) })
-		f.servers["m2"].CloseClientConnections()
-		f.servers["m2"].Listener.Close()
-		cut(w)
+	f := membertest.NewCluster(t)
+	f.Order = func(w http.ResponseWriter, _, _ string) {
+		f.Change(func() { f.Started["m2"] = time.Time{}.Add(time.Hour) })
+		f.Servers["m2"].CloseClientConnections()
+		f.Servers["m2"].Listener.Close()
+		membertest.Cut(w)
 	}
-	report := Run(t.Context(), f.on("m1"), Request{Kind: api.KindRestart, StepTimeout: 2 * time.Second,
+	report := Run(t.Context(), on(t, f, "m1"), Request{Kind: api.KindRestart, StepTimeout: 2 * time.Second,
 		Restart: plan.RestartOptions{Members: []string{"m2"}}}, nil)
 	if report.Code != member.BudgetSpent || !strings.Contains(report.Decision, "m2") || report.After.OK {
 		t.Errorf("%d %s", report.Code, report.Decision)
@@ -121,10 +122,10 @@ func TestStepTimeout(t *testing.T) {
 // TestWarmUp: the warm-up runs after the restart, for the member, and one that fails ends the run.
 func TestWarmUp(t *testing.T) {
 	t.Parallel()
-	f := newFakeCluster(t)
-	f.order = func(w http.ResponseWriter, _, _ string) {
-		f.change(func() { f.started["m2"] = time.Now() })
-		say(w, http.StatusOK, "restarted successfully")
+	f := membertest.NewCluster(t)
+	f.Order = func(w http.ResponseWriter, _, _ string) {
+		f.Change(func() { f.Started["m2"] = time.Now() })
+		membertest.Say(w, http.StatusOK, "restarted successfully")
 	}
 	dir := t.TempDir()
 	program, trace := filepath.Join(dir, "warm"), filepath.Join(dir, "trace")
@@ -133,14 +134,14 @@ func TestWarmUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	request := Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Members: []string{"m2"}}, WarmUp: program + " " + trace + " all"}
-	if r := Run(t.Context(), f.on("m1"), request, nil); r.Code != member.Done {
+	if r := Run(t.Context(), on(t, f, "m1"), request, nil); r.Code != member.Done {
 		t.Errorf("%+v", r)
 	}
 	if text, err := os.ReadFile(trace); err != nil || string(text) != "m2 127.0.0.1 1 all\n" {
 		t.Errorf("%q %v", text, err)
 	}
 	request.WarmUp = filepath.Join(dir, "none")
-	if r := Run(t.Context(), f.on("m1"), request, nil); r.Code != member.Failed || !strings.Contains(r.Decision, "the warm-up of m2") ||
+	if r := Run(t.Context(), on(t, f, "m1"), request, nil); r.Code != member.Failed || !strings.Contains(r.Decision, "the warm-up of m2") ||
 		r.Steps[0].State != api.StepDone {
 		t.Errorf("%+v", r)
 	}
