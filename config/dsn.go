@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -129,7 +130,9 @@ func connectionKeys() []string {
 	}
 }
 
-var notAllowed = regexp.MustCompile(`(?s)connection string key (".*") is not in ConnStringAllowedKeys$`)
+var notAllowed = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)connection string key (".*") is not in ConnStringAllowedKeys$`)
+})
 
 // forbiddenKey is a key of a connection string that is not among those that are allowed; "" when there is none. parsed is false where the
 // string could not be read that far. No file is opened: after the keys pgconn looks for the service, of which there is none here.
@@ -139,7 +142,7 @@ func forbiddenKey(dsn string, allowed []string) (key string, parsed bool) {
 	if err == nil {
 		return "", true
 	}
-	if m := notAllowed.FindStringSubmatch(err.Error()); m != nil {
+	if m := notAllowed().FindStringSubmatch(err.Error()); m != nil {
 		if unquoted, err := strconv.Unquote(m[1]); err == nil {
 			return unquoted, true
 		}
@@ -222,7 +225,9 @@ func tryOpen(path string) error {
 	return err
 }
 
-var keywordValue = regexp.MustCompile(`(?s)([^=\s\v]+)[\s\v]*=[\s\v]*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s\v\\])*))`)
+var keywordValue = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)([^=\s\v]+)[\s\v]*=[\s\v]*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s\v\\])*))`)
+})
 
 // settingsOf is what a connection string that pgconn takes says by key: all of it in the keyword form, the part behind the ? of a URL.
 func settingsOf(dsn string) map[string]string {
@@ -240,7 +245,7 @@ func settingsOf(dsn string) map[string]string {
 		return out
 	}
 	unescape := regexp.MustCompile(`(?s)\\(.)`)
-	for _, m := range keywordValue.FindAllStringSubmatch(dsn, -1) {
+	for _, m := range keywordValue().FindAllStringSubmatch(dsn, -1) {
 		out[m[1]] = unescape.ReplaceAllString(m[2]+m[3], "$1")
 	}
 	return out

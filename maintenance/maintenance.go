@@ -77,7 +77,7 @@ func (r Request) validate() error {
 		return fmt.Errorf("%s is over", r.At.Format(time.RFC3339))
 	case r.StepTimeout < 0 || r.MaxTransaction < 0:
 		return errors.New("a time below zero")
-	case r.ID != "" && !recordName.MatchString("run-"+r.ID+".json"):
+	case r.ID != "" && !recordName().MatchString("run-"+r.ID+".json"):
 		return fmt.Errorf("%q is no id of a run", r.ID)
 	case r.WarmUp != "" && strings.TrimSpace(r.WarmUp) == "":
 		return errors.New("the warm-up names no program")

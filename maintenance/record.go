@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -45,7 +46,7 @@ type attempt struct {
 // maxRecords are kept.
 const maxRecords = 20
 
-var recordName = regexp.MustCompile(`^run-([0-9a-f]{12})\.json$`)
+var recordName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^run-([0-9a-f]{12})\.json$`) })
 
 func recordPath(m *member.Member, id string) string {
 	return filepath.Join(m.Config.StateDir, "run-"+id+".json")
@@ -87,7 +88,7 @@ func records(m *member.Member) []string {
 	}
 	var all []found
 	for _, e := range entries {
-		match := recordName.FindStringSubmatch(e.Name())
+		match := recordName().FindStringSubmatch(e.Name())
 		if info, err := e.Info(); match != nil && err == nil && info.Mode().IsRegular() {
 			all = append(all, found{match[1], info.ModTime()})
 		}
@@ -136,7 +137,7 @@ func Dead(m *member.Member, id string) bool {
 
 // Recorded reads how a run of this member stands: its steps, and its report where it has ended. running says that its process lives.
 func Recorded(m *member.Member, id string) (report api.ClusterReport, over, running bool, err error) {
-	if !recordName.MatchString("run-" + id + ".json") {
+	if !recordName().MatchString("run-" + id + ".json") {
 		return report, false, false, fmt.Errorf("%q is no run", id)
 	}
 	var r record

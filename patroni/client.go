@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -257,7 +258,7 @@ func (c *Client) secrets() []string {
 }
 
 // login is a user and password in a URL.
-var login = regexp.MustCompile(`://[^/\s"'@]*@`)
+var login = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`://[^/\s"'@]*@`) })
 
 // sayable makes what another program said fit for a log line, without the secrets.
 func sayable(body []byte, secrets ...string) string {
@@ -266,7 +267,7 @@ func sayable(body []byte, secrets ...string) string {
 			body = bytes.ReplaceAll(body, []byte(secret), []byte("*****"))
 		}
 	}
-	body = login.ReplaceAll(body, []byte("://*****@"))
+	body = login().ReplaceAll(body, []byte("://*****@"))
 	s := peer.Text(strings.Join(strings.Fields(string(body)), " "))
 	if len(s) <= errorLimit {
 		return s

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -84,7 +85,7 @@ func CtlReload(ctx context.Context, config, scope, member string, secrets ...str
 	case err != nil:
 		e.ExitCode, e.Err = -1, err
 	// A refusal of the REST API, such as a 401, is words and exit code 0 (ctl.py, 4.0.7 and 4.1.5).
-	case ctlDone.Match(out.text.Bytes()):
+	case ctlDone().Match(out.text.Bytes()):
 		return nil
 	}
 	return e
@@ -108,7 +109,9 @@ func lastWords(output []byte, secrets ...string) string {
 }
 
 // ctlDone is what patronictl says of 202 and of 200.
-var ctlDone = regexp.MustCompile(`(?m)^(Reload request received|No changes to apply on member)`)
+var ctlDone = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^(Reload request received|No changes to apply on member)`)
+})
 
 // bounded keeps the end of what is written: the last line of a Python trace says what happened.
 type bounded struct {

@@ -3,6 +3,7 @@ package peer
 import (
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -23,10 +24,10 @@ func Text(s string, secrets ...string) string {
 			s = strings.ReplaceAll(s, secret, hidden)
 		}
 	}
-	s = header.ReplaceAllString(s, "${1}"+hidden)
-	s = keyAndValue.ReplaceAllString(s, "${1}"+hidden)
-	s = verifier.ReplaceAllString(s, hidden)
-	s = inURL.ReplaceAllString(s, "${1}"+hidden+"@")
+	s = header().ReplaceAllString(s, "${1}"+hidden)
+	s = keyAndValue().ReplaceAllString(s, "${1}"+hidden)
+	s = verifier().ReplaceAllString(s, hidden)
+	s = inURL().ReplaceAllString(s, "${1}"+hidden+"@")
 	s = strings.Map(func(c rune) rune {
 		switch {
 		case c == '\n' || c == '\t':
@@ -42,13 +43,17 @@ func Text(s string, secrets ...string) string {
 const hidden = "***"
 
 var (
-	keyAndValue = regexp.MustCompile(`(?i)((?:pass(?:word|wd|phrase)?|pwd|secret|token)["']?\s*[=:]\s*)` +
-		`(?:'(?:[^'\\]|\\.|'')*'?|"(?:[^"\\]|\\.)*"?|[^\s'"][^\s]*)`)
+	keyAndValue = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)((?:pass(?:word|wd|phrase)?|pwd|secret|token)["']?\s*[=:]\s*)` +
+			`(?:'(?:[^'\\]|\\.|'')*'?|"(?:[^"\\]|\\.)*"?|[^\s'"][^\s]*)`)
+	})
 	// An HTTP header, which some proxies repeat in their error page.
-	header = regexp.MustCompile(`(?i)(authorization["']?\s*[=:]\s*)(?:["']?\w+\s+)?[^\s"']+["']?`)
+	header = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)(authorization["']?\s*[=:]\s*)(?:["']?\w+\s+)?[^\s"']+["']?`)
+	})
 	// What PostgreSQL and PgBouncer keep of a password: a hash can be guessed from, and PgBouncer logs in with that of MD5.
-	verifier = regexp.MustCompile(`\bSCRAM-SHA-256\$\d+:[^\s"']+|\bmd5[0-9a-f]{32}\b`)
-	inURL    = regexp.MustCompile(`(://[^\s/@:]*:)\S*@`)
+	verifier = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bSCRAM-SHA-256\$\d+:[^\s"']+|\bmd5[0-9a-f]{32}\b`) })
+	inURL    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(://[^\s/@:]*:)\S*@`) })
 )
 
 // clip cuts a text at a whole character.

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -190,19 +191,23 @@ type kind struct {
 }
 
 var (
-	number = regexp.MustCompile(
-		`^\s*([-+]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?))\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)?\s*$`,
-	)
-	yesNo = regexp.MustCompile(`(?i)^\s*(t(r(ue?)?)?|f(a(l(se?)?)?)?|y(es?)?|no?|on|off?|1|0)\s*$`)
+	number = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(
+			`^\s*([-+]?(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?))\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)?\s*$`,
+		)
+	})
+	yesNo = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)^\s*(t(r(ue?)?)?|f(a(l(se?)?)?)?|y(es?)?|no?|on|off?|1|0)\s*$`)
+	})
 )
 
 // mayBe is false for a value that the server surely refuses.
 func (k kind) mayBe(value string) bool {
 	switch k.typ {
 	case "bool":
-		return yesNo.MatchString(value)
+		return yesNo().MatchString(value)
 	case "integer", "real":
-		m := number.FindStringSubmatch(value)
+		m := number().FindStringSubmatch(value)
 		if m == nil {
 			return false
 		}
@@ -276,7 +281,9 @@ func (c *Conn) authErrors(ctx context.Context, v view, setting, parsed string, v
 	return out, nil
 }
 
-var quoted = regexp.MustCompile(`"[^"]*"|“[^”]*”|„[^“”]*[“”]|»[^«]*«|«[^»]*»`)
+var quoted = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`"[^"]*"|“[^”]*”|„[^“”]*[“”]|»[^«]*«|«[^»]*»`)
+})
 
 // withoutValues takes out of an error of pg_hba.conf what may be a secret, such as an ldapbindpasswd with a blank in place
 // of its "=". Whole are only texts that are known to have none; in other languages none is known.
@@ -289,7 +296,7 @@ func withoutValues(problem string) string {
 		}
 	}
 	problem, _, _ = strings.Cut(problem, ": ")
-	return quoted.ReplaceAllString(problem, "***")
+	return quoted().ReplaceAllString(problem, "***")
 }
 
 // oneLine keeps a text of the server fit for a log line.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 )
 
@@ -27,10 +28,12 @@ func (c *Conn) LoadTime(ctx context.Context) (time.Time, error) {
 }
 
 // settingName is what a name in a configuration file may be; nothing in it needs quoting.
-var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,3}$`)
+var settingName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62}){0,3}$`)
+})
 
 func checkName(name string) error {
-	if !settingName.MatchString(name) {
+	if !settingName().MatchString(name) {
 		return fmt.Errorf("postgres: %.80q is not the name of a setting", name)
 	}
 	return nil

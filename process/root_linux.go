@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,11 +27,11 @@ func OpenIn(fd int, path string, flags int) (int, error) {
 	}
 }
 
-var procRoot = regexp.MustCompile(`^(/proc/[0-9]+)/root/*$`)
+var procRoot = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/proc/[0-9]+)/root/*$`) })
 
 // WorkingDirectory is that of the process whose root "/proc/PID/root" is, inside of it.
 func WorkingDirectory(root string) (string, bool) {
-	m := procRoot.FindStringSubmatch(root)
+	m := procRoot().FindStringSubmatch(root)
 	if m == nil {
 		return "", false
 	}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -63,10 +64,12 @@ func invalidFiles(wrong []api.FileError) error {
 
 // neverWritten are parameters that Patroni never writes into the files as they stand in the DCS: it has better values, or a place of
 // their own for them (config.py, 4.0.7 and 4.1.5).
-var neverWritten = regexp.MustCompile(
-	`(?i)^(synchronous_standby_names|wal_keep_(segments|size)|recovery_.*|restore_command|archive_cleanup_command|` +
-		`primary_conninfo|primary_slot_name|(promote_)?trigger_file|standby_mode|pause_at_recovery_target)$`,
-)
+var neverWritten = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(
+		`(?i)^(synchronous_standby_names|wal_keep_(segments|size)|recovery_.*|restore_command|archive_cleanup_command|` +
+			`primary_conninfo|primary_slot_name|(promote_)?trigger_file|standby_mode|pause_at_recovery_target)$`,
+	)
+})
 
 // judgeParameters lists what stands in the DCS and, after wait, in none of the server's files. Patroni leaves out what it knows to be
 // wrong, and the rest, a configuration version too, comes into force (validator.py, 4.0.7 and 4.1.5). It may also see a change
@@ -126,7 +129,7 @@ func (r *reload) notInFiles(ctx context.Context) (names []string, err error) {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
-		if _, set := dynamic.Setting(name); set && !neverWritten.MatchString(name) && !written[strings.ToLower(name)] {
+		if _, set := dynamic.Setting(name); set && !neverWritten().MatchString(name) && !written[strings.ToLower(name)] {
 			names = append(names, name)
 		}
 	}

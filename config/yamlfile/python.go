@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v4"
 
@@ -15,12 +16,16 @@ import (
 
 // YAML 1.1's types of words without quotes, as PyYAML tells them (https://yaml.org/type/).
 var (
-	wordTrue  = regexp.MustCompile(`^(yes|Yes|YES|true|True|TRUE|on|On|ON)$`)
-	wordFalse = regexp.MustCompile(`^(no|No|NO|false|False|FALSE|off|Off|OFF)$`)
-	wordNull  = regexp.MustCompile(`^(~|null|Null|NULL|)$`)
-	wordInt   = regexp.MustCompile(`^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*(:[0-5]?[0-9])*)$`)
-	wordFloat = regexp.MustCompile(`^([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?|` +
-		`[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
+	wordTrue  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(yes|Yes|YES|true|True|TRUE|on|On|ON)$`) })
+	wordFalse = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(no|No|NO|false|False|FALSE|off|Off|OFF)$`) })
+	wordNull  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(~|null|Null|NULL|)$`) })
+	wordInt   = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*(:[0-5]?[0-9])*)$`)
+	})
+	wordFloat = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?|` +
+			`[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
+	})
 )
 
 // Python is the text that Python's str makes of what PyYAML makes of a scalar, which is what Patroni puts into an address or a password:
@@ -42,7 +47,7 @@ func (v Value) Python() (text string, ok bool) {
 	case "!!null":
 		return "", false
 	case "!!bool":
-		if wordTrue.MatchString(word) {
+		if wordTrue().MatchString(word) {
 			return "True", true
 		}
 		return "False", true
@@ -56,13 +61,13 @@ func (v Value) Python() (text string, ok bool) {
 
 func typeOf(word string) string {
 	switch {
-	case wordNull.MatchString(word):
+	case wordNull().MatchString(word):
 		return "!!null"
-	case wordTrue.MatchString(word), wordFalse.MatchString(word):
+	case wordTrue().MatchString(word), wordFalse().MatchString(word):
 		return "!!bool"
-	case wordFloat.MatchString(word):
+	case wordFloat().MatchString(word):
 		return "!!float"
-	case wordInt.MatchString(word):
+	case wordInt().MatchString(word):
 		return "!!int"
 	}
 	return "!!str"
@@ -211,10 +216,10 @@ func knownTag(n *yaml.Node) bool {
 }
 
 var (
-	quotedText   = regexp.MustCompile(`"(\\.|[^"\\])*"|'[^']*'`)
-	commentText  = regexp.MustCompile(`(^| )#.*$`)
-	opensABlock  = regexp.MustCompile(`(^|\s)[|>][-+0-9]*\s*$`)
-	leadingSpace = regexp.MustCompile(`^ *`)
+	quotedText   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"(\\.|[^"\\])*"|'[^']*'`) })
+	commentText  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^| )#.*$`) })
+	opensABlock  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^|\s)[|>][-+0-9]*\s*$`) })
+	leadingSpace = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ *`) })
 )
 
 // badTab returns where the first tab is that PyYAML does not allow, and our parser does: "work_mem:\t4MB", or one at the end of a line.
@@ -228,13 +233,13 @@ func badTab(text []byte) (line, column int) {
 	for l := range strings.SplitSeq(string(text), "\n") {
 		i++
 		l = strings.TrimSuffix(l, "\r")
-		indent := len(leadingSpace.FindString(l))
+		indent := len(leadingSpace().FindString(l))
 		if block >= 0 && (indent == len(l) || indent > block) {
 			continue
 		}
 		block = -1
-		bare := commentText.ReplaceAllString(
-			quotedText.ReplaceAllStringFunc(l, func(s string) string { return strings.Repeat("_", len(s)) }),
+		bare := commentText().ReplaceAllString(
+			quotedText().ReplaceAllStringFunc(l, func(s string) string { return strings.Repeat("_", len(s)) }),
 			"",
 		)
 		if strings.ContainsAny(bare, `"'`) {
@@ -243,7 +248,7 @@ func badTab(text []byte) (line, column int) {
 		if at := strings.IndexByte(bare, '\t'); at >= 0 {
 			return i, at + 1
 		}
-		if opensABlock.MatchString(bare) {
+		if opensABlock().MatchString(bare) {
 			block = indent
 		}
 	}

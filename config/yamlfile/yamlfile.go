@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v4"
 
@@ -46,7 +47,7 @@ func Parse(name string, text []byte) (*Document, error) {
 		return nil, &file.Problem{File: name, Line: line, Column: column, Problem: "not valid YAML: " + problem, Hint: hint}
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff")) // which some editors write, and YAML allows
-	text = versionDirective.ReplaceAll(text, []byte("${1}#YAML 1."))
+	text = versionDirective().ReplaceAll(text, []byte("${1}#YAML 1."))
 	d := &Document{File: name}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	for {
@@ -66,7 +67,7 @@ func Parse(name string, text []byte) (*Document, error) {
 }
 
 // versionDirective: 1.1 is what the parser knows; like PyYAML we take any 1.x.
-var versionDirective = regexp.MustCompile(`(?m)\A((?:#.*\n|\s*\n)*)%YAML 1\.`)
+var versionDirective = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)\A((?:#.*\n|\s*\n)*)%YAML 1\.`) })
 
 // explain says where and what a parser's error is.
 func explain(text []byte, err error) (line, column int, problem, hint string) {
@@ -85,7 +86,7 @@ func explain(text []byte, err error) (line, column int, problem, hint string) {
 		problem = "an alias (*) of what is no anchor (&)"
 	case line > 0 && tabAt(text, line, column):
 		problem, hint = "a tab", "indent with spaces"
-	case fixedMessage.MatchString(message):
+	case fixedMessage().MatchString(message):
 		problem = message
 		if strings.HasPrefix(message, "did not find expected ',' or ") {
 			hint = QuoteHint
@@ -101,7 +102,7 @@ func atEnd(text []byte, line int) bool {
 }
 
 // fixedMessage lets through the parser's own sentences and none with text of the document.
-var fixedMessage = regexp.MustCompile(`^[A-Za-z0-9 <>-]*('[\[\]{},:?!-]'[A-Za-z -]*)*$`)
+var fixedMessage = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9 <>-]*('[\[\]{},:?!-]'[A-Za-z -]*)*$`) })
 
 // tabAt reports whether a tab stands at a column, or in front of it where the line begins.
 func tabAt(text []byte, line, column int) bool {

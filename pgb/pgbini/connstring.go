@@ -4,6 +4,7 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // connString is what stands after "name =" outside of [pgbouncer].
@@ -24,10 +25,12 @@ func (c *connString) get(key string) (value string, ok bool) {
 
 // connShown are the parameters whose values are kept: those that SHOW DATABASES shows and a few that are checked. connect_query, for
 // one, may have a password in it, and nothing shows it.
-var connShown = regexp.MustCompile(
-	`^(host|port|dbname|user|pool_size|min_pool_size|reserve_pool|reserve_pool_size|pool_mode|max_db_connections|` +
-		`max_db_client_connections|server_lifetime|load_balance_hosts)$`,
-)
+var connShown = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(
+		`^(host|port|dbname|user|pool_size|min_pool_size|reserve_pool|reserve_pool_size|pool_mode|max_db_connections|` +
+			`max_db_client_connections|server_lifetime|load_balance_hosts)$`,
+	)
+})
 
 var errConnString = errors.New("syntax error in the connection string")
 
@@ -86,7 +89,7 @@ func parseConnString(s string) (*connString, error) {
 		switch {
 		case value.Len() == 0:
 			return nil, errConnString
-		case connShown.MatchString(key):
+		case connShown().MatchString(key):
 			c.pairs = append(c.pairs, [2]string{key, value.String()})
 		default:
 			c.secret = c.secret || mayHoldSecret(key)
