@@ -69,7 +69,8 @@ func OnRoleChange(ctx context.Context, rt *member.Member, ev Event) member.Resul
 		return member.Result{Decision: "would start the worker that resumes when the server is writable and the route leads here"}
 	}
 	stopWorker(rt)
-	worker, err := rt.StartDetached(false, "", member.WorkCommand, ev.Action, ev.Role, ev.Scope)
+	// Patroni kills this hook only to run the next callback (3.0.3 to 4.1), which stops or replaces a worker in any case.
+	worker, err := rt.StartOwn(member.WorkCommand, ev.Action, ev.Role, ev.Scope)
 	if err != nil {
 		// Better late and in danger of being killed than not at all.
 		log.Error("cannot start the worker, doing its work here", "error", err)

@@ -95,6 +95,11 @@ func (m *Member) StartDetached(quiet bool, greeting string, args ...string) (*pr
 	return process.StartDetached(m.Self, quiet, greeting, args...)
 }
 
+// StartOwn does the same for what nobody needs any more once Patroni kills the callback that has started it. See [process.StartOwn].
+func (m *Member) StartOwn(args ...string) (*process.Detached, error) {
+	return process.StartOwn(m.Self, false, "", args...)
+}
+
 // Server is this member's PostgreSQL server. It does not connect; the error is the configuration's.
 func (m *Member) Server() (*postgres.Server, error) {
 	return postgres.Open(m.Config.Postgres)

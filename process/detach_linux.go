@@ -37,6 +37,30 @@ const (
 // with it. Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal
 // tells.
 func StartDetached(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
+	// The program in between ends at once, and init inherits what it has started.
+	return start(self, quiet, greeting, args, func(theirs *exec.Cmd) error {
+		theirs.Args = slices.Insert(theirs.Args, 1, detachCommand)
+		return theirs.Run()
+	})
+}
+
+// StartOwn is [StartDetached] with one start of a program less, on two busy cores 0.1 s: the process is our child and becomes init's when
+// we end. So Patroni, which kills a callback and its children when it runs the next one, may still end it while it starts.
+func StartOwn(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
+	return start(self, quiet, greeting, args, func(theirs *exec.Cmd) error {
+		if err := closeOnExec(); err != nil {
+			return err
+		}
+		theirs.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := theirs.Start(); err != nil {
+			return err
+		}
+		go func() { _ = theirs.Wait() }() // in a process that lives longer than it
+		return nil
+	})
+}
+
+func start(self []string, quiet bool, greeting string, args []string, run func(*exec.Cmd) error) (*Detached, error) {
 	if len(self) == 0 {
 		return nil, errors.New("the path of the running program is not known")
 	}
@@ -54,13 +78,12 @@ func StartDetached(self []string, quiet bool, greeting string, args ...string) (
 		return fail(err)
 	}
 	defer stdout.Close()
-	// The program in between ends at once, and init inherits what it has started.
-	between := exec.Command(self[0], slices.Concat([]string{detachCommand}, self[1:], args)...)
-	between.Stdin, between.Stdout, between.Dir = theirIn, theirOut, "/"
+	theirs := exec.Command(self[0], slices.Concat(self[1:], args)...)
+	theirs.Stdin, theirs.Stdout, theirs.Dir = theirIn, theirOut, "/"
 	if !quiet {
-		between.Stderr = os.Stderr
+		theirs.Stderr = os.Stderr
 	}
-	err = between.Run()
+	err = run(theirs)
 	_ = theirOut.Close()
 	if err != nil {
 		_ = stdin.Close()

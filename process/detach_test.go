@@ -32,6 +32,14 @@ func TestMain(m *testing.M) {
 
 // A process that outlives its caller has nothing of what the caller has open: `flock 9` of a script around us would last as long as it.
 func TestDetachedHasNoFilesOfItsCaller(t *testing.T) {
+	for name, start := range map[string]func([]string, bool, string, ...string) (*process.Detached, error){
+		"detached": process.StartDetached, "own": process.StartOwn,
+	} {
+		t.Run(name, func(t *testing.T) { hasNoFilesOfItsCaller(t, start) })
+	}
+}
+
+func hasNoFilesOfItsCaller(t *testing.T, start func([]string, bool, string, ...string) (*process.Detached, error)) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +50,7 @@ func TestDetachedHasNoFilesOfItsCaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	d, err := process.StartDetached([]string{self}, false, "", filesCommand)
+	d, err := start([]string{self}, false, "", filesCommand)
 	if err != nil {
 		t.Fatal(err)
 	}
