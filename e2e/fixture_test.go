@@ -3,6 +3,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -75,6 +76,7 @@ type cluster struct {
 	before map[string]map[string]string // SHOW CONFIG of each pooler, as the lab was made
 	way    way                          // whose hooks Patroni runs
 	heard  *heard                       // of pgbaton serve
+	logins []time.Duration              // that psql took, see limit
 }
 
 // way is which hooks a cluster has.
@@ -347,7 +349,8 @@ func (c *cluster) saveLogs() {
 		dir = os.TempDir()
 	}
 	dir = filepath.Join(dir, strings.NewReplacer("/", "_", " ", "_").Replace(c.t.Name()))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// Those of a run before are in the way.
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 		return
 	}
 	if err := c.SaveLogs(dir); err == nil {

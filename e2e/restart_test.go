@@ -23,7 +23,7 @@ func TestRestartInPlace(t *testing.T) {
 		}
 		// PostgreSQL alone takes half of it or a little more. Where it took longer, the machine was busy.
 		for i, stall := range stalls {
-			if limit := max(500*time.Millisecond, 2*restarts[i]); stall > limit {
+			if limit := max(c.limit(500*time.Millisecond), 2*restarts[i]); stall > limit {
 				t.Errorf("a stall of %s, at most %s is claimed: PostgreSQL's own restart took %s", stall, limit, restarts[i])
 			}
 		}

@@ -50,8 +50,8 @@ func TestLongTransaction(t *testing.T) {
 		})
 		c.noErrors(result)
 		t.Logf("a 20 s transaction is open: stalls of the others %v", stalls)
-		if worst := stalls[len(stalls)-1]; worst > 3*time.Second {
-			t.Errorf("stall of %s, under 3 s is claimed", worst)
+		if worst, limit := stalls[len(stalls)-1], c.limit(3*time.Second); worst > limit {
+			t.Errorf("stall of %s, under %s is claimed", worst, limit)
 		}
 	})
 }
@@ -79,7 +79,7 @@ func TestContainerStopped(t *testing.T) {
 				if report.Overlap > 0 {
 					t.Errorf("two writable primaries: %s", report)
 				}
-				limit := 1500 * time.Millisecond
+				limit := c.limit(1500 * time.Millisecond)
 				if route.kind == lab.RouteHAProxy {
 					limit += 3 * time.Second
 				}
@@ -140,7 +140,7 @@ func TestSlowStop(t *testing.T) {
 			})
 			c.noErrors(result)
 			t.Logf("%s: stall %v, Patroni alone is done after %s", name, stalls, alone)
-			if stalls[0] > alone+2500*time.Millisecond {
+			if stalls[0] > alone+c.limit(2500*time.Millisecond) {
 				t.Errorf("%s: stall of %s, Patroni alone takes %s", name, stalls[0], alone)
 			}
 		}

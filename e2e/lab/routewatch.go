@@ -19,8 +19,11 @@ type routeLook struct {
 	leads        string // address of the primary; "" when there was none, or no answer within a second
 }
 
-// Watch starts to look every 20 ms, until ctx ends or [RouteWatch.Stop]. No look waits for the one before it, which may wait for a server
-// for up to a second.
+// looksAtOnce bounds the looks under way. Each is a log-in, of which a slow machine cannot do fifty in a second.
+const looksAtOnce = 3
+
+// Watch starts to look every 20 ms, until ctx ends or [RouteWatch.Stop]. A look may wait for a server for up to a second; two others go on
+// meanwhile.
 func (r *Route) Watch(ctx context.Context) *RouteWatch {
 	watching, cancel := context.WithCancel(ctx)
 	w := &RouteWatch{cancel: cancel}
@@ -40,8 +43,16 @@ func (r *Route) Watch(ctx context.Context) *RouteWatch {
 	w.wg.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
+		free := make(chan struct{}, looksAtOnce)
 		for {
-			w.wg.Go(look)
+			select {
+			case free <- struct{}{}:
+				w.wg.Go(func() {
+					defer func() { <-free }()
+					look()
+				})
+			default:
+			}
 			select {
 			case <-watching.Done():
 				return
