@@ -90,8 +90,13 @@ func TestKeeperFinishesAHandover(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("resumed %s after the route led to the new primary", took.Round(time.Millisecond))
-	if took > 5*time.Second || took < workerTime-watchInterval {
-		t.Errorf("resumed after %s, want %s to 5s", took, workerTime)
+	// The keeper's rounds are log-ins, ten of them from the first look to the last proof; a busy machine takes long for one.
+	began = time.Now()
+	if err := h.next.Exec(t.Context(), "select 1"); err != nil {
+		t.Fatal(err)
+	}
+	if limit := 5*time.Second + 10*time.Since(began); took > limit || took < workerTime-watchInterval {
+		t.Errorf("resumed after %s, want %s to %s", took, workerTime, limit)
 	}
 	h.keeper.endsWithin(2 * time.Second)
 	membertest.PutBack(t, h.pooler)
