@@ -47,7 +47,7 @@ func (x *run) finish(ctx context.Context) api.ClusterReport {
 		// In the middle of a step the entry stays: Patroni is at work for this run.
 		if err := x.lock.release(ctx); err != nil {
 			after.LockTaken = true
-			x.log.Warn("the run's entry stays in Patroni's configuration (pgbaton: runs)", "error", err)
+			x.log.Warn("the run's entry stays in Patroni's configuration", "key", runPrefix+x.record.ID, "error", err)
 		}
 	} else {
 		after.LockTaken = true

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,9 +16,12 @@ import (
 	"github.com/pgbaton/pgbaton/peer"
 )
 
-// The cluster's lock is an entry for each run below one key of Patroni's dynamic configuration:
+// The cluster's lock is an entry for each run in Patroni's dynamic configuration:
 //
-//	pgbaton: {runs: {ID: {member: m1, kind: cluster/restart, since: …, renewed: 3}}}
+//	pgbaton_run_ID: {member: m1, kind: cluster/restart, since: …, renewed: 3}
+//
+// Each has a key of its own at the top: whoever takes theirs out leaves nothing there. A key for all of them could only be taken out by one
+// who takes somebody's entry out with it that has just been added.
 //
 // It is the one place of the DCS that Patroni's REST API can write for others and that it writes by compare-and-set (PATCH /config, see
 // [patroni.Client.PatchConfig]), and all members see it. Everybody who wants the lock adds an entry of their own, and the answer shows who
@@ -25,8 +29,7 @@ import (
 // goes on. What a change of the key costs the members is a line in Patroni's log. While a restart is pending Patroni reloads the
 // servers too, as it does at each change then (4.0.7, 4.1.5).
 const (
-	lockKey = "pgbaton"
-	runsKey = "runs"
+	runPrefix = "pgbaton_run_" // and the run's id
 
 	renewEvery = time.Minute
 	// staleAfter is how long an entry must have been seen without a change before it is taken for one of a run that was killed.
@@ -56,7 +59,7 @@ func (e *lockedError) Error() string {
 		e.id, e.Kind, e.Member, e.Since.Format(time.RFC3339), e.killed)
 }
 
-var errLockLost = errors.New("another run has taken the cluster over, or the key pgbaton was taken out of Patroni's configuration")
+var errLockLost = errors.New("another run has taken the cluster over, or its entry was taken out of Patroni's configuration")
 
 // clusterLock is our entry.
 type clusterLock struct {
@@ -84,7 +87,7 @@ func (l *clusterLock) take(ctx context.Context, stale func(id string, e entry) (
 		if !take {
 			refused := &lockedError{id: id, entry: other, killed: killed}
 			if err := l.release(ctx); err != nil {
-				l.log.Warn("our entry could not be taken out of Patroni's configuration (pgbaton: runs)", "run", l.id, "error", err)
+				l.log.Warn("our entry could not be taken out of Patroni's configuration ("+runPrefix+l.id+")", "run", l.id, "error", err)
 			}
 			return refused
 		}
@@ -145,44 +148,43 @@ func (l *clusterLock) release(ctx context.Context) error {
 	return err
 }
 
-// patch merges a change of the runs and returns them as they are then. It is repeated, as it does the same the second time: what became of
-// a call that was cut is not known, and a 409 says that somebody else's came first.
-func (l *clusterLock) patch(ctx context.Context, change map[string]any) (map[string]entry, error) {
+// patch merges a change of the entries, by the ids of their runs, and returns those that are there then. It is repeated, as it does the
+// same the second time: what became of a call that was cut is not known, and a 409 says that somebody else's came first.
+func (l *clusterLock) patch(ctx context.Context, runs map[string]any) (map[string]entry, error) {
+	change := map[string]any{}
+	for id, value := range runs {
+		change[runPrefix+id] = value
+	}
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	var runs map[string]entry
+	var now map[string]entry
 	err := member.Retry(ctx, func() error {
-		all, err := l.client.PatchConfig(ctx, map[string]any{lockKey: map[string]any{runsKey: change}})
+		all, err := l.client.PatchConfig(ctx, change)
 		if err == nil {
-			runs, err = runsOf(all)
+			now, err = runsOf(all)
 		}
 		return err
-	}, func(err error) bool { return patroni.Unauthorized(err) || errors.Is(err, errForeignKey) })
+	}, func(err error) bool { return patroni.Unauthorized(err) || errors.Is(err, errTooMany) })
 	if err != nil {
 		return nil, fmt.Errorf("the cluster's lock, in Patroni's configuration: %w", err)
 	}
-	return runs, nil
+	return now, nil
 }
 
-var errForeignKey = errors.New("the key pgbaton in Patroni's configuration holds something else than runs of pgbaton: take it out with " +
-	"patronictl edit-config")
+var errTooMany = fmt.Errorf("more than %d runs are in Patroni's configuration (%s…): take out with patronictl edit-config what is left "+
+	"of runs that have ended", maxRuns, runPrefix)
 
 // runsOf reads the runs from the dynamic configuration. Entries that are none are runs all the same: of a later version, it may be.
 func runsOf(all map[string]any) (map[string]entry, error) {
-	ours, found := all[lockKey]
-	if !found {
-		return nil, nil
-	}
-	key, ok := ours.(map[string]any)
-	if !ok {
-		return nil, errForeignKey
-	}
-	list, _ := key[runsKey].(map[string]any)
-	if len(list) > maxRuns {
-		return nil, errForeignKey
-	}
 	runs := map[string]entry{}
-	for id, value := range list {
+	for key, value := range all {
+		id, ours := strings.CutPrefix(key, runPrefix)
+		if !ours {
+			continue
+		}
+		if len(runs) == maxRuns {
+			return nil, errTooMany
+		}
 		var e entry
 		if text, err := json.Marshal(value); err == nil {
 			_ = json.Unmarshal(text, &e)

@@ -3,6 +3,7 @@ package maintenance
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,7 +68,8 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestLockAnswers: a conflict and a cut connection are asked again, a key that is not ours is left alone.
+// TestLockAnswers: a conflict and a cut connection are asked again, what is not understood is a run all the same, and nothing is left at
+// the end.
 func TestLockAnswers(t *testing.T) {
 	f := membertest.NewCluster(t)
 	var patches atomic.Int64
@@ -86,12 +88,20 @@ func TestLockAnswers(t *testing.T) {
 	if err := l.take(t.Context(), alive); err != nil || patches.Load() != 3 {
 		t.Errorf("%v, after %d calls", err, patches.Load())
 	}
-	f.Change(func() { f.Config["pgbaton"] = "mine" })
-	f.Patched = func(w http.ResponseWriter) bool {
-		membertest.Say(w, http.StatusOK, `{"pgbaton": "mine"}`)
-		return false
+	if err := l.release(t.Context()); err != nil || len(f.Config) != 3 {
+		t.Errorf("%v, and what is left: %v", err, f.Config)
 	}
-	if err := l.take(t.Context(), alive); !errors.Is(err, errForeignKey) {
+	f.Change(func() { f.Config[runPrefix+"of a later version"] = "busy" })
+	var locked *lockedError
+	if err := l.take(t.Context(), alive); !errors.As(err, &locked) || locked.id != "of a later version" {
+		t.Errorf("%v", err)
+	}
+	f.Change(func() {
+		for i := range maxRuns {
+			f.Config[runPrefix+strconv.Itoa(i)] = map[string]any{}
+		}
+	})
+	if err := l.take(t.Context(), alive); !errors.Is(err, errTooMany) {
 		t.Errorf("%v", err)
 	}
 	f.Patched = func(w http.ResponseWriter) bool {

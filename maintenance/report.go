@@ -140,7 +140,7 @@ func (x *run) stands(after *api.Aftermath) string {
 		text += " and lead to a server that takes writes"
 	}
 	if after.LockTaken {
-		text += "; the run's entry still stands in Patroni's configuration (pgbaton: runs)"
+		text += "; the run's entry still stands in Patroni's configuration (" + runPrefix + x.record.ID + ")"
 	}
 	return text
 }

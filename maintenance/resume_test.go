@@ -21,7 +21,8 @@ func cutOff(t *testing.T, f *membertest.Cluster) *member.Member {
 	step := plan.Step{Kind: plan.KindSwitchover, Member: "m1", Candidate: "m2"}
 	r.record.Before = before{Timeline: 3, Members: []string{"m1", "m2"}}
 	r.record.At = &attempt{Step: step, Number: 1, Leader: "m1", Timeline: 3}
-	r.record.Steps = []api.StepReport{{Number: 1, Kind: step.Kind, Member: "m1", Candidate: "m2", State: api.StepRunning, Began: time.Now()}}
+	r.record.Steps = []api.StepReport{{Number: 1, Kind: step.Kind, Member: "m1", Candidate: "m2", State: api.StepRunning,
+		Began: time.Now()}}
 	if err := r.save(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +68,8 @@ func TestResumeSettles(t *testing.T) {
 	}
 }
 
-// TestResumeAfterTheWayBack: a switchover that had moved the leader, which then came back, is the run's one: there is no second one, however
-// often the run is resumed.
+// TestResumeAfterTheWayBack: a switchover that had moved the leader, which then came back, is the run's one: there is no second one,
+// however often the run is resumed.
 func TestResumeAfterTheWayBack(t *testing.T) {
 	t.Parallel()
 	f := membertest.NewCluster(t)

@@ -77,7 +77,7 @@ func TestWrites(t *testing.T) {
 		}
 	}
 
-	answer = `{"ttl": 30, "pgbaton": {"runs": {}}}`
+	answer = `{"ttl": 30, "pgbaton_run_0123456789ab": {}}`
 	all, err := client.PatchConfig(t.Context(), map[string]any{"pgbaton": nil})
 	if err != nil || all["ttl"] != 30.0 {
 		t.Error(all, err)

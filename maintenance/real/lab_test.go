@@ -2,6 +2,7 @@ package real_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -99,9 +100,8 @@ func (c *cluster) runs() map[string]any {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	ours, _ := all["pgbaton"].(map[string]any)
-	runs, _ := ours["runs"].(map[string]any)
-	return runs
+	maps.DeleteFunc(all, func(key string, _ any) bool { return !strings.HasPrefix(key, "pgbaton") })
+	return all
 }
 
 // watched keeps what a run tells.
@@ -419,8 +419,8 @@ func lockCost(c *cluster) {
 		c.t.Fatal(err)
 	}
 	began := time.Now()
-	key := map[string]any{"runs": map[string]any{"0123456789ab": map[string]any{"member": "m1", "kind": api.KindRestart, "renewed": 1}}}
-	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton": key}); err != nil {
+	entry := map[string]any{"member": "m1", "kind": api.KindRestart, "renewed": 1}
+	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton_run_0123456789ab": entry}); err != nil {
 		c.t.Fatal(err)
 	}
 	c.t.Logf("PATCH /config took %s", time.Since(began))
@@ -438,8 +438,7 @@ func lockCost(c *cluster) {
 			c.t.Errorf("%s has loaded its configuration at %s", m.Name, at)
 		}
 	}
-	runs := map[string]any{"runs": map[string]any{"0123456789ab": nil}}
-	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton": runs}); err != nil {
+	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton_run_0123456789ab": nil}); err != nil {
 		c.t.Fatal(err)
 	}
 }
