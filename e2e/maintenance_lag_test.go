@@ -87,6 +87,12 @@ func TestReplayLag(t *testing.T) {
 			!strings.Contains(choice.PassedOver[late.Name], "to replay") {
 			t.Errorf("exit code %d, candidate %+v: %s", planned.ExitCode, choice, planned.report.Decision)
 		}
+		// The old primary replays late from now on, and never as far as the limit: it is back when it streams.
+		moved := c.maintainNow(late, "switchover", limit, "--step-timeout=90s")
+		moved.ok(c)
+		if got, want := c.course(moved).Order(), leader.Name+" >m1"; got != want {
+			t.Errorf("order %q, want %q", got, want)
+		}
 		c.noErrors(l.stop())
 	})
 }

@@ -249,7 +249,11 @@ func (x *run) settle(ctx context.Context, at *attempt, before plan.View, meter *
 		} else {
 			x.now = s
 			ok := false
-			if ok, waits = plan.Settled(before, s.View, at.Member, x.record.Request.limit()); ok {
+			ok, waits = plan.Settled(before, s.View, at.Member, x.record.Request.limit())
+			if !ok && s.delayed(ctx, x.m, at.Member) {
+				ok, waits = plan.Settled(before, s.View, at.Member, x.record.Request.limit())
+			}
+			if ok {
 				return nil
 			}
 			waits = "until " + waits

@@ -4,8 +4,8 @@ import "fmt"
 
 // Settled reports whether a member is as it was before its restart, so that the next step may come: up, streaming, with its replay within
 // limit, and with as many synchronous standbys as there were; where not, waits is what for, as the end of a sentence. The replay of one
-// that was beyond the limit before is not waited for: it may be delayed on purpose. In synchronous mode Patroni may have taken another
-// member for it, and that is as good.
+// that was beyond the limit before, or that is delayed on purpose (ApplyDelay), is not waited for. In synchronous mode Patroni may have
+// taken another member for it, and that is as good.
 //
 // Without a limit a replica has to have replayed to within that of [DefaultLimit].
 func Settled(before, now View, name string, limit Limit) (ok bool, waits string) {
@@ -29,7 +29,8 @@ func Settled(before, now View, name string, limit Limit) (ok bool, waits string)
 	case !m.Streaming() || !m.Receive.Known:
 		return false, name + " streams"
 	}
-	if over := limit.exceeds(m); over != "" && (was.Leader() || limit.exceeds(was) == "") {
+	waited := m.ApplyDelay == 0 && (was.Leader() || limit.exceeds(was) == "")
+	if over := limit.exceeds(m); waited && over != "" {
 		return false, name + " has replayed: it " + over
 	}
 	if wanted, have := before.synchronous(), now.synchronous(); now.Sync != SyncOff && have < wanted {

@@ -54,6 +54,9 @@ type Member struct {
 	// or it is not known.
 	ReplayAge    time.Duration
 	ReplayPaused bool
+	// ApplyDelay is how much later than its primary it replays on purpose (recovery_min_apply_delay); 0: not, or not known. It is looked
+	// at only while a member is waited for.
+	ApplyDelay time.Duration
 	// CatchUp are logical slots that Patroni keeps on it and that are not ready: a promotion would lose them.
 	CatchUp []string
 

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/postgres"
@@ -55,6 +56,23 @@ func TestReadiness(t *testing.T) {
 		}
 		if slots, err := connect(t, pg.SocketDSN("weak", "postgres")).Slots(ctx); err != nil || len(slots.Logical) != 1 {
 			t.Errorf("a user without privileges sees %+v, %v", slots, err)
+		}
+
+		if delay, err := c.ApplyDelay(ctx); err != nil || delay != 0 {
+			t.Errorf("%s, %v", delay, err)
+		}
+		if err := pg.Exec(ctx, "alter system set recovery_min_apply_delay = '90s'"); err != nil {
+			t.Fatal(err)
+		}
+		if err := pg.Exec(ctx, "select pg_reload_conf()"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the delay is set", func() bool {
+			delay, err := c.ApplyDelay(ctx)
+			return err == nil && delay == 90*time.Second
+		})
+		if err := pg.Exec(ctx, "alter system reset recovery_min_apply_delay"); err != nil {
+			t.Fatal(err)
 		}
 
 		standby, err := single.StartStandby(ctx, pg)

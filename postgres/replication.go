@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Replication is what this server knows of who has its WAL. Positions are bytes since the beginning of the WAL.
@@ -71,4 +72,18 @@ func (c *Conn) CreatePhysicalSlot(ctx context.Context, name string) (made bool, 
 	results, err := c.query(ctx, "select pg_create_physical_replication_slot("+quoted+
 		") where not exists (select from pg_replication_slots where slot_name = "+quoted+")")
 	return err == nil && len(results[0].Rows) > 0, err
+}
+
+// ApplyDelay is recovery_min_apply_delay: how much later than its primary a standby replays on purpose; 0 where it is not set, and before
+// PostgreSQL 12, where it is no setting. Everybody may ask. It blocks until the server has answered or the context ends.
+func (c *Conn) ApplyDelay(ctx context.Context) (time.Duration, error) {
+	results, err := c.query(ctx, "select setting::bigint from pg_settings where name = 'recovery_min_apply_delay'") // in ms
+	if err != nil {
+		return 0, err
+	}
+	all, err := rows(results, 0, 1)
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	return time.Duration(all[0].int()) * time.Millisecond, all[0].err
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/plan"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
@@ -75,4 +77,21 @@ func (s *scene) lookAtSlots(ctx context.Context, m *member.Member) {
 		})
 	}
 	all.Wait()
+}
+
+// delayed reports whether a standby that streams replays later on purpose, which GET /leader does not tell, and notes it in the view. It
+// blocks for [member.StatusTimeout] at most.
+func (s *scene) delayed(ctx context.Context, m *member.Member, name string) bool {
+	i := slices.IndexFunc(s.Members, func(p plan.Member) bool { return p.Name == name })
+	if i < 0 || s.Members[i].Leader() || !s.Members[i].Streaming() {
+		return false
+	}
+	err := s.query(ctx, m, name, func(ctx context.Context, conn *postgres.Conn) (err error) {
+		s.Members[i].ApplyDelay, err = conn.ApplyDelay(ctx)
+		return err
+	})
+	if err != nil {
+		m.Log.Debug("recovery_min_apply_delay cannot be seen", "of", name, "error", err)
+	}
+	return s.Members[i].ApplyDelay > 0
 }
