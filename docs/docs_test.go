@@ -220,7 +220,7 @@ func TestNames(t *testing.T) {
 	targets, tests, all := makeTargets(t), testFunctions(t), allTestFunctions(t)
 	help := ""
 	binary := build(t)
-	for _, command := range []string{"status", "check", "pause", "install", "reload", "serve", "switchover", "restart"} {
+	for _, command := range []string{"status", "check", "pause", "install", "reload", "serve", "switchover", "restart", "init"} {
 		out, err := exec.Command(binary, command, "--help").Output()
 		if err != nil {
 			t.Fatal(err)

@@ -29,7 +29,7 @@ var layers = [][]string{
 	{"reload", "plan"},
 	{"health"},
 	{"hooks"},
-	{"maintenance"},
+	{"maintenance", "setup"},
 	{"operation"},
 	{"httpapi"},
 	{"cmd/pgbaton/clidoc"},

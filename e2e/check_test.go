@@ -122,7 +122,43 @@ func TestCheckOfAnotherSetUp(t *testing.T) {
 				return nil
 			})
 		}
+		c.initialises(c.leader())
 	})
+}
+
+// initialises has pgbaton init write a configuration on a member from what is there: Patroni's own file and a name of the poolers. With
+// that nothing is found either.
+func (c *cluster) initialises(m *lab.Member) {
+	c.t.Helper()
+	const path = "/tmp/pgbaton-of-init.yaml"
+	again := func() lab.ExecResult {
+		r, err := m.Exec(c.ctx, []string{"PGBATON_POOLER_PASSWORD=" + c.AdminPassword}, "/callbacks/pgbaton", "init", "--config", path,
+			"--pooler", "postgres://pgbouncer_admin@pgbouncers:6432/pgbouncer", "--check")
+		c.must(err)
+		if strings.Contains(r.Stdout+r.Stderr, c.AdminPassword) || strings.Contains(r.Stdout+r.Stderr, c.SuperuserPassword) {
+			c.t.Error("a password is in what init says")
+		}
+		return r
+	}
+	r := again()
+	for _, want := range []string{"member " + m.Name, "Written: " + path, "Patroni's configuration has the hooks.",
+		"nothing that would spoil a handover was found"} {
+		if !strings.Contains(r.Stdout, want) {
+			c.t.Errorf("init does not say %q", want)
+		}
+	}
+	if n := strings.Count(r.Stdout, "PgBouncer 1."); r.ExitCode != 0 || n != 3 {
+		c.t.Errorf("exit code %d, %d poolers have answered:\n%s%s", r.ExitCode, n, r.Stdout, r.Stderr)
+	}
+	if r := again(); r.ExitCode != 4 || !strings.Contains(r.Stderr, "was left as it is") {
+		c.t.Errorf("exit code %d where there is a file: %s", r.ExitCode, r.Stderr)
+	}
+	text, err := m.Exec(c.ctx, nil, "cat", path)
+	c.must(err)
+	if strings.Contains(text.Stdout, c.AdminPassword) || strings.Contains(text.Stdout, c.SuperuserPassword) {
+		c.t.Error("a password is in the file")
+	}
+	c.t.Log(text.Stdout)
 }
 
 // check runs pgbaton check and returns the ids of what it has found.

@@ -66,6 +66,7 @@ type cli struct {
 	Switchover   switchoverCmd   `cmd:"" help:"Hand the primary over to another member, and look whether that is so."`
 	Restart      restartCmd      `cmd:"" help:"Restart members one after the other, in the order that their roles and pending changes ask for."`
 	Serve        serveCmd        `cmd:"" help:"Serve the HTTP mode: an API for operators, and metrics."`
+	Init         initCmd         `cmd:"" help:"Write the configuration file from what Patroni, the poolers and their files say."`
 	Install      installCmd      `cmd:"" help:"Copy this program into a directory, and make its links."`
 	Completion   completionCmd   `cmd:"" help:"Print the script that makes a shell complete commands, flags and values."`
 	Version      versionCmd      `cmd:"" help:"Show the version."`
