@@ -34,10 +34,16 @@ var connShown = sync.OnceValue(func() *regexp.Regexp {
 
 var errConnString = errors.New("syntax error in the connection string")
 
-// parseConnString takes it apart as PgBouncer does: only blanks separate, a quoted value may be followed by anything,
+// connPair is one parameter, with where its value stands, quotes included.
+type connPair struct {
+	key, value string
+	from, to   int
+}
+
+// scanConnString takes it apart as PgBouncer does: only blanks separate, a quoted value may be followed by anything,
 // whose first byte is lost, and a value must not be empty.
-func parseConnString(s string) (*connString, error) {
-	c := &connString{}
+func scanConnString(s string) ([]connPair, error) {
+	var pairs []connPair
 	pos := 0
 	blanks := func() {
 		for pos < len(s) && s[pos] == ' ' {
@@ -47,19 +53,20 @@ func parseConnString(s string) (*connString, error) {
 	for {
 		blanks()
 		if pos >= len(s) {
-			return c, nil
+			return pairs, nil
 		}
 		start := pos
 		for pos < len(s) && s[pos] != '=' && s[pos] != ' ' {
 			pos++
 		}
-		key := s[start:pos]
+		p := connPair{key: s[start:pos]}
 		blanks()
-		if key == "" || pos >= len(s) || s[pos] != '=' {
+		if p.key == "" || pos >= len(s) || s[pos] != '=' {
 			return nil, errConnString
 		}
 		pos++
 		blanks()
+		p.from = pos
 		var value strings.Builder
 		if pos < len(s) && s[pos] == '\'' {
 			pos++
@@ -83,17 +90,31 @@ func parseConnString(s string) (*connString, error) {
 			}
 			value.WriteString(s[start:pos])
 		}
+		p.value, p.to = value.String(), pos
 		if pos < len(s) {
 			pos++
 		}
-		switch {
-		case value.Len() == 0:
+		if p.value == "" {
 			return nil, errConnString
-		case connShown().MatchString(key):
-			c.pairs = append(c.pairs, [2]string{key, value.String()})
-		default:
-			c.secret = c.secret || mayHoldSecret(key)
-			c.pairs = append(c.pairs, [2]string{key, hidden})
 		}
+		pairs = append(pairs, p)
 	}
+}
+
+// parseConnString keeps of it what may be shown.
+func parseConnString(s string) (*connString, error) {
+	pairs, err := scanConnString(s)
+	if err != nil {
+		return nil, err
+	}
+	c := &connString{}
+	for _, p := range pairs {
+		if connShown().MatchString(p.key) {
+			c.pairs = append(c.pairs, [2]string{p.key, p.value})
+			continue
+		}
+		c.secret = c.secret || mayHoldSecret(p.key)
+		c.pairs = append(c.pairs, [2]string{p.key, hidden})
+	}
+	return c, nil
 }
