@@ -47,8 +47,9 @@ type Pooler struct {
 	PasswordFile string
 	Resolve      string // "all" (default): every address behind the name; "one": only the first
 	Databases    Databases
-	Pidfile      string // co-located: signals when the console does not answer; of several addresses, only this host's
-	Config       string // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
+	Pidfile      string  // co-located: signals when the console does not answer; of several addresses, only this host's
+	Config       string  // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
+	Follow       *Follow // it is moved to the leader; nil: it leads to a route that others move
 }
 
 // Databases says what a pause stops. The zero value means all.

@@ -78,6 +78,9 @@ func Keys() []string {
 	for _, b := range new(loader).poolerBindings(new(Pooler)) {
 		keys = append(keys, "poolers[]."+b.key)
 	}
+	for _, name := range followKeys {
+		keys = append(keys, "poolers[].follow."+name)
+	}
 	return append(keys, "poolers", "poolers[].databases")
 }
 

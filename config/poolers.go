@@ -83,6 +83,15 @@ func (l *loader) poolerOf(path string, item yamlfile.Value, prefix string) (p Po
 			ok = !l.wrong(err) && ok
 			continue
 		}
+		if name == "follow" {
+			if e.Value.IsNull() {
+				continue
+			}
+			var fine bool
+			p.Follow, fine = l.followOf(path, e, key)
+			ok = fine && ok
+			continue
+		}
 		b := slices.IndexFunc(bindings, func(b binding) bool { return b.key == name })
 		if b < 0 {
 			l.wrong(unknownKey(path, e, prefix, Keys()))
@@ -101,6 +110,7 @@ func (l *loader) poolerOf(path string, item yamlfile.Value, prefix string) (p Po
 		at.Problem = "has neither dsn nor pidfile"
 		l.wrong(at)
 	}
+	ok = ok && l.checkFollow(path, item, prefix, p)
 	return p, ok && (p.DSN != "" || p.Pidfile != "")
 }
 

@@ -37,8 +37,8 @@ func (p Patroni) LogValue() slog.Value         { return slog.StringValue(p.Strin
 func (p Patroni) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 func (p Pooler) String() string {
-	return fmt.Sprintf("{dsn=%q password=%s resolve=%s databases=%s pidfile=%q config=%q}",
-		describeDSN(p.DSN), hidden(p.Password), p.Resolve, p.Databases, p.Pidfile, p.Config)
+	return fmt.Sprintf("{dsn=%q password=%s resolve=%s databases=%s pidfile=%q config=%q follow=%q}",
+		describeDSN(p.DSN), hidden(p.Password), p.Resolve, p.Databases, p.Pidfile, p.Config, p.Follow)
 }
 func (p Pooler) GoString() string             { return p.String() }
 func (p Pooler) LogValue() slog.Value         { return slog.StringValue(p.String()) }

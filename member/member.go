@@ -107,10 +107,10 @@ func (m *Member) Server() (*postgres.Server, error) {
 
 func (m *Member) specs() []pgb.Spec {
 	specs := make([]pgb.Spec, 0, len(m.Config.Poolers))
-	for _, p := range m.Config.Poolers {
+	for i, p := range m.Config.Poolers {
 		specs = append(specs, pgb.Spec{
 			DSN: p.DSN, Password: p.Password, First: p.Resolve == "one",
-			Databases: p.Databases.Names, Pidfile: p.Pidfile, Config: p.Config,
+			Databases: p.Databases.Names, Pidfile: p.Pidfile, Config: p.Config, Entry: i,
 		})
 	}
 	return specs
@@ -138,7 +138,7 @@ func (m *Member) Poolers(ctx context.Context, known AddressBook) ([]*pgb.Pooler,
 		return addresses, nil
 	}
 	poolers, errs := pgb.Resolve(ctx, m.specs(), lookup)
-	poolers = pgb.OnePerProcess(ctx, poolers)
+	poolers = m.withoutOwn(ctx, pgb.OnePerProcess(ctx, poolers))
 	for host, addresses := range known {
 		book[host] = addresses
 	}

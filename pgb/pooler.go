@@ -22,6 +22,7 @@ type Pooler struct {
 	Databases []string // pause just these; nil means all
 	Pidfile   string   // for signals when the console does not answer; may be empty (see [Resolve])
 	Config    string   // its pgbouncer.ini as seen from here; may be empty
+	Entry     int      // of the [Spec] that it was made from, the first one where there are several
 
 	config *pgconn.Config // nil: signals only
 	behind string         // the name and port that the address was looked up for; "" for an address that stands for itself
@@ -55,7 +56,8 @@ func (p *Pooler) Prepare(ctx context.Context) error {
 
 // Another is the same pooler with connections of its own, to look at it while a method of this one blocks.
 func (p *Pooler) Another() *Pooler {
-	return &Pooler{Name: p.Name, Databases: slices.Clone(p.Databases), Pidfile: p.Pidfile, Config: p.Config, config: p.config}
+	return &Pooler{Name: p.Name, Databases: slices.Clone(p.Databases), Pidfile: p.Pidfile, Config: p.Config, Entry: p.Entry,
+		config: p.config}
 }
 
 // Close ends the connections. A pause stands on.

@@ -3,6 +3,8 @@ package pgb
 import (
 	"context"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
@@ -67,4 +69,25 @@ func (p *Pooler) Port() uint16 {
 		return 0
 	}
 	return p.config.Port
+}
+
+// ListenedOnBy reports whether a pooler with these settings listens at this one's address. Who listens on all addresses does, so it has to
+// be of the same machine.
+func (p *Pooler) ListenedOnBy(settings []pgbini.Setting) bool {
+	if p.config == nil {
+		return false
+	}
+	listens, port := false, ""
+	for _, s := range settings {
+		switch s.Key {
+		case "listen_port":
+			port = s.Value
+		case "listen_addr":
+			for address := range strings.SplitSeq(s.Value, ",") {
+				address = strings.TrimSpace(address)
+				listens = listens || slices.Contains([]string{"*", "0.0.0.0", "::", p.config.Host}, address)
+			}
+		}
+	}
+	return listens && port == strconv.Itoa(int(p.config.Port))
 }

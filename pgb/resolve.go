@@ -20,6 +20,7 @@ type Spec struct {
 	Databases []string
 	Pidfile   string
 	Config    string
+	Entry     int // whatever the caller calls it
 }
 
 // Resolver looks up a host name; net.DefaultResolver.LookupHost is one.
@@ -38,7 +39,8 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 	sharers := map[string]int{} // of a pidfile
 	for i, spec := range specs {
 		if spec.DSN == "" {
-			poolers = append(poolers, &Pooler{Name: spec.Pidfile, Pidfile: spec.Pidfile, Config: spec.Config, Databases: spec.Databases})
+			poolers = append(poolers, &Pooler{Name: spec.Pidfile, Pidfile: spec.Pidfile, Config: spec.Config, Databases: spec.Databases,
+				Entry: spec.Entry})
 			continue
 		}
 		base, err := pgconn.ParseConfig(spec.DSN)
@@ -90,7 +92,8 @@ func Resolve(ctx context.Context, specs []Spec, lookup Resolver) ([]*Pooler, []e
 // at is the pooler at an address of a configured host.
 func (spec Spec) at(target *pgconn.Config, address string) *Pooler {
 	cfg := atAddress(target, address)
-	p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile, Config: spec.Config}
+	p := &Pooler{Name: poolerName(address, cfg.Port), config: cfg, Databases: spec.Databases, Pidfile: spec.Pidfile, Config: spec.Config,
+		Entry: spec.Entry}
 	if address != target.Host {
 		p.behind = behindName(target.Host, cfg.Port)
 	}

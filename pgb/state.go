@@ -151,6 +151,29 @@ type ServerConn struct {
 	Kept        bool  // its client keeps it outside of a transaction: known from HeldServers
 }
 
+// ClientConn is a line of SHOW CLIENTS.
+type ClientConn struct {
+	Database string
+	Address  string // of its end of the connection, and what the pooler calls it: no two have the same at a time
+}
+
+// Clients lists the clients of the pooler, those of its console as well.
+func (p *Pooler) Clients(ctx context.Context) ([]ClientConn, error) {
+	result, err := p.exec(ctx, "SHOW CLIENTS")
+	if err != nil {
+		return nil, err
+	}
+	var clients []ClientConn
+	for row := range result.Rows {
+		var address []string
+		for _, column := range []string{"addr", "port", "ptr", "connect_time"} {
+			address = append(address, result.Get(row, column))
+		}
+		clients = append(clients, ClientConn{Database: result.Get(row, "database"), Address: strings.Join(address, " ")})
+	}
+	return clients, nil
+}
+
 // Servers lists the server connections of the databases that a pause of this pooler stops.
 func (p *Pooler) Servers(ctx context.Context) ([]ServerConn, error) {
 	result, err := p.exec(ctx, "SHOW SERVERS")

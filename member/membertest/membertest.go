@@ -469,3 +469,22 @@ func OpenTransaction(t *testing.T, b *single.PgBouncer) *client {
 	c.Must("select txid_current()")
 	return c
 }
+
+// Reload has a pooler read its files.
+func Reload(t *testing.T, b *single.PgBouncer) {
+	t.Helper()
+	c, err := pgconn.Connect(t.Context(), b.AdminDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(context.Background()) }()
+	if _, err := c.Exec(t.Context(), "RELOAD").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Owner of a file.
+func Owner(info os.FileInfo) (uid, gid int) {
+	s := info.Sys().(*syscall.Stat_t)
+	return int(s.Uid), int(s.Gid)
+}

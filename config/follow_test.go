@@ -1,0 +1,87 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// loadPoolersOf loads a file with these lines as its poolers.
+func loadPoolersOf(t *testing.T, poolers string) (*Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pgbaton.yaml")
+	if err := os.WriteFile(path, []byte("state_dir: "+t.TempDir()+"\npoolers:\n"+poolers), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(Options{File: path, LookupEnv: func(string) (string, bool) { return "", false }})
+}
+
+func TestFollow(t *testing.T) {
+	c, err := loadPoolersOf(t, `
+  - dsn: host=/run/pgbouncer user=u dbname=pgbouncer
+    follow: {file: /etc/pgbouncer/databases.ini, databases: [app, "*"], local: host=/run/postgresql}
+  - dsn: host=/run/pgbouncer port=6433 user=u dbname=pgbouncer
+    follow: {file: /etc/pgbouncer/other.ini, databases: [app], local: port=6000 host=localhost, back: 90m}
+  - dsn: host=10.0.0.1,10.0.0.2 user=u dbname=pgbouncer
+    follow: {elsewhere: true}
+  - dsn: host=apart user=u dbname=pgbouncer
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []*Follow
+	for _, p := range c.Poolers {
+		got = append(got, p.Follow)
+	}
+	want := []*Follow{
+		{File: "/etc/pgbouncer/databases.ini", Databases: []string{"app", "*"}, LocalHost: "/run/postgresql", LocalPort: 5432, Back: BackIdle},
+		{File: "/etc/pgbouncer/other.ini", Databases: []string{"app"}, LocalHost: "localhost", LocalPort: 6000, Back: BackDuration,
+			BackAfter: 90 * time.Minute},
+		{Elsewhere: true, Back: BackIdle}, nil,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestFollowRefuses(t *testing.T) {
+	const own = "  - dsn: host=/run/pgbouncer user=u dbname=pgbouncer\n"
+	const fine = `file: /f.ini, databases: [app], local: host=/run/postgresql`
+	for poolers, want := range map[string]string{
+		own + "    follow: yes\n":                                                                "must have keys",
+		own + "    follow: {databases: [app], local: host=/run}\n":                               "has no file",
+		own + "    follow: {file: /f.ini, local: host=/run}\n":                                   "has no databases",
+		own + "    follow: {file: /f.ini, databases: [app]}\n":                                   "has no local",
+		own + "    follow: {file: /f.ini, databases: app, local: host=/run}\n":                   "must be a list of names",
+		own + "    follow: {file: /f.ini, databases: [], local: host=/run}\n":                    "is an empty list",
+		own + "    follow: {file: /f.ini, databases: [app], local: /run}\n":                      "says more than host and port",
+		own + "    follow: {file: /f.ini, databases: [app], local: host=/run port=0}\n":          "has no possible port",
+		own + "    follow: {file: /f.ini, databases: [app], local: \"host='a b'\"}\n":            "says more than host and port",
+		own + "    follow: {file: /f.ini, databases: [app], local: port=1}\n":                    "has no host",
+		own + "    follow: {" + fine + ", back: soon}\n":                                         "none of idle, never, and no duration",
+		own + "    follow: {" + fine + ", backs: idle}\n":                                        `did you mean "poolers[].follow.back"`,
+		own + "    follow: {" + fine + ", elsewhere: true}\n":                                    "has both elsewhere and file",
+		own + "    follow: {" + fine + "}\n    databases: auto\n":                                "PgBouncer issue 498",
+		own + "    follow: {" + fine + "}\n    databases: [app]\n":                               "PgBouncer issue 498",
+		own + "    databases: [app]\n    follow: {elsewhere: true}\n":                            "PgBouncer issue 498",
+		"  - pidfile: /run/p.pid\n    follow: {" + fine + "}\n":                                  "needs a dsn",
+		"  - dsn: host=a,b user=u dbname=pgbouncer\n    follow: {" + fine + "}\n":                "has several hosts",
+		own + "    follow: {" + fine + "}\n" + own + "    follow: {" + fine + "}\n":              "is another pooler's file already",
+		own + "    follow: {file: \"postgres://a:b@c/d\", databases: [app], local: host=/run}\n": "is a URL",
+		"  - dsn: host=/a user=u dbname=pgbouncer\n    follow: {elsewhere: maybe}\n":             "is none of true, false",
+		own + "    follow: {file: /f.ini, databases: [[app]], local: host=/run}\n":               "must be a single value",
+		own + "    follow: {file: /f.ini, databases: [\"\"], local: host=/run}\n":                "has an empty name",
+	} {
+		c, err := loadPoolersOf(t, poolers)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", poolers, err, want)
+		}
+		for _, p := range c.Poolers[min(1, len(c.Poolers)):] {
+			t.Errorf("%s: a second pooler is taken: %v", poolers, p)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package member
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+)
+
+// Follow says that a pooler is moved to the leader, by this member or by another one; nil: it is not.
+func (m *Member) Follow(p *pgb.Pooler) *config.Follow {
+	if p.Entry < 0 || p.Entry >= len(m.Config.Poolers) {
+		return nil
+	}
+	return m.Config.Poolers[p.Entry].Follow
+}
+
+// Moves reports whether a pooler is one that this member moves: it stands beside us.
+func (m *Member) Moves(p *pgb.Pooler) bool {
+	f := m.Follow(p)
+	return f != nil && !f.Elsewhere
+}
+
+// withoutOwn leaves out those of the poolers of all members that are our own under another address: one configuration may serve all
+// members. What our own pooler listens on tells, of addresses of this machine. It blocks for [ConsoleTimeout] at most; where our own does
+// not answer all stay.
+func (m *Member) withoutOwn(ctx context.Context, poolers []*pgb.Pooler) []*pgb.Pooler {
+	elsewhere := func(p *pgb.Pooler) bool {
+		f := m.Follow(p)
+		return f != nil && f.Elsewhere && p.Local()
+	}
+	if !slices.ContainsFunc(poolers, elsewhere) {
+		return poolers
+	}
+	ctx, cancel := context.WithTimeout(ctx, ConsoleTimeout)
+	defer cancel()
+	ours := map[*pgb.Pooler]bool{}
+	for _, own := range poolers {
+		if !m.Moves(own) {
+			continue
+		}
+		settings, err := own.Settings(ctx)
+		if err != nil {
+			continue
+		}
+		for _, p := range poolers {
+			ours[p] = ours[p] || elsewhere(p) && p.ListenedOnBy(settings)
+		}
+	}
+	return slices.DeleteFunc(poolers, func(p *pgb.Pooler) bool {
+		if ours[p] {
+			p.Close()
+		}
+		return ours[p]
+	})
+}
+
+// LeadingHere leaves out those poolers of other members that do not lead to this member's server: such a pooler leads to its own one, and
+// has clients that read there, or none. One of which that cannot be found out stays. It blocks for [ConsoleTimeout] and [LookTimeout] at
+// most.
+func (m *Member) LeadingHere(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) []*pgb.Pooler {
+	leads := make([]bool, len(poolers))
+	var all sync.WaitGroup
+	for i, p := range poolers {
+		if f := m.Follow(p); f == nil || !f.Elsewhere {
+			leads[i] = true
+			continue
+		}
+		all.Go(func() {
+			var err error
+			if leads[i], err = m.leadsHere(ctx, p); err != nil {
+				log.Debug("cannot tell where the pooler leads", "pooler", p.Name, "error", err)
+				leads[i] = true
+			}
+		})
+	}
+	all.Wait()
+	var left []*pgb.Pooler
+	for i, p := range poolers {
+		if leads[i] {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// leadsHere reports whether one of a pooler's databases leads to this member's server. Sockets and loopback addresses are the pooler's own.
+func (m *Member) leadsHere(ctx context.Context, p *pgb.Pooler) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, ConsoleTimeout)
+	defer cancel()
+	databases, err := p.ShowDatabases(ctx)
+	if err != nil {
+		return false, err
+	}
+	local, err := m.Server()
+	if err != nil {
+		return false, err
+	}
+	var destinations []Destination
+	for _, to := range Destinations(p, databases, true) {
+		if !IsLoopback(to.Host) {
+			destinations = append(destinations, to)
+		}
+	}
+	if len(destinations) == 0 {
+		return false, nil
+	}
+	var all sync.WaitGroup
+	var here postgres.Identity
+	var unknown error
+	all.Go(func() { here, unknown = Identify(ctx, local) })
+	there, errs := make([]postgres.Identity, len(destinations)), make([]error, len(destinations))
+	for i, to := range destinations {
+		all.Go(func() { there[i], errs[i] = to.Identify(ctx, local) })
+	}
+	all.Wait()
+	if unknown != nil {
+		return false, unknown
+	}
+	for i := range there {
+		if errs[i] == nil && there[i].SameServer(here) {
+			return true, nil
+		}
+	}
+	return false, errors.Join(errs...) // it may be this one that was not seen
+}
+
+// LeadsHere reports whether a pooler that was moved leads to this member's server now, and whether it has a pause by this owner. It blocks
+// for [ConsoleTimeout] and [LookTimeout] at most.
+func (m *Member) LeadsHere(ctx context.Context, p *pgb.Pooler, owner pgb.Owner) (leads, paused bool, err error) {
+	asking, cancel := context.WithTimeout(ctx, ConsoleTimeout)
+	defer cancel()
+	mark, err := p.Holder(asking)
+	if err != nil || mark == nil || mark.Owner != owner {
+		return false, false, err
+	}
+	leads, err = m.leadsHere(ctx, p)
+	return leads, true, err
+}
