@@ -25,6 +25,7 @@ var layers = [][]string{
 	{"api"},
 	{"state"},
 	{"member"},
+	{"follow"},
 	{"pause"},
 	{"reload", "plan"},
 	{"health"},

@@ -1,0 +1,44 @@
+package follow
+
+import (
+	"testing"
+
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
+)
+
+func TestDecide(t *testing.T) {
+	local := pgbini.Address{Host: "/run/postgresql", Port: 5432}
+	m2, m3 := pgbini.Address{Host: "10.0.0.2", Port: 5432}, pgbini.Address{Host: "10.0.0.3", Port: 5432}
+	here, there := &Leader{Here: true, Address: pgbini.Address{Host: "10.0.0.1", Port: 5432}}, &Leader{Address: m2}
+	for _, c := range []struct {
+		name  string
+		view  view
+		to    pgbini.Address // where it leads then
+		move  bool
+		route Route // before that
+	}{
+		{"this member leads", view{to: local, one: true, leader: here, led: true}, local, false, RouteOpen},
+		{"a replica", view{to: local, one: true, leader: there}, local, false, RouteDown},
+		{"nobody leads, this member did", view{to: local, one: true, led: true}, local, false, RouteOpen},
+		{"nobody leads, and it never did", view{to: local, one: true}, local, false, RouteDown},
+		{"another one leads now", view{to: local, one: true, leader: there, led: true}, m2, true, RouteOpen},
+		{"it forwards", view{to: m2, one: true, leader: there, led: true}, m2, false, RouteForwarded},
+		{"it forwards to one that leads no more", view{to: m3, one: true, leader: there, led: true}, m2, true, RouteForwarded},
+		{"it forwards, and nobody leads", view{to: m2, one: true, led: true}, m2, false, RouteForwarded},
+		{"it forwards, this member leads again", view{to: m2, one: true, leader: here, led: true}, local, true, RouteForwarded},
+		{"it forwards, serve was started just now", view{to: m3, one: true, leader: there}, m2, true, RouteForwarded},
+		{"its clients have gone", view{to: m2, one: true, leader: there, led: true, backDue: true}, local, true, RouteForwarded},
+		{"its clients have gone, nobody leads", view{to: m2, one: true, led: true, backDue: true}, m2, false, RouteForwarded},
+		{"half of the entries, by hand", view{to: m2, leader: there, led: true}, m2, true, RouteForwarded},
+		{"half of the entries, and this member leads", view{to: local, leader: here, led: true}, local, true, RouteForwarded},
+	} {
+		c.view.local = local
+		to, move, why := decide(c.view)
+		if to != c.to || move != c.move || why == "" {
+			t.Errorf("%s: %v %v %q", c.name, to, move, why)
+		}
+		if got := c.view.route(); got != c.route {
+			t.Errorf("%s: a load balancer is told %q", c.name, got)
+		}
+	}
+}

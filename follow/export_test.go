@@ -1,0 +1,13 @@
+package follow
+
+import "time"
+
+// Looked counts the looks at all poolers.
+func (w *Watcher) Looked() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.looks
+}
+
+// SettleIn has clients count as moved for so long only.
+func (w *Watcher) SettleIn(d time.Duration) { w.settled = d }

@@ -1,0 +1,206 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/patroni"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
+	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+// Leader is a member that was proven to be the one that takes writes.
+type Leader struct {
+	Name     string
+	Address  pgbini.Address // of its server, as Patroni has others connect to it
+	Identity postgres.Identity
+	Here     bool // it is the server of this member
+}
+
+// known is what this member remembers of its cluster, for when its own Patroni does not answer any more.
+type known struct {
+	SystemID string   `json:"systemId,omitempty"`
+	Timeline int      `json:"timeline,omitempty"` // the latest that was seen at a leader
+	APIs     []string `json:"apis,omitempty"`     // of the members' REST APIs
+}
+
+const (
+	knownFile = "members.json" // in the state directory
+	maxAPIs   = 100            // members that are asked
+)
+
+// Finder finds the leader of this member's cluster. It is safe for use by several goroutines.
+type Finder struct {
+	m  *member.Member
+	mu sync.Mutex
+	known
+	last string // whose REST API answered last; "" is our own
+}
+
+// NewFinder makes one that knows what the state directory tells of the cluster.
+func NewFinder(m *member.Member) *Finder {
+	f := &Finder{m: m}
+	if m.Config.StateDir != "" {
+		_ = state.Read(filepath.Join(m.Config.StateDir, knownFile), &f.known)
+	}
+	return f
+}
+
+var (
+	// ErrNoLeader says that nobody holds the lock.
+	ErrNoLeader = errors.New("no member has the leader lock")
+	// ErrNotProven says that the holder of the lock is not seen to take writes.
+	ErrNotProven = errors.New("the leader is not proven")
+)
+
+// Learn asks Patroni once who the members are and leaves that in the state directory, where it is new. It blocks for
+// 2 × [member.RestTimeout] at most.
+func (f *Finder) Learn(ctx context.Context) error {
+	_, err := f.cluster(ctx)
+	return err
+}
+
+// Leader finds and proves the leader. It blocks for some seconds at most where members do not answer, and for milliseconds where they do.
+// after, when it is not zero, is a server that does not count any more: another run of it, or another server, must be the leader.
+func (f *Finder) Leader(ctx context.Context, after postgres.Identity) (Leader, error) {
+	cluster, err := f.cluster(ctx)
+	if err != nil {
+		return Leader{}, err
+	}
+	m, ok := cluster.Leader()
+	if !ok || m.Role == "standby_leader" {
+		return Leader{}, ErrNoLeader
+	}
+	if m.Host == "" || m.Port <= 0 || m.Port > 65535 {
+		return Leader{}, fmt.Errorf("%w: Patroni does not say where %s is to be reached", ErrNotProven, m.Name)
+	}
+	l := Leader{Name: m.Name, Address: pgbini.Address{Host: m.Host, Port: uint16(m.Port)}}
+	local, err := f.m.Server()
+	if err != nil {
+		return Leader{}, err
+	}
+	var here postgres.Identity
+	var asking sync.WaitGroup
+	asking.Go(func() { here, _ = member.Identify(ctx, local) })
+	l.Identity, err = member.Identify(ctx, local.At(postgres.Address{Host: m.Host, Port: uint16(m.Port)}))
+	asking.Wait()
+	if err != nil {
+		return Leader{}, fmt.Errorf("%w: %s: %w", ErrNotProven, m.Name, err)
+	}
+	l.Here = l.Identity.SameServer(here)
+	return l, f.prove(l, here, after)
+}
+
+// prove decides whether the holder of the lock is the server that takes this cluster's writes.
+func (f *Finder) prove(l Leader, here, after postgres.Identity) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	system := f.SystemID
+	if here.SystemID != "" {
+		system = here.SystemID
+	}
+	fail := func(why string) error { return fmt.Errorf("%w: %s %s", ErrNotProven, l.Name, why) }
+	switch there := l.Identity; {
+	case there.InRecovery:
+		return fail("is in recovery")
+	case there.SystemID == "":
+		return fail("does not let this user ask for its system identifier: grant execute on function pg_control_system")
+	case system != "" && there.SystemID != system:
+		return fail("is of another database cluster")
+	case there.SystemID == f.SystemID && there.Timeline < f.Timeline:
+		return fail(fmt.Sprintf("writes timeline %d, and %d was written already", there.Timeline, f.Timeline))
+	case !after.PostmasterStart.IsZero() && there.SameServer(after):
+		return fail("has not been stopped yet")
+	default:
+		if f.SystemID != there.SystemID || f.Timeline != there.Timeline {
+			f.SystemID, f.Timeline = there.SystemID, there.Timeline
+			f.save()
+		}
+	}
+	return nil
+}
+
+// cluster asks the member that answered last, and all of them where it does not.
+func (f *Finder) cluster(ctx context.Context) (patroni.Cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
+	defer cancel()
+	f.mu.Lock()
+	first, apis := f.last, append([]string{""}, f.APIs...)
+	f.mu.Unlock()
+	cluster, err := f.ask(ctx, first)
+	if err == nil {
+		return cluster, nil
+	}
+	type answer struct {
+		cluster patroni.Cluster
+		err     error
+	}
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), member.RestTimeout)
+	defer cancel()
+	answers := make(chan answer, len(apis))
+	asked := 0
+	for _, api := range apis {
+		if api == first {
+			continue
+		}
+		asked++
+		go func() {
+			cluster, err := f.ask(ctx, api)
+			answers <- answer{cluster, err}
+		}()
+	}
+	for range asked {
+		if a := <-answers; a.err == nil {
+			return a.cluster, nil
+		}
+	}
+	return patroni.Cluster{}, err
+}
+
+// ask asks one member; "" is our own.
+func (f *Finder) ask(ctx context.Context, api string) (patroni.Cluster, error) {
+	client, err := f.m.Patroni()
+	if api != "" {
+		c := f.m.Config.Patroni
+		// The password is for our own: a name in the DCS is not to be told it.
+		client, err = patroni.New(patroni.Options{URL: api, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile})
+	}
+	if err != nil {
+		return patroni.Cluster{}, err
+	}
+	cluster, err := client.Cluster(ctx)
+	if err != nil {
+		return cluster, err
+	}
+	var apis []string
+	for _, m := range cluster.Members {
+		if at, ok := baseURL(m.APIURL); ok && len(apis) < maxAPIs {
+			apis = append(apis, at)
+		}
+	}
+	slices.Sort(apis)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = api
+	if len(apis) > 0 && !slices.Equal(apis, f.APIs) {
+		f.APIs = apis
+		f.save()
+	}
+	return cluster, nil
+}
+
+// save is best effort: it is for a process that is started later.
+func (f *Finder) save() {
+	if f.m.Config.StateDir == "" || f.m.DryRun {
+		return
+	}
+	if err := state.Write(filepath.Join(f.m.Config.StateDir, knownFile), f.known); err != nil {
+		f.m.Log.Debug("cannot remember who the members are", "error", err)
+	}
+}
