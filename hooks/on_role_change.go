@@ -184,7 +184,7 @@ func (w *worker) run(whole context.Context) member.Result {
 	all.Go(func() { writable = w.waitWritable(ctx) })
 	all.Go(func() {
 		pgb.Each(used, func(p *pgb.Pooler) error { return openQuietly(ctx, p) })
-		r, err := routeOf(w.rt, w.log, local, used, w.identity, w.action)
+		r, err := routeOf(w.rt, w.log, local, w.routed(used), w.identity, w.action)
 		if err != nil {
 			onRoute = err
 			return
@@ -282,6 +282,10 @@ func (w *worker) resume(whole context.Context, poolers []*pgb.Pooler) member.Res
 	var mu sync.Mutex
 	resumed := 0
 	errs := pgb.Each(poolers, func(p *pgb.Pooler) error {
+		ours, err := w.leadHere(ctx, p)
+		if err != nil || !ours {
+			return err
+		}
 		was, err := w.resumeOne(ctx, p)
 		if was {
 			mu.Lock()

@@ -43,7 +43,7 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 			g.log.Error("pooler left out: its clients are not held", "error", err)
 		}
 		p.poolers = poolers
-		ours := g.m.SelectDatabases(ctx, g.log, poolers)
+		ours := g.m.LeadingHere(ctx, g.log, g.m.SelectDatabases(ctx, g.log, poolers))
 		p.none = len(ours) == 0 && len(poolers) > 0 && len(errs) == 0
 		var both sync.WaitGroup
 		if !g.m.DryRun {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -66,6 +67,8 @@ type keeper struct {
 	stoodIn   bool // the worker was started
 	successor successor
 	learned   <-chan origin // nil where it is not asked for
+
+	moving sync.WaitGroup // poolers beside us to the new leader
 }
 
 // watched is a pooler of the lease.
@@ -91,6 +94,10 @@ func (k *keeper) close() {
 }
 
 func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
+	moving, stop := context.WithCancel(ctx)
+	defer k.moving.Wait()
+	defer stop()
+	begun := false
 	told := make(chan lease)
 	go func() {
 		defer close(told)
@@ -109,6 +116,10 @@ func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 	found := make(chan resolved, 1)
 	finding := false
 	for {
+		if told == nil && !begun && k.lease.Origin.known() {
+			begun = true
+			k.startMoving(moving)
+		}
 		if k.lease.Until.IsZero() {
 			deadline.Stop()
 		} else {

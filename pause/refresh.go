@@ -33,7 +33,7 @@ func (f *Fleet) Refresh(ctx context.Context) {
 	var attached []*Pooler
 	both.Go(func() { gone = f.silent(ctx, poolers) })
 	both.Go(func() {
-		ours := f.m.SelectDatabases(ctx, f.log, came)
+		ours := f.m.LeadingHere(ctx, f.log, f.m.SelectDatabases(ctx, f.log, came))
 		for _, p := range came {
 			if !slices.Contains(ours, p) {
 				p.Close()

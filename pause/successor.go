@@ -47,6 +47,7 @@ func (k *keeper) learnOrigin(ctx context.Context) {
 	learned := make(chan origin, 1)
 	k.learned = learned
 	go func() { learned <- askOrigin(ctx, k.m) }()
+	k.learnMembers(ctx)
 	select {
 	case k.lease.Origin = <-learned:
 	case <-time.After(originTimeout):
@@ -87,6 +88,9 @@ func (k *keeper) finish(ctx context.Context) {
 		return
 	}
 	k.each(func(p *watched) {
+		if k.m.Follow(p.Pooler) != nil {
+			return // who moves it resumes it
+		}
 		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 		defer cancel()
 		ended, err := k.end(ctx, p)
@@ -210,7 +214,7 @@ func (k *keeper) route(ctx context.Context) map[string]waypoint {
 	}
 	var mu sync.Mutex
 	k.each(func(p *watched) {
-		if !p.HasConsole() {
+		if !p.HasConsole() || k.m.Follow(p.Pooler) != nil {
 			return
 		}
 		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)

@@ -1,0 +1,69 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/follow"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pgb"
+)
+
+// movedInterval is between looks whether a pooler was moved by those beside it: its clients wait.
+const movedInterval = 30 * time.Millisecond
+
+// routed are the poolers that lead to a route which somebody else moves.
+func (w *worker) routed(poolers []*pgb.Pooler) []*pgb.Pooler {
+	var routed []*pgb.Pooler
+	for _, p := range poolers {
+		if w.rt.Follow(p) == nil {
+			routed = append(routed, p)
+		}
+	}
+	return routed
+}
+
+// leadHere has a pooler lead to this member's server before it is resumed. Our own is moved. One beside another member is waited for, which
+// moves it; ours is false where it is not paused by a guard, or not any more: then it is nobody's to resume. With an error it must not be
+// resumed: its clients would meet a server that takes no writes.
+func (w *worker) leadHere(ctx context.Context, p *pgb.Pooler) (ours bool, err error) {
+	switch f := w.rt.Follow(p); {
+	case f == nil:
+		return true, nil
+	case !f.Elsewhere:
+		return true, w.moveOwn(ctx, p)
+	}
+	for {
+		leads, paused, err := w.rt.LeadsHere(ctx, p, pgb.Guard)
+		switch {
+		case err == nil && !paused:
+			return false, nil
+		case err == nil && leads:
+			return true, nil
+		case ctx.Err() != nil && err != nil:
+			return false, err
+		case ctx.Err() != nil:
+			return false, errors.New("it was not moved to this member: is pgbaton serve running beside it?")
+		}
+		member.Sleep(ctx, movedInterval)
+	}
+}
+
+func (w *worker) moveOwn(ctx context.Context, p *pgb.Pooler) error {
+	mover := follow.New(w.rt, p)
+	defer mover.Close()
+	return member.Retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+		defer cancel()
+		moved, err := mover.Move(ctx, mover.Local())
+		if moved && err == nil {
+			err = mover.Reconnect(ctx)
+		}
+		return err
+	}, func(err error) bool {
+		var problem *file.Problem
+		return member.IsPermanent(err) || errors.As(err, &problem)
+	})
+}

@@ -1,0 +1,95 @@
+package pause
+
+import (
+	"context"
+
+	"time"
+
+	"github.com/pgbaton/pgbaton/follow"
+	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/state"
+)
+
+const (
+	moveInterval = 20 * time.Millisecond  // between looks for the new leader, while clients wait
+	moveAgain    = 200 * time.Millisecond // and between tries to move a pooler that cannot be moved
+)
+
+// startMoving moves the poolers that stand beside us to the new leader, in the background, until ctx ends: the handover has begun on this
+// member, so nobody else does it as soon.
+func (k *keeper) startMoving(ctx context.Context) {
+	if k.lease.Owner != pgb.Guard || k.m.DryRun {
+		return
+	}
+	finder := follow.NewFinder(k.m)
+	for _, p := range k.poolers {
+		if !k.m.Moves(p.Pooler) {
+			continue
+		}
+		mover := follow.New(k.m, p.Pooler)
+		lease := k.lease
+		k.moving.Go(func() {
+			defer mover.Close()
+			k.move(ctx, finder, mover, lease)
+		})
+	}
+}
+
+// move blocks until the pooler leads to a member that was promoted since the handover began, and is resumed; or until ctx ends.
+func (k *keeper) move(ctx context.Context, finder *follow.Finder, mover *follow.Mover, l lease) {
+	said := ""
+	for ctx.Err() == nil {
+		leader, err := finder.Leader(ctx, postgres.Identity{})
+		if err != nil || !leader.PromotedSince(l.Origin.SystemID, l.Origin.Timeline) {
+			member.Sleep(ctx, moveInterval)
+			continue
+		}
+		err = k.moveTo(ctx, mover, leader, l)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != said {
+			said = text
+			k.log.Error("the pooler cannot be moved to the new leader, trying again until the lease is over; "+
+				"then its clients meet this member", "pooler", mover.Name, "leader", leader.Name, "error", err)
+		}
+		member.Sleep(ctx, moveAgain)
+	}
+}
+
+func (k *keeper) moveTo(ctx context.Context, mover *follow.Mover, leader follow.Leader, l lease) error {
+	ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
+	defer cancel()
+	if _, err := mover.Move(ctx, mover.Target(leader)); err != nil {
+		return err
+	}
+	p := &watched{Pooler: mover.Pooler, listed: true}
+	s, err := p.State(ctx)
+	if err != nil {
+		return err
+	}
+	if p.isOver(s, l) {
+		return nil
+	}
+	if s.Mark == nil || s.Mark.Owner != pgb.Foreign {
+		if _, err := p.Resume(ctx); err != nil {
+			return err
+		}
+		k.log.Info("moved and resumed", "pooler", p.Name, "leader", leader.Name)
+		k.journal.Add(state.Entry{Event: state.EventResumed, Pooler: p.Name, Took: time.Since(l.Since)})
+	}
+	return p.Unmark(ctx)
+}
+
+// learnMembers finds out, in the background, who else can be asked for the leader: Patroni of this member may take no questions any more
+// when that counts.
+func (k *keeper) learnMembers(ctx context.Context) {
+	for _, p := range k.poolers {
+		if k.m.Moves(p.Pooler) {
+			k.moving.Go(func() { _ = follow.NewFinder(k.m).Learn(ctx) })
+			return
+		}
+	}
+}
