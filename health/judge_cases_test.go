@@ -210,6 +210,19 @@ func judgeCases() []judgeCase {
 			other.PostmasterStart = other.PostmasterStart.Add(time.Hour)
 			route(v, routeView{address: "cluster:5432", identity: other})
 		}, "route-elsewhere", "another server"},
+		{"a pooler beside the server that is moved, and those of the other members", func(v *view) {
+			follows(v, nil)
+			v.config.Poolers = append(v.config.Poolers, config.Pooler{Follow: &config.Follow{Elsewhere: true}})
+		}, "", ""},
+		{"the same without those of the other members", func(v *view) { follows(v, nil) }, "follow-alone", "elsewhere: true"},
+		{"the same of a member that is alone", func(v *view) {
+			follows(v, nil)
+			v.further.cluster.Members = v.further.cluster.Members[:1]
+		}, "single-member", ""},
+		{"its file is read-only", func(v *view) {
+			follows(v, errors.New("/etc/pgbouncer/databases.ini is read-only"))
+			v.config.Poolers = append(v.config.Poolers, config.Pooler{Follow: &config.Follow{Elsewhere: true}})
+		}, "follow-file", "databases.ini is read-only"},
 		{"another address for reading", func(v *view) {
 			route(v, routeView{address: "cluster:5432", identity: v.identity}, routeView{address: "ro:5432",
 				identity: v.further.members["m2"].ready.Identity})

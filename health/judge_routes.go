@@ -29,6 +29,10 @@ func judgeRoutes(f *findings, v view) {
 			continue
 		}
 		judgeOthers(f, v, p, databases, more.routes)
+		if more.follow != nil {
+			judgeFollow(f, v, p.status.Pooler, more)
+			continue
+		}
 		single := judgeHosts(f, v, p, databases, more.routes)
 		if v.further.route != nil {
 			continue

@@ -119,6 +119,15 @@ func route(v *view, routes ...routeView) {
 	v.further.poolers[appPooler] = p
 }
 
+// follows makes the pooler one that stands beside this member and is moved; what is in the way of that is told.
+func follows(v *view, unmovable error) {
+	host(v, "/run/postgresql")
+	p := v.further.poolers[appPooler]
+	p.follow, p.unmovable = &config.Follow{File: "/etc/pgbouncer/databases.ini"}, unmovable
+	v.further.poolers[appPooler] = p
+	v.config.Poolers[0].Follow = p.follow
+}
+
 func member2(v *view, change func(*patroni.Member)) { change(&v.further.cluster.Members[1]) }
 
 func server2(v *view, change func(*serverView)) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/follow"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb"
@@ -280,7 +281,7 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 	var lock sync.Mutex
 	seen, resolved := map[string]poolerFurther{}, map[string][]string{}
 	for _, p := range poolers {
-		seen[p.Name] = poolerFurther{ours: p.Databases}
+		seen[p.Name] = poolerFurther{ours: p.Databases, follow: m.Follow(p)}
 	}
 	local, localErr := m.Server()
 	pgb.Each(ours, func(p *pgb.Pooler) error {
@@ -289,7 +290,12 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 		}
 		ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
 		defer cancel()
-		more := poolerFurther{mayPause: p.MayPause(ctx), ours: p.Databases}
+		more := poolerFurther{mayPause: p.MayPause(ctx), ours: p.Databases, follow: m.Follow(p)}
+		if m.Moves(p) {
+			mover := follow.New(m, p)
+			defer mover.Close()
+			_, _, more.unmovable = mover.Entries(ctx)
+		}
 		databases, err := p.ShowDatabases(ctx)
 		if err != nil {
 			return err // the status tells

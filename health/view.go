@@ -94,6 +94,9 @@ type poolerFurther struct {
 	several  bool              // processes share its address
 	peers    int               // other processes that it says belong to it
 	routes   []routeView
+
+	follow    *config.Follow // it is moved, by this member or by another one; nil: it leads to a route
+	unmovable error          // why it could not be moved
 }
 
 // routeView is one look at an address that a pooler connects to.

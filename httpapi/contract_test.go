@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/follow"
 	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pause"
@@ -83,6 +84,7 @@ func (c *contract) request(op *huma.Operation) (path, body string) {
 // succeed sends what must be answered with that status, which is no error.
 func (c *contract) succeed(op *huma.Operation, status int) answer {
 	path, body := c.request(op)
+	defer c.routes(follow.RouteOpen, true)()
 	switch {
 	case status == 204:
 		return c.do(op.Method, path, "", "Last-Event-ID: 100000")
@@ -98,6 +100,14 @@ func (c *contract) succeed(op *huma.Operation, status int) answer {
 		return got
 	}
 	return c.do(op.Method, path, body)
+}
+
+// routes has load balancers told this until the function that it returns is called.
+func (c *contract) routes(primary follow.Route, replica bool) (restore func()) {
+	before, reads := c.server.primaryRoute, c.server.replicaRoute
+	c.server.primaryRoute = func() follow.Route { return primary }
+	c.server.replicaRoute = func(context.Context) bool { return replica }
+	return func() { c.server.primaryRoute, c.server.replicaRoute = before, reads }
 }
 
 // provoke sends what must be answered with that problem.
@@ -174,6 +184,10 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 				}
 			}()
 		}
+		return c.do(op.Method, path, body)
+	case routeForwards.name, routeDown.name, notAReplica.name:
+		says := map[string]follow.Route{routeForwards.name: follow.RouteForwarded, routeDown.name: follow.RouteDown}[problem]
+		defer c.routes(says, false)()
 		return c.do(op.Method, path, body)
 	case shuttingDown.name, notReady.name:
 		return c.leaving.do(op.Method, path, body)

@@ -215,8 +215,9 @@ func (s *Server) admit(r *http.Request, route *route, allow string) *refusal {
 	switch {
 	case route == nil && allow == "":
 		return notFound.problem("the paths are in /openapi.json")
-	case s.guard.open() && !ownName(r.Host):
-		// A name that somebody else can make lead to us is how a web page gets past its browser (DNS rebinding).
+	case s.guard.open() && !(r.Host == "" && route != nil && strings.HasPrefix(r.URL.Path, routePrefix)) && !ownName(r.Host):
+		// A name that somebody else can make lead to us is how a web page gets past its browser (DNS rebinding). Browsers send one always;
+		// HAProxy's check does not by itself.
 		return misdirected.problem("without authentication this server answers only to localhost and loopback addresses")
 	case route == nil && r.Method != http.MethodOptions:
 		return methodNotAllowed.problem("it has "+allow).header("Allow", allow)

@@ -66,7 +66,7 @@ func kinds() []kind {
 		unsupportedMedia, expectationFailed, misdirected, invalidRequest, keyReused, headerTooLarge, internalError, notImplemented,
 		overloaded, shuttingDown, notReady, stateNotKept, notDrained, poolerFailed, interrupted, unknownOutcome, maintenanceFailed,
 		maintenanceTimeout, stopped, unsupportedVersion},
-		reloadKinds()...)
+		append(reloadKinds(), lbKinds()...)...)
 }
 
 // refusal is a problem that is answered to a request.

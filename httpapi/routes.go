@@ -119,6 +119,7 @@ func (s *Server) register(version string) error {
 		})
 	add(s, routes, problem, huma.Operation{OperationID: "getReadiness", Method: "GET", Path: "/readyz", Summary: "Operations are taken"},
 		openToAll, append([]kind{notReady}, open...), s.ready)
+	s.lbRoutes(routes, problem, open)
 	add(s, routes, problem, huma.Operation{OperationID: "getStatus", Method: "GET", Path: "/v1/status",
 		Summary:     "Member, role, lock, poolers, versions, conditions, last handover",
 		Description: "May be a second old; observedAt tells."}, toRead, read, s.getStatus)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/follow"
 	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/member"
 
@@ -51,6 +52,10 @@ type Server struct {
 
 	listener   *listener
 	reconciler Reconciler
+	follow     *follow.Watcher // nil: no pooler stands beside this member
+
+	primaryRoute func() follow.Route        // what load balancers are told
+	replicaRoute func(context.Context) bool // and of readers
 
 	background context.Context // of what goes on beside requests; ends last
 	endAll     context.CancelFunc
@@ -72,6 +77,7 @@ func New(o Options) (_ *Server, err error) {
 		member:     m,
 		log:        m.Log.With("hook", "serve"),
 		reconciler: o.Reconciler,
+		follow:     follow.NewWatcher(m),
 		origins:    http.NewCrossOriginProtection(),
 		slots:      make(chan struct{}, maxRequests-reservedRequests),
 		reserved: make(chan struct{},
@@ -197,6 +203,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.others.Go(func() { s.guard.watch(s.background) })
 	if s.reconciler != nil {
 		s.others.Go(func() { s.reconcile(s.background) })
+	}
+	if s.follow != nil {
+		s.others.Go(func() { s.follow.Run(s.background) })
 	}
 	if s.member.Recheck != nil {
 		s.others.Go(func() { s.recheck(s.background) })
