@@ -38,7 +38,13 @@ func TestFollow(t *testing.T) {
 		got = append(got, p.Follow)
 	}
 	want := []*Follow{
-		{File: "/etc/pgbouncer/databases.ini", Databases: []string{"app", "*"}, LocalHost: "/run/postgresql", LocalPort: 5432, Back: BackIdle},
+		{
+			File:      "/etc/pgbouncer/databases.ini",
+			Databases: []string{"app", "*"},
+			LocalHost: "/run/postgresql",
+			LocalPort: 5432,
+			Back:      BackIdle,
+		},
 		{File: "/etc/pgbouncer/other.ini", Databases: []string{"app"}, LocalHost: "localhost", LocalPort: 6000, Back: BackDuration,
 			BackAfter: 90 * time.Minute},
 		{Elsewhere: true, Back: BackIdle}, nil,

@@ -28,11 +28,20 @@ func TestKeeperMoves(t *testing.T) {
 	b := membertest.StartPooler(t, single.SuiteTrixie, primary)
 	m := membertest.New(t, primary, b)
 	m.Config.Postgres = primary.DSN("postgres", "postgres")
-	m.Config.Poolers[0].Follow = &config.Follow{File: b.ConfigPath, Databases: []string{"*"}, LocalHost: primary.Addr, LocalPort: primary.Port}
+	m.Config.Poolers[0].Follow = &config.Follow{
+		File:      b.ConfigPath,
+		Databases: []string{"*"},
+		LocalHost: primary.Addr,
+		LocalPort: primary.Port,
+	}
 	patroni := membertest.NewPatroni(t, m, "stopping")
 	leads := func(of *single.Postgres) {
 		patroni.Set(func(f *membertest.Patroni) {
-			f.Cluster = fmt.Sprintf(`{"members": [{"name": "x", "role": "leader", "state": "running", "host": %q, "port": %d}]}`, of.Addr, of.Port)
+			f.Cluster = fmt.Sprintf(
+				`{"members": [{"name": "x", "role": "leader", "state": "running", "host": %q, "port": %d}]}`,
+				of.Addr,
+				of.Port,
+			)
 		})
 	}
 	leads(primary)

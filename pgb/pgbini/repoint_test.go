@@ -87,7 +87,9 @@ func TestRepointKeepsTheRest(t *testing.T) {
 				value = "'" + rapid.StringMatching(`[a-z ='host]{1,20}`).Draw(t, key) + "'"
 				value = "'" + strings.ReplaceAll(value[1:len(value)-1], "'", "''") + "'"
 			}
-			conn.WriteString(key + rapid.SampledFrom([]string{"=", " = "}).Draw(t, "equals") + value + rapid.StringMatching(` {1,3}`).Draw(t, "blanks"))
+			conn.WriteString(
+				key + rapid.SampledFrom([]string{"=", " = "}).Draw(t, "equals") + value + rapid.StringMatching(` {1,3}`).Draw(t, "blanks"),
+			)
 		}
 		text := "[databases]\nx = host=keep\napp = " + conn.String() + "\n[pgbouncer]\n"
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -134,7 +136,9 @@ func TestReads(t *testing.T) {
 	if got := f.Reads(filepath.Join(dir, "other.ini"), ""); got != "" {
 		t.Errorf("%q: no %%include reaches it", got)
 	}
-	want := []pgbini.DatabaseEntry{{Name: "app", Address: pgbini.Address{Host: "a", Port: 7}, File: filepath.Join(dir, "link.ini"), Line: 1}}
+	want := []pgbini.DatabaseEntry{
+		{Name: "app", Address: pgbini.Address{Host: "a", Port: 7}, File: filepath.Join(dir, "link.ini"), Line: 1},
+	}
 	if d := cmp.Diff(want, f.DatabaseEntries("app")); d != "" {
 		t.Error(d)
 	}
