@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"math"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -222,16 +220,20 @@ func (f *further) lookAtCluster(ctx context.Context, m *member.Member) map[strin
 			continue
 		}
 		all.Go(func() {
-			api := lookAtAPI(ctx, m, x.APIURL)
+			api := lookAtAPI(ctx, client, x.APIURL)
 			lock.Lock()
 			defer lock.Unlock()
 			apis[x.Name] = api
 		})
-		if localErr != nil || x.Port <= 0 || x.Port > math.MaxUint16 {
+		if localErr != nil {
+			continue
+		}
+		server, err := member.ServerOf(local, x)
+		if err != nil {
 			continue
 		}
 		all.Go(func() {
-			s := lookAtMember(ctx, local.At(postgres.Address{Host: x.Host, Port: uint16(x.Port)}))
+			s := lookAtMember(ctx, server)
 			lock.Lock()
 			defer lock.Unlock()
 			servers[x.Name] = s
@@ -243,20 +245,14 @@ func (f *further) lookAtCluster(ctx context.Context, m *member.Member) map[strin
 }
 
 // lookAtAPI asks another member's Patroni. The address is what that one has written into the DCS, so it gets no password; a GET needs none.
-func lookAtAPI(ctx context.Context, m *member.Member, address string) apiView {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" {
-		return apiView{err: errors.New("its api_url is no URL")}
-	}
-	own := m.Config.Patroni
-	client, err := patroni.New(patroni.Options{URL: u.Scheme + "://" + u.Host, CAFile: own.CAFile, CertFile: own.CertFile,
-		KeyFile: own.KeyFile})
+func lookAtAPI(ctx context.Context, client *patroni.Client, address string) apiView {
+	there, err := client.Bare().At(address)
 	if err != nil {
 		return apiView{err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
-	health, err := client.Leader(ctx)
+	health, err := there.Leader(ctx)
 	return apiView{err: err, version: health.Version}
 }
 
@@ -304,10 +300,12 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 		more.peers, _ = p.Peers(ctx)         // the same
 		var looking sync.WaitGroup
 		if localErr == nil {
-			destinations := member.Destinations(p, databases, false)
-			more.routes = make([]routeView, len(destinations))
-			for i, to := range destinations {
-				looking.Go(func() { more.routes[i] = lookAtRoute(ctx, local, to) })
+			looking.Go(func() {
+				for _, lead := range member.Leads(ctx, p, databases, local) {
+					more.routes = append(more.routes, routeOf(ctx, local, lead))
+				}
+			})
+			for _, to := range member.Destinations(p, databases, false) {
 				looking.Go(func() {
 					addresses, _ := net.DefaultResolver.LookupHost(ctx, to.Host)
 					lock.Lock()
@@ -328,13 +326,10 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 	return seen, resolved
 }
 
-func lookAtRoute(ctx context.Context, local *postgres.Server, to member.Destination) routeView {
-	seen := routeView{address: to.String()}
-	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
-	defer cancel()
-	seen.identity, seen.err = to.Identify(ctx, local)
-	if seen.err == nil && member.IsLoopback(to.Host) {
-		seen.direct = isDirect(ctx, local.At(postgres.Address{Host: to.Host, Port: to.Port}))
+func routeOf(ctx context.Context, local *postgres.Server, lead member.Lead) routeView {
+	seen := routeView{address: lead.To.String(), identity: lead.There, err: lead.Err}
+	if seen.err == nil && member.IsLoopback(lead.To.Host) {
+		seen.direct = isDirect(ctx, local.At(postgres.Address{Host: lead.To.Host, Port: lead.To.Port}))
 	}
 	return seen
 }

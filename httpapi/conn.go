@@ -82,13 +82,6 @@ func (l *listener) admit(c *conn) {
 	}
 }
 
-// count is how many connections are open.
-func (l *listener) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.open)
-}
-
 // state is told by net/http when a request has come, and when it was answered.
 func (l *listener) state(c net.Conn, _ http.ConnState) {
 	if ours, ok := c.(*conn); ok {

@@ -32,17 +32,9 @@ type seen struct {
 	err    error          // why its REST API did not answer
 }
 
-// Look looks at the cluster: at the view that all members share (GET /cluster, which Patroni reads from the DCS for it), at the dynamic
-// configuration, and at every member through its own REST API (GET /leader). It blocks for 12 s at most. A member that does not answer is
-// not Reachable; without the shared view there is an error.
-func Look(ctx context.Context, m *member.Member) (plan.View, error) {
-	s, err := look(ctx, m)
-	if err != nil {
-		return plan.View{}, err
-	}
-	return s.View, nil
-}
-
+// look looks at the cluster: at the view that all members share (GET /cluster, which Patroni reads from the DCS for it), at the dynamic
+// configuration, and at every member through its own REST API (GET /leader). It blocks for [lookTimeout] at most. A member that does not
+// answer is not Reachable; without the shared view there is an error.
 func look(ctx context.Context, m *member.Member) (*scene, error) {
 	client, err := m.Patroni()
 	if err != nil {
@@ -102,11 +94,11 @@ func (s *scene) silent() bool {
 
 // ask asks the member itself. A GET needs no credentials, and the address is what that member has written.
 func (x *seen) ask(ctx context.Context, client *patroni.Client) {
-	there, err := client.At(x.APIURL)
+	there, err := client.Bare().At(x.APIURL)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 		defer cancel()
-		x.health, err = there.Bare().Leader(ctx)
+		x.health, err = there.Leader(ctx)
 	}
 	if err == nil && x.health.Name != "" && x.health.Name != x.Name {
 		err = fmt.Errorf("at its address %s answers member %s", x.APIURL, x.health.Name)

@@ -34,6 +34,8 @@ type routes struct {
 	leads map[string]answer
 }
 
+func newRoutes() routes { return routes{faults: map[string]string{}, leads: map[string]answer{}} }
+
 // theRoute is the key of resume.route.
 const theRoute = "resume.route"
 
@@ -42,7 +44,7 @@ const theRoute = "resume.route"
 func lookAtRoutes(ctx context.Context, m *member.Member) routes {
 	all, _, errs := m.Poolers(ctx, nil)
 	defer member.CloseAll(all)
-	r := routes{faults: map[string]string{}, leads: map[string]answer{}}
+	r := newRoutes()
 	if err := errors.Join(errs...); err != nil {
 		r.faults["names"] = err.Error()
 	}
@@ -65,7 +67,7 @@ func lookAtRoutes(ctx context.Context, m *member.Member) routes {
 	})
 	if dsn := m.Config.Resume.Route; dsn != "" {
 		if server, err := postgres.Open(dsn); err == nil {
-			one := routes{faults: map[string]string{}, leads: map[string]answer{}}
+			one := newRoutes()
 			there, err := member.Identify(ctx, server.Once())
 			one.lead(theRoute, "resume.route", there, err)
 			add(one)
@@ -75,7 +77,7 @@ func lookAtRoutes(ctx context.Context, m *member.Member) routes {
 }
 
 func lookAtPooler(ctx context.Context, p *pgb.Pooler, local *postgres.Server) routes {
-	r := routes{faults: map[string]string{}, leads: map[string]answer{}}
+	r := newRoutes()
 	s := api.PoolerStatus{Pooler: p.Name, Paused: string(unknown)}
 	state, err := member.StateOfPause(ctx, p)
 	if err != nil {
@@ -101,9 +103,8 @@ func lookAtPooler(ctx context.Context, p *pgb.Pooler, local *postgres.Server) ro
 	if local == nil {
 		return r
 	}
-	for _, to := range member.Destinations(p, state.Databases, false) {
-		there, err := to.Identify(ctx, local)
-		r.lead(p.Name+" "+to.String(), fmt.Sprintf("pooler %s leads to %s", p.Name, to), there, err)
+	for _, lead := range member.Leads(ctx, p, state.Databases, local) {
+		r.lead(p.Name+" "+lead.To.String(), fmt.Sprintf("pooler %s leads to %s", p.Name, lead.To), lead.There, lead.Err)
 	}
 	return r
 }

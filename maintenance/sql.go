@@ -3,7 +3,6 @@ package maintenance
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"sync"
 
@@ -15,14 +14,14 @@ import (
 // server is a member's server, with our own server's user.
 func (s *scene) server(m *member.Member, name string) (*postgres.Server, error) {
 	target, ok := s.members[name]
-	if !ok || target.Port <= 0 || target.Port > math.MaxUint16 {
-		return nil, errors.New("the address of member " + name + " is not known")
+	if !ok {
+		return nil, errors.New(name + " is no member now")
 	}
 	local, err := m.Server()
 	if err != nil {
 		return nil, err
 	}
-	return local.At(postgres.Address{Host: target.Host, Port: uint16(target.Port)}), nil
+	return member.ServerOf(local, target.Member)
 }
 
 // query calls do with a connection to a member's server. It blocks for [member.StatusTimeout] at most.

@@ -2,7 +2,9 @@ package member
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
@@ -75,6 +78,36 @@ func Destinations(p *pgb.Pooler, databases []pgbini.Database, all bool) []Destin
 		}
 	}
 	return found
+}
+
+// Lead is where one address of a pooler's databases leads.
+type Lead struct {
+	To    Destination
+	There postgres.Identity
+	Err   error
+}
+
+// Leads logs in at all the [Destinations] of a pooler at the same time. It blocks for [LookTimeout] at most.
+func Leads(ctx context.Context, p *pgb.Pooler, databases []pgbini.Database, local *postgres.Server) []Lead {
+	destinations := Destinations(p, databases, false)
+	leads := make([]Lead, len(destinations))
+	var all sync.WaitGroup
+	for i, to := range destinations {
+		all.Go(func() {
+			there, err := to.Identify(ctx, local)
+			leads[i] = Lead{to, there, err}
+		})
+	}
+	all.Wait()
+	return leads
+}
+
+// ServerOf is the server of a member, at the address that it has written into the DCS, with the user of our own.
+func ServerOf(local *postgres.Server, x patroni.Member) (*postgres.Server, error) {
+	if x.Host == "" || x.Port <= 0 || x.Port > math.MaxUint16 {
+		return nil, fmt.Errorf("the address of member %s is not known", x.Name)
+	}
+	return local.At(postgres.Address{Host: x.Host, Port: uint16(x.Port)}), nil
 }
 
 // hosts are those of an entry, each for itself.

@@ -29,8 +29,9 @@ func (c *Client) At(apiURL string) (*Client, error) {
 
 // PatchConfig asks PATCH /config: change is merged into the dynamic configuration, null takes a key away, and the answer is all of it as it
 // was written. Patroni reads the DCS for it and writes only what nobody else has written meanwhile (a compare-and-set on the key's version;
-// api.py and dcs/etcd3.py, 4.0.7 and 4.1.5); else [Conflict] is true of the error: look, and ask again. Where the change changes nothing it
-// is not written, and the answer may be as old as Patroni's copy of the DCS.
+// api.py and dcs/etcd3.py, 4.0.7 and 4.1.5); else the error is [Refused] (409): look, and ask again. It may have been written all the same,
+// where it was the DCS that did not take it. Where the change changes nothing it is not written, and the answer may be as old as Patroni's
+// copy of the DCS.
 //
 // It blocks for 15 s at most. Whether it was done is not known after an error that is [Unanswered].
 func (c *Client) PatchConfig(ctx context.Context, change map[string]any) (map[string]any, error) {
@@ -51,10 +52,6 @@ func (c *Client) PatchConfig(ctx context.Context, change map[string]any) (map[st
 	}
 	return all, nil
 }
-
-// Conflict reports whether Patroni did not write what it was asked to (409): somebody else has written meanwhile, or the DCS did not take
-// it, in which case it may have been written all the same.
-func Conflict(err error) bool { return hasStatus(err, http.StatusConflict) }
 
 // Refused reports whether Patroni said no before it began: 400, 409, 412 and 422 (a time that is over), and 401 and 403 of [Unauthorized].
 func Refused(err error) bool {

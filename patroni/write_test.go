@@ -82,14 +82,14 @@ func TestWrites(t *testing.T) {
 	if err != nil || all["ttl"] != 30.0 {
 		t.Error(all, err)
 	}
-	for code, want := range map[int]struct{ conflict, refused, unauthorized bool }{
-		409: {true, true, false}, 412: {false, true, false}, 400: {false, true, false}, 422: {false, true, false}, 503: {}, 500: {},
-		401: {false, true, true}, 403: {false, true, true},
+	for code, want := range map[int]struct{ refused, unauthorized bool }{
+		409: {true, false}, 412: {true, false}, 400: {true, false}, 422: {true, false}, 503: {}, 500: {},
+		401: {true, true}, 403: {true, true},
 	} {
 		status, answer, calls = code, "no", nil
 		_, err := client.Switchover(t.Context(), patroni.SwitchoverOrder{Leader: "m1"})
 		_, patchErr := client.PatchConfig(t.Context(), map[string]any{"a": 1})
-		if patroni.Conflict(patchErr) != want.conflict || patroni.Refused(err) != want.refused ||
+		if patroni.Refused(patchErr) != want.refused || patroni.Refused(err) != want.refused ||
 			patroni.Unauthorized(err) != want.unauthorized || len(calls) != 2 {
 			t.Errorf("%d: %v, %v, %d calls", code, err, patchErr, len(calls))
 		}

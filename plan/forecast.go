@@ -16,12 +16,6 @@ type Plan struct {
 	Why    string `json:"why,omitempty"`   // there is nothing to do
 }
 
-// Switchover plans a switchover. An error is a [*Refusal].
-func Switchover(v View, o SwitchoverOptions) (Plan, error) { return Forecast(v, nil, o) }
-
-// Restart plans the restart of members; see [RestartOptions.Select] for which. An error is a [*Refusal].
-func Restart(v View, o RestartOptions) (Plan, error) { return Forecast(v, nil, o) }
-
 // Forecast says what is left to do after what was done, if all goes as it should and the cluster stays as it is otherwise. The candidate is
 // the one that would be chosen now.
 func Forecast(v View, done []Done, o Options) (Plan, error) {

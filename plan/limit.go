@@ -92,11 +92,3 @@ func ParseVersion(s string) (int, error) {
 	}
 	return 0, wrong
 }
-
-// FormatVersion writes the number that a server has for its version as people do.
-func FormatVersion(n int) string {
-	if n < 100000 {
-		return fmt.Sprintf("%d.%d.%d", n/10000, n/100%100, n%100)
-	}
-	return fmt.Sprintf("%d.%d", n/10000, n%10000)
-}

@@ -94,7 +94,7 @@ func TestRestart(t *testing.T) {
 		{"named", three(), plan.RestartOptions{Members: []string{"m3"}}, "restart m3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := plan.Restart(c.view, c.o)
+			p, err := plan.Forecast(c.view, nil, c.o)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/pgbaton/pgbaton/maintenance"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
+	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/plan"
 )
 
@@ -54,13 +55,38 @@ func (c *cluster) on(name string) *member.Member {
 	return m
 }
 
-func (c *cluster) view() plan.View {
+// view is a cluster as its members say that it is.
+type view struct {
+	patroni.Cluster
+	health map[string]patroni.Health
+}
+
+func (c *cluster) view() view {
 	c.t.Helper()
-	v, err := maintenance.Look(c.t.Context(), c.on(c.Members()[0].Name))
+	client, err := c.on(c.Members()[0].Name).Patroni()
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	v := view{health: map[string]patroni.Health{}}
+	if v.Cluster, err = client.Cluster(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, m := range v.Members {
+		there, err := client.At(m.APIURL)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if v.health[m.Name], err = there.Leader(c.t.Context()); err != nil {
+			c.t.Error(err)
+		}
+	}
 	return v
+}
+
+// primary is who holds the lock; of nobody the name is empty.
+func (v view) primary() patroni.Health {
+	leader, _ := v.Leader()
+	return v.health[leader.Name]
 }
 
 func (c *cluster) healthy() {
@@ -74,11 +100,11 @@ func (c *cluster) healthy() {
 
 func (c *cluster) leader() string {
 	c.t.Helper()
-	leader, ok := c.view().Leader()
-	if !ok {
+	leader := c.view().primary().Name
+	if leader == "" {
 		c.t.Fatal("no leader")
 	}
-	return leader.Name
+	return leader
 }
 
 func (c *cluster) replica() string {
@@ -182,7 +208,7 @@ func twoAtOnce(c *cluster) {
 	const rounds = 5
 	won := 0
 	for range rounds {
-		before, _ := c.view().Leader()
+		before := c.view().primary()
 		var all sync.WaitGroup
 		reports := make([]api.ClusterReport, len(c.Members()))
 		for i, m := range c.Members() {
@@ -202,7 +228,7 @@ func twoAtOnce(c *cluster) {
 				c.t.Errorf("%+v", r)
 			}
 		}
-		after, _ := c.view().Leader()
+		after := c.view().primary()
 		if finished > 1 || after.Timeline != before.Timeline+finished {
 			c.t.Errorf("%d runs, timeline %d → %d", finished, before.Timeline, after.Timeline)
 		}
@@ -240,9 +266,9 @@ func rolling(c *cluster) {
 	if kinds(report) != "restart restart switchover" || report.Steps[2].Member != leader {
 		c.t.Errorf("order: %s", kinds(report))
 	}
-	for _, m := range c.view().Members {
-		if was, _ := before.Member(m.Name); !m.Started.After(was.Started) {
-			c.t.Errorf("%s was not restarted", m.Name)
+	for name, is := range c.view().health {
+		if !is.PostmasterStart.After(before.health[name].PostmasterStart) {
+			c.t.Errorf("%s was not restarted", name)
 		}
 	}
 	for _, s := range report.Steps {
@@ -253,8 +279,7 @@ func rolling(c *cluster) {
 }
 
 func toCandidate(c *cluster) {
-	before := c.view()
-	old, _ := before.Leader()
+	old := c.view().primary()
 	to := c.replica()
 	report := maintenance.Run(c.t.Context(), c.on(old.Name), maintenance.Request{Kind: api.KindSwitchover, FromHere: true,
 		Switchover: plan.SwitchoverOptions{Candidate: to}}, nil)
@@ -299,8 +324,7 @@ func stopAndResume(c *cluster) {
 }
 
 func abortAndResume(c *cluster) {
-	before := c.view()
-	leader, _ := before.Leader()
+	leader := c.view().primary()
 	m := c.on(leader.Name)
 	ctx, cancel := context.WithCancel(c.t.Context())
 	defer cancel()
@@ -332,13 +356,13 @@ func scheduled(c *cluster) {
 	stop := make(chan struct{})
 	var once sync.Once
 	w := &watched{on: func(e api.ClusterEvent) {
-		if e.Event == api.EventLive && strings.Contains(e.Live.Waits, "due at") && c.view().Scheduled != nil {
+		if e.Event == api.EventLive && strings.Contains(e.Live.Waits, "due at") && c.view().ScheduledSwitchover != nil {
 			once.Do(func() { close(stop) })
 		}
 	}}
 	report := maintenance.Run(c.t.Context(), c.on(old), maintenance.Request{Kind: api.KindSwitchover, At: time.Now().Add(time.Hour), Stop: stop}, w.tell)
 	say(c.t, report)
-	if report.State != api.StepStopped || c.view().Scheduled != nil || c.leader() != old {
+	if report.State != api.StepStopped || c.view().ScheduledSwitchover != nil || c.leader() != old {
 		c.t.Errorf("%+v", report)
 	}
 	at := time.Now().Add(6 * time.Second).Truncate(time.Second)
@@ -356,7 +380,7 @@ func maintenanceMode(c *cluster) {
 		if err != nil || status != http.StatusOK {
 			c.t.Fatal(status, answer, err)
 		}
-		membertest.Eventually(c.t, "maintenance mode", func() bool { return c.view().Maintenance == (on == true) })
+		membertest.Eventually(c.t, "maintenance mode", func() bool { return c.view().Paused == (on == true) })
 	}
 	set(true)
 	report := maintenance.Run(c.t.Context(), c.on(c.leader()), maintenance.Request{Kind: api.KindSwitchover}, nil)
