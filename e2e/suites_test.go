@@ -158,6 +158,12 @@ func newCluster(t *testing.T) *cluster {
 // make starts a new lab, with pgbaton mounted as in the README.
 func (c *cluster) make(opts lab.Options, settings []string) sharedLab {
 	c.t.Helper()
+	return c.makeWith(opts, func() []string { return settings })
+}
+
+// makeWith is make where the settings have addresses of the lab in them.
+func (c *cluster) makeWith(opts lab.Options, settings func() []string) sharedLab {
+	c.t.Helper()
 	dir, err := os.MkdirTemp("", "pgbaton-e2e-callbacks-")
 	c.must(err)
 	c.must(os.Chmod(dir, 0o755))
@@ -165,7 +171,7 @@ func (c *cluster) make(opts lab.Options, settings []string) sharedLab {
 	opts.BeforeStop, opts.Callback = c.way.beforeStop, c.way.callback
 	opts.Prepare = func(l *lab.Lab) error {
 		c.Lab = l
-		return firstError(c.install(), c.configure(settings...))
+		return firstError(c.install(), c.configure(settings()...))
 	}
 	if c.Lab, err = lab.Start(c.ctx, opts); err != nil {
 		c.t.Fatalf("lab: %v", errors.Join(err, os.RemoveAll(dir)))

@@ -51,6 +51,9 @@ type Options struct {
 	Poolers            int               // default 1
 	PgBouncer          map[string]string // settings over the lab's own; an empty value leaves the setting out
 	PgBouncerDatabases string            // the [databases] section; default "* = host=cluster port=5432"
+	// Beside: the poolers stand on the members, one on each, and lead to the member's own socket. Clients come through an HAProxy in front
+	// of them, which asks pgbaton serve where to go: see [Lab.Front].
+	Beside bool
 
 	Callbacks  string            // host directory, seen read-only as /callbacks in every member
 	BeforeStop string            // postgresql.before_stop
@@ -94,6 +97,9 @@ func (o *Options) setDefaults() error {
 	if o.HAProxyCheck == "" {
 		o.HAProxyCheck = "inter 1s fall 1 rise 1 on-marked-down shutdown-sessions"
 	}
+	if o.Beside {
+		o.Poolers, o.PgBouncerDatabases = o.Members, "%include "+DatabasesFile
+	}
 	if o.Poolers == 0 {
 		o.Poolers = 1
 	}
@@ -135,6 +141,7 @@ type Lab struct {
 	members  []*Member
 	poolers  []*Pooler
 	route    *Route
+	front    *container // see Options.Beside
 	etcd     etcd
 	etcdProc *container
 	uid, gid int // of postgres, in the suite's root
@@ -212,6 +219,11 @@ func (l *Lab) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if l.opts.Beside {
+		if err := l.prepareBeside(); err != nil {
+			return err
+		}
+	}
 
 	if err := l.startEtcd(ctx); err != nil {
 		return err
@@ -259,6 +271,11 @@ func (l *Lab) start(ctx context.Context) error {
 	}
 	if err := l.WaitHealthy(ctx); err != nil {
 		return err
+	}
+	if l.opts.Beside {
+		if err := l.startFront(); err != nil {
+			return err
+		}
 	}
 	say("cluster and poolers are healthy")
 	// The cluster was bootstrapped with the shortest loop_wait: members that wait for the bootstrap
@@ -328,6 +345,9 @@ func (l *Lab) Close() error {
 	parallel(kills...)
 	if l.route != nil && l.route.c != nil {
 		l.route.c.kill()
+	}
+	if l.front != nil {
+		l.front.kill()
 	}
 	if l.etcdProc != nil {
 		l.etcdProc.kill()

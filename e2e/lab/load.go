@@ -85,7 +85,7 @@ func (l *Lab) StartPgbench(ctx context.Context, p *Pooler, clients, threads int)
 		return nil, err
 	}
 	argv := []string{"pgbench", "-n", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(threads), "-T", "86400",
-		"-P", "1", "--progress-timestamp", "-h", p.Address, "-p", "6432", "-U", "postgres"}
+		"-P", "1", "--progress-timestamp", "-h", p.clientAddress(), "-p", "6432", "-U", "postgres"}
 	if l.opts.PgbenchRate > 0 {
 		argv = append(argv, "-R", strconv.Itoa(l.opts.PgbenchRate))
 	}

@@ -78,6 +78,9 @@ func (m *Member) create() error {
 		return err
 	}
 	m.spec.binds = append(m.spec.binds, bind{data, "/data", false}, bind{m.etc, "/etc/lab", true})
+	if l.opts.Beside {
+		m.spec.binds = append(m.spec.binds, l.besideBinds(m.index)...)
+	}
 	if l.opts.Callbacks != "" {
 		m.spec.binds = append(m.spec.binds, bind{l.opts.Callbacks, "/callbacks", true})
 	}

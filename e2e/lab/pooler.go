@@ -34,9 +34,18 @@ func (p *Pooler) container() *container {
 	return p.c
 }
 
-// DSN is a connection string for clients: the database postgres, as postgres, through this pooler.
+// DSN is a connection string for clients: the database postgres, as postgres, through this pooler; or through the HAProxy in front of the
+// poolers that stand on the members.
 func (p *Pooler) DSN() string {
-	return fmt.Sprintf("postgres://postgres:%s@%s:6432/postgres?sslmode=disable", p.lab.SuperuserPassword, p.Address)
+	return fmt.Sprintf("postgres://postgres:%s@%s:6432/postgres?sslmode=disable", p.lab.SuperuserPassword, p.clientAddress())
+}
+
+// clientAddress is where clients connect to.
+func (p *Pooler) clientAddress() string {
+	if p.lab.opts.Beside {
+		return p.lab.Front()
+	}
+	return p.Address
 }
 
 // AdminDSN is a connection string for the admin console.
@@ -73,7 +82,11 @@ func (p *Pooler) create() error {
 	if err := os.MkdirAll(p.etc, 0o755); err != nil {
 		return err
 	}
-	p.spec.binds = append(p.spec.binds, bind{p.etc, "/etc/pgbouncer", false})
+	if l.opts.Beside {
+		p.spec.binds = append(p.spec.binds, l.besideBinds(slices.Index(l.poolers, p))...)
+	} else {
+		p.spec.binds = append(p.spec.binds, bind{p.etc, "/etc/pgbouncer", false})
+	}
 	users := fmt.Sprintf("%q %q\n%q %q\n%q %q\n", "postgres", l.SuperuserPassword,
 		"pgbouncer_admin", l.AdminPassword, "pgbouncer_stats", l.AdminPassword)
 	userlist := filepath.Join(p.etc, "userlist.txt")
