@@ -2,7 +2,6 @@ package real_test
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -114,22 +113,6 @@ func (c *cluster) replica() string {
 	return c.Members()[i].Name
 }
 
-// runs are the entries in Patroni's configuration.
-func (c *cluster) runs() map[string]any {
-	c.t.Helper()
-	client, err := c.on(c.Members()[0].Name).Patroni()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	// A PATCH that changes something is answered from the DCS.
-	all, err := client.PatchConfig(c.t.Context(), map[string]any{"asked_at": time.Now().UnixNano()})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	maps.DeleteFunc(all, func(key string, _ any) bool { return !strings.HasPrefix(key, "pgbaton") })
-	return all
-}
-
 // watched keeps what a run tells.
 type watched struct {
 	mu     sync.Mutex
@@ -203,41 +186,8 @@ func TestRealCluster(t *testing.T) {
 	}
 }
 
-// twoAtOnce starts a run on every member at the same moment: never are two at work, and whoever has lost says who has won.
-func twoAtOnce(c *cluster) {
-	const rounds = 5
-	won := 0
-	for range rounds {
-		before := c.view().primary()
-		var all sync.WaitGroup
-		reports := make([]api.ClusterReport, len(c.Members()))
-		for i, m := range c.Members() {
-			here := c.on(m.Name)
-			all.Go(func() {
-				reports[i] = maintenance.Run(c.t.Context(), here, maintenance.Request{Kind: api.KindSwitchover}, nil)
-			})
-		}
-		all.Wait()
-		finished := 0
-		for _, r := range reports {
-			say(c.t, r)
-			switch {
-			case r.Code == member.Done:
-				finished++
-			case r.Code != member.Refused || r.Refusal != maintenance.RefusedLocked:
-				c.t.Errorf("%+v", r)
-			}
-		}
-		after := c.view().primary()
-		if finished > 1 || after.Timeline != before.Timeline+finished {
-			c.t.Errorf("%d runs, timeline %d → %d", finished, before.Timeline, after.Timeline)
-		}
-		won += finished
-	}
-	c.t.Logf("%d of %d rounds had a winner", won, rounds)
-	if won == 0 {
-		c.t.Error("nobody ever had the lock")
-	}
+func rollingRestart() maintenance.Request {
+	return maintenance.Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Rolling: true}}
 }
 
 func rolling(c *cluster) {
@@ -256,7 +206,7 @@ func rolling(c *cluster) {
 			})
 		}
 	}}
-	report := maintenance.Run(c.t.Context(), c.on(leader), maintenance.Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Rolling: true}}, w.tell)
+	report := maintenance.Run(c.t.Context(), c.on(leader), rollingRestart(), w.tell)
 	all.Wait()
 	done(c.t, report)
 	say(c.t, second)
@@ -305,7 +255,9 @@ func stopAndResume(c *cluster) {
 			once.Do(func() { close(stop) })
 		}
 	}}
-	report := maintenance.Run(c.t.Context(), m, maintenance.Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Rolling: true}, Stop: stop}, w.tell)
+	request := rollingRestart()
+	request.Stop = stop
+	report := maintenance.Run(c.t.Context(), m, request, w.tell)
 	say(c.t, report)
 	if report.State != api.StepStopped || report.Code == 0 || len(report.Steps) < 3 || report.Steps[0].State != api.StepDone ||
 		report.Steps[1].State != api.StepPlanned || c.leader() != leader {
@@ -339,7 +291,7 @@ func abortAndResume(c *cluster) {
 		c.t.Errorf("%+v", report)
 	}
 	// Another member's run does not come in between.
-	other := maintenance.Run(c.t.Context(), c.on(c.replica()), maintenance.Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Rolling: true}}, nil)
+	other := maintenance.Run(c.t.Context(), c.on(c.replica()), rollingRestart(), nil)
 	say(c.t, other)
 	if other.Code != member.Refused {
 		c.t.Errorf("%+v", other)
@@ -360,7 +312,8 @@ func scheduled(c *cluster) {
 			once.Do(func() { close(stop) })
 		}
 	}}
-	report := maintenance.Run(c.t.Context(), c.on(old), maintenance.Request{Kind: api.KindSwitchover, At: time.Now().Add(time.Hour), Stop: stop}, w.tell)
+	request := maintenance.Request{Kind: api.KindSwitchover, At: time.Now().Add(time.Hour), Stop: stop}
+	report := maintenance.Run(c.t.Context(), c.on(old), request, w.tell)
 	say(c.t, report)
 	if report.State != api.StepStopped || c.view().ScheduledSwitchover != nil || c.leader() != old {
 		c.t.Errorf("%+v", report)
@@ -418,55 +371,6 @@ func oldTransaction(c *cluster) {
 	}
 }
 
-// lockCost: an entry costs every member a line or two in Patroni's log; no server is reloaded.
-func lockCost(c *cluster) {
-	loaded := func(m *lab.Member) string {
-		rows, err := m.SQL(c.t.Context(), "select pg_conf_load_time()::text as at")
-		if err != nil || len(rows) != 1 {
-			c.t.Fatal(rows, err)
-		}
-		return rows[0]["at"]
-	}
-	before, logs := map[string]string{}, map[string]int{}
-	read := func(m *lab.Member) string {
-		text, err := os.ReadFile(m.LogFile("patroni.log"))
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		return string(text)
-	}
-	for _, m := range c.Members() {
-		before[m.Name], logs[m.Name] = loaded(m), len(read(m))
-	}
-	client, err := c.on(c.leader()).Patroni()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	began := time.Now()
-	entry := map[string]any{"member": "m1", "kind": api.KindRestart, "renewed": 1}
-	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton_run_0123456789ab": entry}); err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Logf("PATCH /config took %s", time.Since(began))
-	for _, m := range c.Members() {
-		membertest.Eventually(c.t, m.Name+" has the entry", func() bool {
-			_, answer, err := m.REST(c.t.Context(), http.MethodGet, "/config", nil)
-			return err == nil && strings.Contains(answer, "0123456789ab")
-		})
-		for _, line := range strings.Split(read(m)[logs[m.Name]:], "\n") {
-			if strings.Contains(line, "reload") || strings.Contains(line, "Changed") || strings.Contains(line, "onfig") {
-				c.t.Logf("%s: %s", m.Name, line)
-			}
-		}
-		if at := loaded(m); at != before[m.Name] {
-			c.t.Errorf("%s has loaded its configuration at %s", m.Name, at)
-		}
-	}
-	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton_run_0123456789ab": nil}); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
 // withoutDCS cuts all members off for 20 s in the middle of a rolling restart.
 func withoutDCS(c *cluster) {
 	var once sync.Once
@@ -486,7 +390,7 @@ func withoutDCS(c *cluster) {
 			})
 		}
 	}}
-	report := maintenance.Run(c.t.Context(), c.on(c.leader()), maintenance.Request{Kind: api.KindRestart, Restart: plan.RestartOptions{Rolling: true}}, w.tell)
+	report := maintenance.Run(c.t.Context(), c.on(c.leader()), rollingRestart(), w.tell)
 	all.Wait()
 	done(c.t, report)
 }
