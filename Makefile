@@ -11,7 +11,7 @@ UNIT = $(shell go list ./... | grep -vE '/e2e|/maintenance/real$$')
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
-.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean
 
 all: build
 
@@ -75,6 +75,16 @@ packages: build
 packages-check: packages roots $(GOTEST_BINARY)
 	cd packaging && go vet ./... && nice $(GOTEST) -count=1 ./...
 
+# A version's packages, from a clean commit that CHANGELOG.md knows: make release VERSION=v0.2.0
+release:
+	scripts/release.sh "$(VERSION)"
+
+# The demo N times, and of its figures the median, in bench-report/.
+N ?= 5
+bench:
+	for n in $$(seq $(N)); do go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE)) -out $(CURDIR)/bench-report/$$n || exit 1; done
+	go run -C e2e/demo . bench $(CURDIR)/bench-report
+
 # What reads what others write, fed with what nobody would write: a minute for requests, less for files.
 FUZZTIME ?= 60s
 fuzz:
@@ -123,4 +133,4 @@ demo-down:
 	go run -C e2e/demo . down
 
 clean:
-	rm -rf bin dist demo-report
+	rm -rf bin dist demo-report bench-report

@@ -4,8 +4,9 @@
 //
 //	go run -C e2e/demo . [-suite trixie|sid] [-out DIR]
 //	go run -C e2e/demo . down
+//	go run -C e2e/demo . bench DIR
 //
-// The second form removes from the machine what the first has put there.
+// The second form removes from the machine what the first has put there. The third makes one table of the reports in the folders of DIR.
 //
 // It is a module of its own: the plot library is not a dependency of pgbaton.
 package main
@@ -46,7 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.Usage = func() {
 		fmt.Fprint(
 			out,
-			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n\n",
+			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n       demo bench DIR                          make one table of the reports in the folders of DIR\n\n",
 		)
 		flags.PrintDefaults()
 	}
@@ -57,6 +58,12 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 		return 0
 	} else if err != nil {
 		return exitUsage
+	}
+	if flags.NArg() == 2 && flags.Arg(0) == "bench" {
+		if err := bench(flags.Arg(1), out); err != nil {
+			return failed(out, err)
+		}
+		return 0
 	}
 	down := flags.NArg() == 1 && flags.Arg(0) == "down"
 	if flags.NArg() > 0 && !down || !slices.Contains(suites, d.suite) {
@@ -81,6 +88,10 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 		fmt.Fprintln(out, "\nInterrupted. All servers are stopped and their files removed; there is no report.")
 		return exitInterrupted
 	}
+	return failed(out, err)
+}
+
+func failed(out io.Writer, err error) int {
 	fmt.Fprintf(out, "\npgbaton demo: %v\n", err)
 	if p, ok := errors.AsType[*problem](err); ok {
 		fmt.Fprintf(out, "What to do: %s\n", p.remedy)
