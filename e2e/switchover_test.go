@@ -121,7 +121,7 @@ func TestSwitchover(t *testing.T) {
 		slices.Sort(beyond)
 		slices.Sort(theirs)
 		// What is ours is processes that start and log in, and so in proportion to what that takes here and now; the runbook's wait of a second
-		// is not. Where psql takes 30 ms, three of them are less than a tenth of the runbook's stall.
+		// is not.
 		runbooks := median(theirs)
 		c.beyondAtMost(beyond, max(runbooks/10, 3*c.login()), max(runbooks/5, 6*c.login()))
 		c.atMost(1, 1.5, "pgbaton", ours, "the runbook's", theirs)
