@@ -13,7 +13,7 @@ import (
 // TestMaintenanceOnATerminal: the session that README.md shows, in a real terminal: the plan, the question, the lines that turn to done, and
 // the summary. What differs from run to run (times, figures, who is who) is not compared.
 func TestMaintenanceOnATerminal(t *testing.T) {
-	oneSuite(t, "sid", func(t *testing.T, suite string) {
+	oneSuite(t, "trixie", func(t *testing.T, suite string) {
 		readme, err := os.ReadFile("../README.md")
 		if err != nil {
 			t.Fatal(err)
