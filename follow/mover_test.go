@@ -84,28 +84,75 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// Where the file was written and the process killed before RELOAD, the next one goes on.
+// A process that is killed at any step of a move leaves a file that is whole; the next one goes on from there, and a pause stands meanwhile.
 func TestMoveGoesOn(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, single.SuiteTrixie, membertest.SharedPostgres(t))
 	to := pgbini.Address{Host: "127.0.0.9", Port: 1}
-	v := n.mover(t)
-	entries, text, err := v.Entries(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	put := func(t *testing.T, path string, text []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, text, 0o640); err != nil {
+			t.Fatal(err)
+		}
 	}
-	next, err := pgbini.Repoint(text, entries, to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := file.Replace(n.file, text, next); err != nil {
-		t.Fatal(err)
-	}
-	if moved, err := v.Move(t.Context(), to); err != nil || !moved {
-		t.Error(moved, err)
-	}
-	if got := leads(t, v.Pooler)["postgres"]; got != to {
-		t.Errorf("%v", got)
+	for name, left := range map[string]func(t *testing.T, n *node, before, after []byte){
+		"half of the new file is written": func(t *testing.T, n *node, _, after []byte) { put(t, n.file+".new", after[:len(after)/2]) },
+		"the new file is written":         func(t *testing.T, n *node, _, after []byte) { put(t, n.file+".new", after) },
+		"the two are exchanged": func(t *testing.T, n *node, before, after []byte) {
+			put(t, n.file, after)
+			put(t, n.file+".new", before)
+		},
+		"the file is replaced": func(t *testing.T, n *node, before, after []byte) {
+			if err := file.Replace(n.file, before, after); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"and read, which takes the mark off": func(t *testing.T, n *node, before, after []byte) {
+			if err := file.Replace(n.file, before, after); err != nil {
+				t.Fatal(err)
+			}
+			membertest.Reload(t, n.pooler)
+		},
+		"somebody has edited the file": func(t *testing.T, n *node, _, after []byte) {
+			put(t, n.file+".new", after)
+			put(t, n.file, []byte(n.text(t)+"sales = host=10.0.0.7\n"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, single.SuiteTrixie, membertest.SharedPostgres(t))
+			v := n.mover(t)
+			entries, before, err := v.Entries(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			after, err := pgbini.Repoint(before, entries, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := v.Mark(t.Context(), pgb.Guard, 4); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := v.Pause(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			left(t, n, before, after)
+			if _, err := v.Move(t.Context(), to); err != nil {
+				t.Fatal(err)
+			}
+			if got := leads(t, v.Pooler)["postgres"]; got != to {
+				t.Errorf("it leads to %v", got)
+			}
+			if got := n.text(t); !strings.HasPrefix(got, string(after)) ||
+				strings.Contains(name, "edited") != strings.Contains(got, "sales") {
+				t.Errorf("the file is\n%s", got)
+			}
+			if _, err := os.Stat(n.file + ".new"); err == nil && name != "the two are exchanged" {
+				t.Error("a new file is left beside it")
+			}
+			if s, err := v.State(t.Context()); err != nil || s.NotPaused() {
+				t.Errorf("the pause does not stand: %+v, %v", s, err)
+			}
+		})
 	}
 }
 
