@@ -473,7 +473,8 @@ func TestServeLoad(t *testing.T) {
 			failed,
 			longest.Round(time.Millisecond),
 		)
-		c.atMost(1.25, 3, "with clients of serve", loaded, "those without", alone)
+		// The clients themselves take a part of the two cores, on a slow machine a larger one.
+		c.atMost(1.5, 3, "with clients of serve", loaded, "those without", alone)
 		if crowdLongest < crowdTime {
 			t.Errorf("no crowd has asked for %s", crowdTime)
 		}
