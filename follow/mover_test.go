@@ -84,7 +84,7 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// A process that is killed at any step of a move leaves a file that is whole; the next one goes on from there, and a pause stands meanwhile.
+// A process that is killed at any step of a move leaves a whole file. The next one goes on from there, and a pause stands until then.
 func TestMoveGoesOn(t *testing.T) {
 	t.Parallel()
 	to := pgbini.Address{Host: "127.0.0.9", Port: 1}
