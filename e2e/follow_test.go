@@ -20,14 +20,14 @@ func (c *cluster) besidePoolers(back string) string {
 	}
 	return strings.Join([]string{
 		"poolers:",
-		"  - dsn: host=/run/pgbouncer port=6432 user=pgbouncer_admin dbname=pgbouncer sslmode=disable",
+		"  - dsn: host=/run/pgbouncer port=6432 user=pgbouncer_admin dbname=pgbouncer",
 		"    password_file: pgbouncer-admin-password",
 		"    follow:",
 		"      file: " + lab.DatabasesFile,
 		"      databases: [postgres]",
 		"      local: host=/run/postgresql",
 		"      back: " + back,
-		"  - dsn: host=" + strings.Join(hosts, ",") + " port=6432 user=pgbouncer_admin dbname=pgbouncer sslmode=disable",
+		"  - dsn: host=" + strings.Join(hosts, ",") + " port=6432 user=pgbouncer_admin dbname=pgbouncer",
 		"    password_file: pgbouncer-admin-password",
 		"    follow: {elsewhere: true}",
 	}, "\n")

@@ -65,8 +65,8 @@ func (x *stopped) onTerminal() (*terminal, *exec.Cmd) {
 	x.t.Helper()
 	cmd := x.command("--rolling", "--skip-checks")
 	term := openTerminal(x.t, 140, cmd)
-	term.await("1  restart m2")
-	term.await("2  switchover m1 → m2")
+	term.await("restart m2")
+	term.await("switchover m1 → m2")
 	term.await("Do it? [y/N] ")
 	if orders := x.Orders(); len(orders) > 0 {
 		x.t.Fatalf("before it was agreed to: %v", orders)

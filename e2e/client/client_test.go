@@ -49,7 +49,7 @@ func TestGeneratedClient(t *testing.T) {
 patroni: {url: "http://127.0.0.1:1"}
 postgres: %q
 poolers:
-  - dsn: "postgres://%s@%s/pgbouncer?sslmode=disable"
+  - dsn: "postgres://%s@%s/pgbouncer"
     password_file: pooler-password
 serve: {listen: "127.0.0.1:0", tokens_file: tokens}
 state_dir: %q
