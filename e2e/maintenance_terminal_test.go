@@ -29,7 +29,7 @@ func TestMaintenanceOnATerminal(t *testing.T) {
 		c.must(err)
 		// script gives it a terminal of the kernel; the answer waits in it until the question is asked.
 		r, err := replicas[0].Exec(c.ctx, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "SHELL=/bin/sh"}, "sh", "-c",
-			`echo y | script -qec "stty cols 132 rows 40; /callbacks/pgbaton `+shown[1]+`" /dev/null`)
+			`echo y | script -qec "stty cols 200 rows 40; /callbacks/pgbaton `+shown[1]+`" /dev/null`)
 		c.must(err)
 		l.flowing(20)
 		c.noErrors(l.stop())
@@ -57,6 +57,7 @@ var figures = []struct {
 	what *regexp.Regexp
 	by   string
 }{
+	{regexp.MustCompile("\x1b" + `\[[\d;]*m`), ""}, // colours
 	{regexp.MustCompile(`\bm[123]\b`), "mN"},
 	{regexp.MustCompile(`^(\[x\] \d +(?:restart|switchover) .*?) +[\d.hms]+ +done, .*$`), "$1 done"},
 	{regexp.MustCompile(`^(\[>\] \d +(?:restart|switchover) .*?) +[\d.hms]+$`), "$1"},

@@ -8,7 +8,7 @@ import (
 // reference is how long psql takes at most, from its start to the answer to one question and under the load of these tests, on a machine on
 // which their limits in seconds hold. They were set where Patroni alone took 0.4 s for a switchover. Where a hypervisor makes each page
 // fault cost 15 µs, that takes 1.0 s and psql 0.4 s or more.
-const reference = 200 * time.Millisecond
+const reference = 100 * time.Millisecond
 
 // limit is a limit in seconds, in proportion where this machine is slower than the one for which it was set.
 func (c *cluster) limit(d time.Duration) time.Duration {

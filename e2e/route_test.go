@@ -35,6 +35,7 @@ func TestHAProxyRoute(t *testing.T) {
 					from := time.Now()
 					c.switchover()
 					l.flowing(20)
+					c.logIn()
 					leads, arrived := route.Stop()
 					if leads == before || leads == "" {
 						t.Fatalf("the route leads to %q, it did to %q", leads, before)

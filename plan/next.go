@@ -19,6 +19,9 @@ type Step struct {
 	Member    string `json:"member"`              // that is restarted, or that is primary before the switchover
 	Candidate string `json:"candidate,omitempty"` // of a switchover
 	Why       string `json:"why,omitempty"`
+	// SecondPass: who was restarted before this restart of the primary is to be restarted once more after it, because it has kept a larger
+	// value from the primary of then.
+	SecondPass bool `json:"secondPass,omitempty"`
 }
 
 // Outcome is what has become of a step that was begun.
@@ -184,7 +187,7 @@ func (o SwitchoverOptions) next(v View, done []Done) (Decision, error) {
 	if c.Wait != nil {
 		return o.IfLagging.wait(c)
 	}
-	return Decision{Choice: c, Step: &Step{KindSwitchover, leader.Name, c.Candidate, c.Why}}, nil
+	return Decision{Choice: c, Step: &Step{Kind: KindSwitchover, Member: leader.Name, Candidate: c.Candidate, Why: c.Why}}, nil
 }
 
 // wait is what a policy other than PolicyInPlace makes of a candidate that has to catch up.

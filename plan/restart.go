@@ -156,10 +156,18 @@ func (o RestartOptions) due(m Member, h history) bool {
 
 // again reports whether a replica that was restarted needs it once more, after the primary's turn: for parameters that get smaller. The
 // start as a standby is an old primary's restart.
+//
+// Where it must be, it does not depend on Patroni's word: a change of the dynamic configuration while the server starts has Patroni forget
+// what waits for a restart (4.0.7), and our own lock is such a change.
 func (o RestartOptions) again(m Member, h history) bool {
 	turn := h.turn(KindInPlace, KindSwitchover)
-	if turn < 0 || !m.PendingRestart || !slices.Contains(o.Targets, m.Name) || h.restarted(m.Name, turn+1) > 0 ||
-		h.restarted(m.Name, 0) == 0 {
+	if turn < 0 || !slices.Contains(o.Targets, m.Name) || h.restarted(m.Name, turn+1) > 0 || h.restarted(m.Name, 0) == 0 {
+		return false
+	}
+	if h[turn].SecondPass {
+		return true
+	}
+	if !m.PendingRestart {
 		return false
 	}
 	if h[turn].Kind == KindSwitchover {
@@ -220,7 +228,11 @@ func (o RestartOptions) primary(v View, leader Member, h history, shrink, grow s
 	}
 	switch {
 	case shrink != "" && grow != "":
-		return inPlace(Choice{}, fmt.Sprintf("after the replicas because of %s, before their second pass because of %s", grow, shrink))
+		d, err := inPlace(Choice{}, fmt.Sprintf("after the replicas because of %s, before their second pass because of %s", grow, shrink))
+		if d.Step != nil {
+			d.Step.SecondPass = true
+		}
+		return d, err
 	case shrink != "":
 		return inPlace(Choice{}, "the primary first: "+shrink+" gets smaller")
 	case o.KeepLeader:
@@ -239,8 +251,8 @@ func (o RestartOptions) primary(v View, leader Member, h history, shrink, grow s
 	case c.Wait != nil:
 		return o.IfLagging.wait(c)
 	}
-	return Decision{Choice: c, Step: &Step{KindSwitchover, leader.Name, c.Candidate,
-		c.Why + "; " + leader.Name + " is started anew as a standby"}}, nil
+	return Decision{Choice: c, Step: &Step{Kind: KindSwitchover, Member: leader.Name, Candidate: c.Candidate,
+		Why: c.Why + "; " + leader.Name + " is started anew as a standby"}}, nil
 }
 
 func found(err error) string {

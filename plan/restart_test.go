@@ -104,3 +104,23 @@ func TestRestart(t *testing.T) {
 		})
 	}
 }
+
+// A change of the dynamic configuration while m3 starts has Patroni forget that m3 waits for a restart (4.0.7). It has kept the larger value
+// of the primary of then all the same.
+func TestSecondPassIsNotForgotten(t *testing.T) {
+	done := did("restart m2", "restart m3", "restart-in-place m1")
+	o := all(plan.RestartOptions{Pending: true})
+	if got := decided(plan.Next(three(), done, o)); got != "over: all are restarted" {
+		t.Errorf("nothing gets smaller: %s", got)
+	}
+	done[2].SecondPass = true
+	for _, want := range []string{"restart m2", "restart m3", "over: all are restarted"} {
+		got := decided(plan.Next(three(), done, o))
+		if got != want {
+			t.Errorf("after %v: %s, want %s", done, got, want)
+		}
+		if strings.HasPrefix(want, "restart") {
+			done = append(done, did(want)...)
+		}
+	}
+}
