@@ -193,8 +193,8 @@ func TestByHand(t *testing.T) {
 
 		l.flowing(10)
 		// Not drained in time: everybody is resumed.
-		end := c.holdTransaction(4 * time.Second)
-		code(3, c.run(leader, "pause", "--timeout", "1s"), "not drained")
+		end := c.holdTransaction(8 * time.Second)
+		code(3, c.run(leader, "pause", "--timeout", "4s"), "not drained")
 		paused(0)
 		c.must(end())
 		code(0, c.run(leader, "pause", "--dry-run"), "would pause 2")
