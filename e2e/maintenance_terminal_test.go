@@ -59,6 +59,7 @@ var figures = []struct {
 }{
 	{regexp.MustCompile("\x1b" + `\[[\d;]*m`), ""}, // colours
 	{regexp.MustCompile(`\bm[123]\b`), "mN"},
+	{regexp.MustCompile(`\btimeline \d+\b`), "timeline N"}, // the cluster may have been used before
 	{regexp.MustCompile(`^(\[x\] \d +(?:restart|switchover) .*?) +[\d.hms]+ +done, .*$`), "$1 done"},
 	{regexp.MustCompile(`^(\[>\] \d +(?:restart|switchover) .*?) +[\d.hms]+$`), "$1"},
 	{regexp.MustCompile(`^(\d +(?:restart|switchover) .*?) +done +[\d.hms]+ .*  (\S.*)$`), "$1 done $2"},
