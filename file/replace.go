@@ -110,7 +110,7 @@ func Replace(path string, before, after []byte) error {
 	default:
 		return fail(err)
 	}
-	if err := syncDir(filepath.Dir(real)); err != nil {
+	if err := SyncDir(filepath.Dir(real)); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -182,7 +182,8 @@ func copyAttributes(from, to *os.File) {
 	}
 }
 
-func syncDir(path string) error {
+// SyncDir has what a directory names on the disk: a file that was made or renamed there is still there after a crash.
+func SyncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -77,18 +78,19 @@ func (f *Finder) Leader(ctx context.Context, after postgres.Identity) (Leader, e
 	if !ok || m.Role == "standby_leader" {
 		return Leader{}, ErrNoLeader
 	}
-	if m.Host == "" || m.Port <= 0 || m.Port > 65535 {
-		return Leader{}, fmt.Errorf("%w: Patroni does not say where %s is to be reached", ErrNotProven, m.Name)
-	}
-	l := Leader{Name: m.Name, Address: pgbini.Address{Host: m.Host, Port: uint16(m.Port)}}
 	local, err := f.m.Server()
 	if err != nil {
 		return Leader{}, err
 	}
+	its, err := member.ServerOf(local, m)
+	if err != nil {
+		return Leader{}, fmt.Errorf("%w: Patroni does not say where %s is to be reached", ErrNotProven, m.Name)
+	}
+	l := Leader{Name: m.Name, Address: pgbini.Address{Host: m.Host, Port: uint16(m.Port)}}
 	var here postgres.Identity
 	var asking sync.WaitGroup
 	asking.Go(func() { here, _ = member.Identify(ctx, local) })
-	l.Identity, err = member.Identify(ctx, local.At(postgres.Address{Host: m.Host, Port: uint16(m.Port)}))
+	l.Identity, err = member.Identify(ctx, its)
 	asking.Wait()
 	if err != nil {
 		return Leader{}, fmt.Errorf("%w: %s: %w", ErrNotProven, m.Name, err)
@@ -166,10 +168,9 @@ func (f *Finder) cluster(ctx context.Context) (patroni.Cluster, error) {
 // ask asks one member; "" is our own.
 func (f *Finder) ask(ctx context.Context, api string) (patroni.Cluster, error) {
 	client, err := f.m.Patroni()
-	if api != "" {
-		c := f.m.Config.Patroni
+	if api != "" && err == nil {
 		// The password is for our own: a name in the DCS is not to be told it.
-		client, err = patroni.New(patroni.Options{URL: api, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile})
+		client, err = client.Bare().At(api)
 	}
 	if err != nil {
 		return patroni.Cluster{}, err
@@ -193,6 +194,15 @@ func (f *Finder) ask(ctx context.Context, api string) (patroni.Cluster, error) {
 		f.save()
 	}
 	return cluster, nil
+}
+
+// baseURL is a member's REST API as the DCS has it (http://10.0.0.2:8008/patroni) without the path.
+func baseURL(api string) (string, bool) {
+	u, err := url.Parse(api)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return "", false
+	}
+	return u.Scheme + "://" + u.Host, true
 }
 
 // save is best effort: it is for a process that is started later.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,20 +19,6 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
-
-// baseURL is a member's REST API as the DCS has it (http://10.0.0.2:8008/patroni) without the path.
-func baseURL(api string) (string, bool) {
-	u, err := url.Parse(api)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return "", false
-	}
-	return u.Scheme + "://" + u.Host, true
-}
-
-// PromotedSince reports whether a leader was promoted after a handover began on a server of this system identifier and timeline.
-func (l Leader) PromotedSince(system string, timeline int) bool {
-	return system != "" && timeline > 0 && l.Identity.SystemID == system && l.Identity.Timeline > timeline
-}
 
 // Mover moves one pooler that stands beside us. It is for one goroutine.
 type Mover struct {

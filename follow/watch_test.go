@@ -144,6 +144,19 @@ func TestWatchUnplannedAndBack(t *testing.T) {
 	p.routeBecomes(t, follow.RouteDown)
 }
 
+// guardPauses does what a guard does to the pooler.
+func (p *pair) guardPauses(t *testing.T) *follow.Mover {
+	t.Helper()
+	v := p.mover(t)
+	if _, _, err := v.Mark(t.Context(), pgb.Guard, 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 // A guard has paused the pooler: what waits goes on at the new leader, and serve resumes; as long as the old primary has not been stopped,
 // nothing is resumed. A serve that is started again knows that it forwards.
 func TestWatchPlanned(t *testing.T) {
@@ -152,13 +165,7 @@ func TestWatchPlanned(t *testing.T) {
 	p.routeBecomes(t, follow.RouteOpen)
 	client := connect(t, p.pooler.DSN("postgres", "postgres"))
 	local := server(t, client)
-	v := p.mover(t)
-	if _, _, err := v.Mark(t.Context(), pgb.Guard, 3); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.Pause(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	v := p.guardPauses(t)
 	waiting := make(chan string, 1)
 	go func() { waiting <- server(t, client) }()
 	p.looked(t, 20, func() {
@@ -244,13 +251,7 @@ func TestWatchPlannedAgain(t *testing.T) {
 	p.routeBecomes(t, follow.RouteOpen)
 	client := connect(t, p.pooler.DSN("postgres", "postgres"))
 	local := server(t, client)
-	v := p.mover(t)
-	if _, _, err := v.Mark(t.Context(), pgb.Guard, 3); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.Pause(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p.guardPauses(t)
 	p.looked(t, 2, func() {})
 	if err := os.Chmod(p.file, 0o440); err != nil {
 		t.Fatal(err)

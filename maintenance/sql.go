@@ -26,18 +26,11 @@ func (s *scene) server(m *member.Member, name string) (*postgres.Server, error) 
 
 // query calls do with a connection to a member's server. It blocks for [member.StatusTimeout] at most.
 func (s *scene) query(ctx context.Context, m *member.Member, name string, do func(context.Context, *postgres.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, member.StatusTimeout)
-	defer cancel()
 	server, err := s.server(m, name)
 	if err != nil {
 		return err
 	}
-	conn, err := server.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return do(ctx, conn)
+	return member.With(ctx, server, do)
 }
 
 // lookAtSlots finds the logical slots that a standby should have and that are not ready on it, which GET /leader does not tell. Where the

@@ -89,7 +89,10 @@ type Lead struct {
 
 // Leads logs in at all the [Destinations] of a pooler at the same time. It blocks for [LookTimeout] at most.
 func Leads(ctx context.Context, p *pgb.Pooler, databases []pgbini.Database, local *postgres.Server) []Lead {
-	destinations := Destinations(p, databases, false)
+	return leadsOf(ctx, Destinations(p, databases, false), local)
+}
+
+func leadsOf(ctx context.Context, destinations []Destination, local *postgres.Server) []Lead {
 	leads := make([]Lead, len(destinations))
 	var all sync.WaitGroup
 	for i, to := range destinations {

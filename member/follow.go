@@ -114,18 +114,17 @@ func (m *Member) leadsHere(ctx context.Context, p *pgb.Pooler) (bool, error) {
 	var here postgres.Identity
 	var unknown error
 	all.Go(func() { here, unknown = Identify(ctx, local) })
-	there, errs := make([]postgres.Identity, len(destinations)), make([]error, len(destinations))
-	for i, to := range destinations {
-		all.Go(func() { there[i], errs[i] = to.Identify(ctx, local) })
-	}
+	leads := leadsOf(ctx, destinations, local)
 	all.Wait()
 	if unknown != nil {
 		return false, unknown
 	}
-	for i := range there {
-		if errs[i] == nil && there[i].SameServer(here) {
+	var errs []error
+	for _, lead := range leads {
+		if lead.Err == nil && lead.There.SameServer(here) {
 			return true, nil
 		}
+		errs = append(errs, lead.Err)
 	}
 	return false, errors.Join(errs...) // it may be this one that was not seen
 }

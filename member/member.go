@@ -190,14 +190,19 @@ func (m *Member) CheckBudget(ctx context.Context) error {
 	return CheckTTL(m.Config.Pause.Budget, dynamic.TTL)
 }
 
-// WithServer calls do with a connection of its own, for statusTimeout at most.
+// WithServer calls do with a connection of its own to this member's server, for [StatusTimeout] at most.
 func (m *Member) WithServer(ctx context.Context, do func(context.Context, *postgres.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, StatusTimeout)
-	defer cancel()
 	server, err := m.Server()
 	if err != nil {
 		return err
 	}
+	return With(ctx, server, do)
+}
+
+// With calls do with a connection of its own to a server, for [StatusTimeout] at most.
+func With(ctx context.Context, server *postgres.Server, do func(context.Context, *postgres.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, StatusTimeout)
+	defer cancel()
 	conn, err := server.Connect(ctx)
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func (k *keeper) move(ctx context.Context, finder *follow.Finder, mover *follow.
 	said := ""
 	for ctx.Err() == nil {
 		leader, err := finder.Leader(ctx, postgres.Identity{})
-		if err != nil || !leader.PromotedSince(l.Origin.SystemID, l.Origin.Timeline) {
+		if err != nil || !l.Origin.promotedSince(leader.Identity) {
 			member.Sleep(ctx, moveInterval)
 			continue
 		}

@@ -121,10 +121,14 @@ func (k *keeper) isLeader(ctx context.Context, server postgres.Identity) bool {
 	}
 	leader, ok := cluster.Leader()
 	local, err := k.m.Server()
-	if !ok || err != nil || leader.Port <= 0 || leader.Port > 65535 {
+	if !ok || err != nil {
 		return false
 	}
-	there, err := member.Identify(ctx, local.At(postgres.Address{Host: leader.Host, Port: uint16(leader.Port)}))
+	its, err := member.ServerOf(local, leader)
+	if err != nil {
+		return false
+	}
+	there, err := member.Identify(ctx, its)
 	return err == nil && there.SameServer(server)
 }
 

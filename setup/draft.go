@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/peer"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
@@ -174,7 +175,7 @@ func poolerOf(path string, uid int) (pooler, []string, error) {
 func targets(ini *pgbini.File) string {
 	const most = 5
 	var words []string
-	for i, t := range ini.Targets() {
+	for i, t := range ini.Databases() {
 		if i == most {
 			words = append(words, "…")
 			break
@@ -239,10 +240,5 @@ func create(path, text string) error {
 	if err := unix.Link(f.Name(), path); err != nil { // unlike a rename it replaces nothing
 		return &os.PathError{Op: "create", Path: path, Err: err}
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return file.SyncDir(filepath.Dir(path))
 }

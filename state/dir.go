@@ -82,12 +82,7 @@ func write(path string, content []byte, locked bool) (*os.File, error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return fail(err)
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err == nil {
-		err = dir.Sync()
-		_ = dir.Close()
-	}
-	if err != nil {
+	if err := file.SyncDir(filepath.Dir(path)); err != nil {
 		_ = f.Close()
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/member"
 )
 
@@ -61,7 +62,7 @@ func (c *installCmd) Run(p *program) error {
 		}
 		fmt.Fprintf(p.stdout, "linked %s to pgbaton\n", filepath.Join(c.Dir, name))
 	}
-	return syncDir(c.Dir)
+	return file.SyncDir(c.Dir)
 }
 
 func (p *program) refuse(format string, args ...any) error {
@@ -133,13 +134,4 @@ func replaceLink(dir, name string) error {
 		return err
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

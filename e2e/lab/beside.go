@@ -49,14 +49,7 @@ func (l *Lab) Front() string { return l.address(6) }
 const frontConfig = `global
   stats socket ipv4@%[1]s:9999 level admin
   log stderr format raw local0 info
-defaults
-  mode tcp
-  log global
-  timeout connect 4s
-  timeout client 30m
-  timeout server 30m
-  timeout check 5s
-listen primary
+` + haproxyDefaults + `listen primary
   bind %[1]s:6432
   option httpchk GET /route/primary
   http-check expect status 200

@@ -34,6 +34,16 @@ type RouteMove struct {
 
 const haproxyAdminPort = "9999"
 
+// haproxyDefaults are for an HAProxy that finds the leader by its checks.
+const haproxyDefaults = `defaults
+  mode tcp
+  log global
+  timeout connect 4s
+  timeout client 30m
+  timeout server 30m
+  timeout check 5s
+`
+
 func (l *Lab) startRoute(ctx context.Context) (*Route, error) {
 	r := &Route{Address: l.address(5), lab: l, delay: l.opts.RouteDelay}
 	s, err := l.container("route")
@@ -55,14 +65,7 @@ listen cluster
   server primary %s:5432
 `, r.Address, l.members[0].Address)
 	case RouteHAProxy:
-		fmt.Fprintf(&b, `defaults
-  mode tcp
-  log global
-  timeout connect 4s
-  timeout client 30m
-  timeout server 30m
-  timeout check 5s
-listen cluster
+		fmt.Fprintf(&b, haproxyDefaults+`listen cluster
   bind %s:5432
   option httpchk GET /primary
   http-check expect status 200

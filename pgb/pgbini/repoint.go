@@ -34,25 +34,28 @@ type DatabaseEntry struct {
 	Line int
 }
 
-// DatabaseEntries are the lines of [databases] with this name, in the order in which PgBouncer reads them: the last one counts.
-func (f *File) DatabaseEntries(name string) []DatabaseEntry {
-	var found []DatabaseEntry
+// Databases are the lines of [databases], in the order in which PgBouncer reads them. Of several with one name the last one counts.
+func (f *File) Databases() []DatabaseEntry {
+	var all []DatabaseEntry
 	for i := range f.entries {
-		e := &f.entries[i]
-		if e.section != "databases" || e.name != name {
-			continue
+		if e := &f.entries[i]; e.section == "databases" {
+			all = append(all, DatabaseEntry{Name: e.name, Address: e.conn.address(), File: e.file, Line: e.line})
 		}
-		found = append(found, DatabaseEntry{Name: e.name, Address: e.conn.address(), File: e.file, Line: e.line})
 	}
-	return found
+	return all
+}
+
+// DatabaseEntries are those with this name.
+func (f *File) DatabaseEntries(name string) []DatabaseEntry {
+	return slices.DeleteFunc(f.Databases(), func(e DatabaseEntry) bool { return e.Name != name })
 }
 
 // DatabaseNames are those that [databases] has lines for.
 func (f *File) DatabaseNames() []string {
 	var names []string
-	for i := range f.entries {
-		if e := &f.entries[i]; e.section == "databases" && !slices.Contains(names, e.name) {
-			names = append(names, e.name)
+	for _, e := range f.Databases() {
+		if !slices.Contains(names, e.Name) {
+			names = append(names, e.Name)
 		}
 	}
 	return names
