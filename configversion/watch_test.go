@@ -146,7 +146,7 @@ func swapsSeen(t *testing.T, m mounted, write kubelet, between time.Duration) {
 	slices.Sort(took)
 	median, most := took[swaps/2], took[swaps-1]
 	t.Logf("%d swaps, seen after: median %s, max %s", swaps, median, most)
-	if median > 100*time.Millisecond {
+	if median > 400*time.Millisecond {
 		t.Errorf("half of the swaps were seen after %s: not by events", median)
 	}
 }
@@ -176,7 +176,7 @@ func TestKubeletSwapsAtFullSpeed(t *testing.T) {
 				before, seen = s.v, seen+1
 				if took := s.at.Sub(at); s.v == last {
 					t.Logf("%d versions seen, the last after %s", seen, took)
-					if took > 1500*time.Millisecond {
+					if took > 3*time.Second {
 						t.Errorf("the last was seen after %s", took)
 					}
 				}
@@ -241,7 +241,7 @@ func TestPollAlone(t *testing.T) {
 				must(t, err)
 				took := expect(t, sights, Version(n)).at.Sub(at)
 				t.Logf("seen after %s", took)
-				if took > 1500*time.Millisecond {
+				if took > 3*time.Second {
 					t.Errorf("seen after %s", took)
 				}
 			}
@@ -296,7 +296,7 @@ func TestDirectoryComesAndGoes(t *testing.T) {
 	// And the new directory's events count.
 	start := time.Now()
 	must(t, os.WriteFile(path+"~", []byte("12"), 0o644), os.Rename(path+"~", path))
-	if took := expect(t, sights, 12).at.Sub(start); took > 500*time.Millisecond {
+	if took := expect(t, sights, 12).at.Sub(start); took > 900*time.Millisecond {
 		t.Errorf("after the exchange a change is seen after %s", took)
 	}
 }
@@ -425,7 +425,7 @@ func TestWait(t *testing.T) {
 		put("seven")
 		start := time.Now()
 		_, err := Wait(t.Context(), src, 1, nil)
-		if _, ok := errors.AsType[*SyntaxError](err); !ok || time.Since(start) > time.Second {
+		if _, ok := errors.AsType[*SyntaxError](err); !ok || time.Since(start) > 5*time.Second {
 			t.Fatal(err, time.Since(start))
 		}
 	})

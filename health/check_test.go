@@ -101,7 +101,7 @@ func TestCheckOfRealServers(t *testing.T) {
 
 	began := time.Now()
 	report := Check(ctx, m)
-	if took := time.Since(began); took > checkTimeout+500*time.Millisecond {
+	if took := time.Since(began); took > checkTimeout+3*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	got := map[string]string{} // id and pooler
@@ -225,7 +225,7 @@ func TestCheckEnds(t *testing.T) {
 	}
 	began := time.Now()
 	report := Check(t.Context(), m)
-	if took := time.Since(began); took > checkTimeout+2*time.Second {
+	if took := time.Since(began); took > checkTimeout+5*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	for _, id := range []string{"patroni-unreachable", "server-unreachable", "pooler-unreachable", "route-elsewhere"} {

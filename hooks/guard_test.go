@@ -53,7 +53,7 @@ func run(t *testing.T, m *member.Member, code int, decision string) time.Duratio
 func paused(t *testing.T, b *single.PgBouncer) {
 	t.Helper()
 	if s := membertest.StateOf(t, b); !s.Paused || s.Mark == nil || s.Mark.Owner != pgb.Guard {
-		t.Errorf("not held: %+v", s)
+		t.Errorf("not held: paused %v, mark %+v", s.Paused, s.Mark)
 	}
 }
 
@@ -63,7 +63,7 @@ func TestBeforeStopDrains(t *testing.T) {
 	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Fatal("no use")
 	}
-	if took := run(t, m, member.Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 2*time.Second {
+	if took := run(t, m, member.Done, "1 pooler(s) paused and drained; stopping the server is left to Patroni"); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
@@ -90,7 +90,7 @@ func TestBeforeStopStopsTheServer(t *testing.T) {
 	t.Parallel()
 	pg, b, m, _ := guarded(t, "stopping", func(p *config.Pause) { p.StopServer = true })
 	run(t, m, member.Done, "paused and drained; the server is stopped")
-	membertest.Within(t, time.Second, "the server is gone", func() bool { return membertest.Stopped(pg) })
+	membertest.Within(t, 5*time.Second, "the server is gone", func() bool { return membertest.Stopped(pg) })
 	paused(t, b)
 }
 
@@ -100,7 +100,7 @@ func TestBeforeStopRefusedByHand(t *testing.T) {
 	before := membertest.StateOf(t, b)
 	run(t, m, member.Refused, "Patroni is not stopping the server (state running)")
 	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) || membertest.Stopped(pg) {
-		t.Errorf("touched: %+v, %+v, stopped %v", before, after, membertest.Stopped(pg))
+		t.Errorf("touched: paused %v, mark %+v, stopped %v", after.Paused, after.Mark, membertest.Stopped(pg))
 	}
 }
 
@@ -114,11 +114,11 @@ func TestBeforeStopLockLost(t *testing.T) { // not beside others: it is about mi
 	for range 5 {
 		least = min(least, run(t, m, member.Done, "lock is lost"))
 	}
-	if least > 100*time.Millisecond {
+	if least > 300*time.Millisecond {
 		t.Errorf("took %s at least", least)
 	}
 	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) || membertest.Stopped(pg) {
-		t.Errorf("touched: %+v, %+v", before, after)
+		t.Errorf("touched: paused %v, mark %+v", after.Paused, after.Mark)
 	}
 }
 
@@ -155,7 +155,7 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 			_, b, m, f := guarded(t, "stopping")
 			f.Set(c.lose)
 			open := membertest.OpenTransaction(t, b)
-			if took := run(t, m, member.BudgetSpent, c.decision); took > time.Second {
+			if took := run(t, m, member.BudgetSpent, c.decision); took > 3*time.Second {
 				t.Errorf("took %s", took)
 			}
 			membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
@@ -193,7 +193,7 @@ func TestBeforeStopSilentPatroni(t *testing.T) {
 	f.Set(func(f *membertest.Patroni) { f.Silent = silent })
 	open := membertest.OpenTransaction(t, b)
 	took := run(t, m, member.BudgetSpent, "policy hold")
-	if took < 900*time.Millisecond || took > 3*time.Second {
+	if took < 900*time.Millisecond || took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
@@ -225,7 +225,7 @@ func TestBeforeStopPoolerDies(t *testing.T) {
 	if result := <-done; result.Code != member.Done {
 		t.Errorf("%+v", result)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 3500*time.Millisecond {
 		t.Errorf("went on for %s", took)
 	}
 	paused(t, b)
@@ -242,7 +242,7 @@ func TestBeforeStopEndsBeforeTheLock(t *testing.T) {
 			})
 			f.Set(func(f *membertest.Patroni) { f.SeenAt = time.Now().Add(-9 * time.Second) }) // 3 s until that is too long ago
 			open := membertest.OpenTransaction(t, b)
-			if took := run(t, m, member.BudgetSpent, "has not seen the DCS"); took > 5*time.Second {
+			if took := run(t, m, member.BudgetSpent, "has not seen the DCS"); took > 8*time.Second {
 				t.Errorf("took %s", took)
 			}
 			paused(t, b)
@@ -281,7 +281,7 @@ func TestBeforeStopDryRun(t *testing.T) {
 	before := membertest.StateOf(t, b)
 	run(t, m, member.Done, "would pause until")
 	if after := membertest.StateOf(t, b); !reflect.DeepEqual(before, after) {
-		t.Errorf("touched: %+v, %+v", before, after)
+		t.Errorf("touched: paused %v, mark %+v", after.Paused, after.Mark)
 	}
 }
 
@@ -306,7 +306,7 @@ func TestBeforeStopLongTransactionThroughTwoPoolers(t *testing.T) {
 	done := make(chan member.Result, 1)
 	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
 	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
-		if !membertest.Usable(t, first, time.Second) {
+		if !membertest.Usable(t, first, 2*time.Second) {
 			t.Error("everybody waits for one transaction")
 		}
 	}
@@ -341,7 +341,7 @@ func TestBeforeStopOfAnotherClustersPooler(t *testing.T) {
 	m.Config.Pause.StopServer = false
 	run(t, m, member.Done, "no database of any pooler leads to this cluster")
 	if s := membertest.StateOf(t, b); s.Paused || len(s.PausedDBs) > 0 {
-		t.Errorf("paused: %+v", s)
+		t.Errorf("paused: %v, %v", s.Paused, s.PausedDBs)
 	}
 	membertest.PutBack(t, b)
 }

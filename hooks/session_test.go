@@ -97,7 +97,7 @@ func TestBeforeStopSessionPool(t *testing.T) {
 				member.BudgetSpent,
 				"1 pooler(s) paused; only sessions without a transaction keep their server connections: policy hold",
 			)
-			if took > 1800*time.Millisecond {
+			if took > 5*time.Second {
 				t.Errorf("took %s: the others wait for a client that will not go", took)
 			}
 			if s := membertest.StateOf(
@@ -105,7 +105,7 @@ func TestBeforeStopSessionPool(t *testing.T) {
 				b,
 			); s.PausedKnown && !s.Paused || s.Mark == nil ||
 				s.Mark.Owner != pgb.Guard { // 1.18 does not know
-				t.Errorf("not held: %+v", s)
+				t.Errorf("not held: paused %v, mark %+v", s.Paused, s.Mark)
 			}
 		})
 	}
@@ -132,7 +132,7 @@ func TestBeforeStopReplicationThroughThePooler(t *testing.T) {
 				t.Fatal(err)
 			}
 			took := run(t, m, member.BudgetSpent, "only sessions without a transaction keep their server connections")
-			if took > 1800*time.Millisecond {
+			if took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
 			paused(t, b)
@@ -156,7 +156,7 @@ func TestBeforeStopTransactionInSessionPool(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("the transaction: %v", err)
 	}
-	if took < 900*time.Millisecond || took > 3*time.Second {
+	if took < 900*time.Millisecond || took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
@@ -172,7 +172,7 @@ func TestBeforeStopSessionPoolSkip(t *testing.T) {
 	go func() { done <- BeforeStop(t.Context(), m, noExit(t)) }()
 	member.Sleep(t.Context(), 1500*time.Millisecond)
 	for range 20 {
-		if !membertest.Usable(t, b, 300*time.Millisecond) {
+		if !membertest.Usable(t, b, time.Second) {
 			t.Error("paused again for a session that does not go")
 		}
 		member.Sleep(t.Context(), 50*time.Millisecond)

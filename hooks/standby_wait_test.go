@@ -133,7 +133,7 @@ func TestStandbyStreams(t *testing.T) {
 	membertest.Eventually(t, "it streams", func() bool {
 		return pg.Exec(t.Context(), "select 1 / count(*) from pg_stat_replication where state = 'streaming'") == nil
 	})
-	if took := run(t, m, member.Done, "paused and drained; the server is stopped"); took > 3*time.Second {
+	if took := run(t, m, member.Done, "paused and drained; the server is stopped"); took > 5*time.Second {
 		t.Errorf("took %s: it waits where there is nothing to wait for", took)
 	}
 	paused(t, b)
@@ -166,7 +166,7 @@ func TestNoStandby(t *testing.T) {
 	t.Parallel()
 	pg, b, m, _ := withCluster(t, twoMembers)
 	took := run(t, m, member.Done, "paused and drained; no standby has all writes, stopping the server is left to Patroni")
-	if took < 2*time.Second || took > 5*time.Second {
+	if took < 2*time.Second || took > 8*time.Second {
 		t.Errorf("took %s", took)
 	}
 	paused(t, b)
@@ -209,7 +209,7 @@ func TestStandbyIsNobodysBusiness(t *testing.T) {
 			t.Parallel()
 			_, b, m, f := guarded(t, c.state, func(p *config.Pause) { p.StopServer = true })
 			f.Set(func(f *membertest.Patroni) { f.Cluster = c.cluster })
-			if took := run(t, m, member.Done, "paused and drained; the server is stopped"); took > 2*time.Second {
+			if took := run(t, m, member.Done, "paused and drained; the server is stopped"); took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
 			paused(t, b)
@@ -236,7 +236,7 @@ func TestStandbySilentPatroni(t *testing.T) {
 	g.view.calledByPatroni = true
 	go func() { done <- g.beforeStop(t.Context()) }()
 	member.Sleep(t.Context(), 500*time.Millisecond)
-	if !membertest.Usable(t, b, 2*time.Second) {
+	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Error("paused while no standby streams")
 	}
 	startStandby(t, pg, "node2")

@@ -43,7 +43,7 @@ func TestStandbyLeaderEndsThePause(t *testing.T) {
 	if r.Code != member.Done || !strings.Contains(r.Decision, "this cluster follows another one now: 1 pooler(s) resumed") {
 		t.Errorf("%+v", r)
 	}
-	if !membertest.Usable(t, b, time.Second) {
+	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Error("still paused")
 	}
 	membertest.PutBack(t, b)

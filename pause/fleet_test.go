@@ -56,7 +56,7 @@ func TestFleetPausesAndTakesBack(t *testing.T) {
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		f := attached(t, membertest.New(t, nil, b))
 		for range 2 {
-			if err := f.tryFor(t, 2*time.Second); err != nil {
+			if err := f.tryFor(t, 10*time.Second); err != nil {
 				t.Fatal(err)
 			}
 			if membertest.Usable(t, b, 200*time.Millisecond) {
@@ -69,7 +69,7 @@ func TestFleetPausesAndTakesBack(t *testing.T) {
 			if err := f.Undo(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
-			if !membertest.Usable(t, b, 2*time.Second) {
+			if !membertest.Usable(t, b, 5*time.Second) {
 				t.Error("not taken back")
 			}
 		}
@@ -90,7 +90,7 @@ func TestFleetOnePoolerIsDown(t *testing.T) {
 	if len(f.Poolers) != 2 || f.Reachable() != 1 || f.Poolers[1].absent == nil || f.Poolers[0].absent != nil {
 		t.Fatalf("%d reachable", f.Reachable())
 	}
-	if err := f.tryFor(t, 2*time.Second); err != nil {
+	if err := f.tryFor(t, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if s := membertest.StateOf(t, up); !s.Paused || s.Mark == nil {
@@ -109,7 +109,7 @@ func TestFleetLeavesAForeignPause(t *testing.T) {
 		membertest.Admin(t, b, "PAUSE")
 		f := attached(t, membertest.New(t, nil, b))
 		for attempt := 1; attempt <= 2; attempt++ {
-			if err := f.tryFor(t, 2*time.Second); err != nil {
+			if err := f.tryFor(t, 10*time.Second); err != nil {
 				t.Fatal(err)
 			}
 			if s := membertest.StateOf(t, b); !f.Poolers[0].foreign || s.Mark == nil || s.Mark.Owner != pgb.Foreign {
@@ -163,7 +163,7 @@ func TestFleetKnowsItsOwnPause(t *testing.T) {
 		if err := f.Undo(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
-		if !membertest.Usable(t, b, 2*time.Second) {
+		if !membertest.Usable(t, b, 5*time.Second) {
 			t.Error("still paused")
 		}
 		membertest.PutBack(t, b)
@@ -176,7 +176,7 @@ func TestFleetLeavesAPausedByHand(t *testing.T) {
 	onEverySuite(t, func(t *testing.T, b *single.PgBouncer) {
 		markAndPause(t, b, pgb.Hand, 7)
 		f := attached(t, membertest.New(t, nil, b))
-		if err := f.tryFor(t, 2*time.Second); err != nil {
+		if err := f.tryFor(t, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		theirs := func(when string) {
@@ -234,7 +234,7 @@ func TestFleetPoolerDies(t *testing.T) {
 	lives, dies := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
 	f := attached(t, membertest.New(t, nil, lives, dies))
 	dies.Kill()
-	err := f.tryFor(t, 2*time.Second)
+	err := f.tryFor(t, 10*time.Second)
 	if err != nil || f.Reachable() != 1 {
 		t.Errorf("%d reachable, %v", f.Reachable(), err)
 	}
@@ -263,7 +263,7 @@ func TestFleetKeeperIsKilled(t *testing.T) {
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
 		t.Fatalf("the keeper has not ended: %v", err)
 	}
-	if err := f.tryFor(t, 3*time.Second); err != nil {
+	if err := f.tryFor(t, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if f.keeper.process.PID == first || unix.Kill(f.keeper.process.PID, 0) != nil {
@@ -295,11 +295,11 @@ func TestFleetBySignal(t *testing.T) {
 	if err := f.Undo(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	if !membertest.Usable(t, b, 2*time.Second) {
+	if !membertest.Usable(t, b, 5*time.Second) {
 		t.Error("not resumed")
 	}
 	busy = 0
-	if err := f.tryFor(t, time.Second); err != nil {
+	if err := f.tryFor(t, 10*time.Second); err != nil {
 		t.Error(err)
 	}
 	if err := f.Undo(t.Context(), true); err != nil {

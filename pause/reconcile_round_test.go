@@ -153,7 +153,7 @@ func TestReconcileNotEntitled(t *testing.T) {
 		t.Error("no error without Patroni")
 	}
 	if s := membertest.StateOf(t, b); !s.Paused || s.Mark == nil {
-		t.Errorf("touched: %+v", s)
+		t.Errorf("touched: paused %v, mark %+v", s.Paused, s.Mark)
 	}
 }
 
