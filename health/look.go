@@ -177,9 +177,7 @@ func (i *initView) lookAbove(ctx context.Context, m *member.Member, postmaster i
 		i.name, _ = parent.Name()
 		parent.Close()
 	}
-	ctx, cancel := context.WithTimeout(ctx, reapTimeout)
-	defer cancel()
-	if adoption, err := process.TryAdoption(ctx, m.Self, member.OrphanCommand); err == nil {
+	if adoption, err := process.TryAdoption(ctx, reapTimeout, m.Self, member.OrphanCommand); err == nil {
 		i.adopts, i.zombie = adoption.By, adoption.Zombie
 	} else {
 		m.Log.Debug("who reaps cannot be told", "error", err)

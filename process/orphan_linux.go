@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Adoption is what became of a process whose parent has ended.
@@ -13,9 +14,10 @@ type Adoption struct {
 }
 
 // TryAdoption starts this program as a process that outlives us, has it end, and sees whether whoever has inherited it reaps it: the same
-// that becomes of a postmaster, whose parent has ended as well. self and args are as with [StartDetached], and must lead to [Orphan]. It
-// blocks for some 30 ms where it is reaped, and until ctx is done where it is not.
-func TryAdoption(ctx context.Context, self []string, args ...string) (Adoption, error) {
+// that becomes of a postmaster, whose parent has ended as well. patience is how long that may take once the process has ended. self and
+// args are as with [StartDetached], and must lead to [Orphan]. It blocks for some 30 ms where it is reaped, for patience more where it is
+// not, and until ctx is done where the process does not end.
+func TryAdoption(ctx context.Context, patience time.Duration, self []string, args ...string) (Adoption, error) {
 	orphan, err := StartDetached(self, true, "", args...)
 	if err != nil {
 		return Adoption{}, err
@@ -32,6 +34,11 @@ func TryAdoption(ctx context.Context, self []string, args ...string) (Adoption, 
 	if err != nil {
 		return Adoption{}, err
 	}
+	if err := p.Wait(ctx); err != nil {
+		return Adoption{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	err = p.Reaped(ctx)
 	a.Zombie = errors.Is(err, ErrZombie)
 	if a.Zombie {

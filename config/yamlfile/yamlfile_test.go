@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pgbaton/pgbaton/config/yamlfile"
+	"github.com/pgbaton/pgbaton/e2e/labroot"
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/file"
 )
@@ -213,12 +214,12 @@ func corpus(t *testing.T) map[string]string {
 		"names with a dot and slash": "pg.x: 1\na/b: 2\n-c: 3\n",
 	}
 	for _, suite := range []string{single.SuiteTrixie} {
-		root, err := single.Root(t.Context(), suite)
+		folder, err := labroot.Of(t.Context(), suite)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, pattern := range []string{"etc/patroni/*.y*ml*", "usr/share/doc/patroni/examples/postgres*"} {
-			names, _ := filepath.Glob(filepath.Join(root, pattern))
+			names, _ := filepath.Glob(filepath.Join(folder, pattern))
 			for _, name := range names {
 				text, err := os.ReadFile(name)
 				if err == nil && strings.HasSuffix(name, ".gz") {

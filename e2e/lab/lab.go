@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pgbaton/pgbaton/e2e/labroot"
 )
 
 // RouteKind is how the read-write route follows the leader.
@@ -164,7 +165,7 @@ func Start(ctx context.Context, opts Options) (*Lab, error) {
 		return nil, errors.New("lab: must be root (it makes namespaces and mounts)")
 	}
 	if opts.Root == "" {
-		root, err := suiteRoot(ctx, opts.Suite)
+		root, err := labroot.Of(ctx, opts.Suite)
 		if err != nil {
 			return nil, err
 		}
@@ -193,7 +194,7 @@ func (l *Lab) start(ctx context.Context) error {
 		l.opts.Logf("%5.1f s  "+format, append([]any{time.Since(begin).Seconds()}, args...)...)
 	}
 	var err error
-	if l.uid, l.gid, err = postgresUser(l.opts.Root); err != nil {
+	if l.uid, l.gid, err = labroot.User(l.opts.Root, "postgres"); err != nil {
 		return err
 	}
 	if err := l.claim(); err != nil {
@@ -579,48 +580,6 @@ func clearDir(dir string) error {
 		}
 	}
 	return os.RemoveAll(dir)
-}
-
-// suiteRoot finds or makes the suite's root file system.
-func suiteRoot(ctx context.Context, suite string) (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		script := filepath.Join(dir, "scripts", "lab-root.sh")
-		if _, err := os.Stat(script); err == nil {
-			cmd := exec.CommandContext(ctx, script, suite)
-			cmd.Stderr = os.Stderr
-			out, err := cmd.Output()
-			if err != nil {
-				return "", fmt.Errorf("lab: %s %s: %w", script, suite, err)
-			}
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			return lines[len(lines)-1], nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", errors.New("lab: scripts/lab-root.sh is in no directory above this one; set Options.Root")
-		}
-		dir = parent
-	}
-}
-
-// postgresUser reads the ids of postgres from the root's passwd.
-func postgresUser(root string) (uid, gid int, err error) {
-	content, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, line := range strings.Split(string(content), "\n") {
-		if f := strings.Split(line, ":"); len(f) > 3 && f[0] == "postgres" {
-			uid, err1 := strconv.Atoi(f[2])
-			gid, err2 := strconv.Atoi(f[3])
-			return uid, gid, errors.Join(err1, err2)
-		}
-	}
-	return 0, 0, fmt.Errorf("%s has no user postgres", root)
 }
 
 func randomWord() string {

@@ -53,7 +53,7 @@ func StartPgBouncer(ctx context.Context, suite string, opts PgBouncerOptions) (_
 			return nil, err
 		}
 	}
-	root, err := Root(ctx, suite)
+	root, err := rootOf(ctx, suite)
 	if err != nil {
 		return nil, err
 	}

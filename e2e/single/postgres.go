@@ -41,7 +41,7 @@ type Postgres struct {
 
 // StartPostgres makes a new cluster and returns when the server answers queries.
 func StartPostgres(ctx context.Context, suite string, opts PostgresOptions) (_ *Postgres, err error) {
-	root, err := Root(ctx, suite)
+	root, err := rootOf(ctx, suite)
 	if err != nil {
 		return nil, err
 	}
@@ -59,36 +59,8 @@ func StartPostgres(ctx context.Context, suite string, opts PostgresOptions) (_ *
 	}()
 	p.SocketDir, p.DataDir, p.Log = p.Dir, filepath.Join(p.Dir, "data"), filepath.Join(p.Dir, "log")
 
-	pwfile := filepath.Join(p.Dir, "pw")
-	if err := write(root, pwfile, Password+"\n", 0o600); err != nil {
+	if err := p.newCluster(ctx); err != nil {
 		return nil, err
-	}
-	initdb, err := spawn(
-		root,
-		p.Dir,
-		"postgres",
-		p.Log,
-		false,
-		"/usr/local/pgbin/initdb",
-		"-D",
-		p.DataDir,
-		"--no-sync",
-		"--auth-local=trust",
-		"--auth-host=scram-sha-256",
-		"--pwfile="+pwfile,
-		"-U",
-		"postgres",
-		"--locale=C.UTF-8",
-		"--encoding=UTF8",
-	)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-initdb.exited:
-	case <-ctx.Done():
-		initdb.end(syscall.SIGKILL, time.Second)
-		return nil, ctx.Err()
 	}
 	settings := map[string]string{
 		"listen_addresses": p.Addr, "port": fmt.Sprint(p.Port), "unix_socket_directories": p.SocketDir,
@@ -107,13 +79,14 @@ func StartPostgres(ctx context.Context, suite string, opts PostgresOptions) (_ *
 	}
 	f, err := os.OpenFile(filepath.Join(p.DataDir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("initdb made nothing: %w\n%s", err, tail(p.Log))
+		return nil, err
 	}
 	_, err = f.WriteString(conf.String())
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	hba := "local all all trust\nlocal replication all trust\nhost all all 127.0.0.0/8 scram-sha-256\nhost replication all 127.0.0.0/8 scram-sha-256\n"
+	hba := "local all all trust\nlocal replication all trust\n" +
+		"host all all 127.0.0.0/8 scram-sha-256\nhost replication all 127.0.0.0/8 scram-sha-256\n"
 	if err := write(root, filepath.Join(p.DataDir, "pg_hba.conf"), hba, 0o600); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 func Python(t testing.TB, suite, script string, in, out any) {
 	t.Helper()
 	Need(t)
-	root, err := Root(t.Context(), suite)
+	root, err := rootOf(t.Context(), suite)
 	if err != nil {
 		t.Fatal(err)
 	}

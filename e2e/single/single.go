@@ -15,14 +15,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pgbaton/pgbaton/e2e/labroot"
 )
 
 // Suites. SuiteHost is the machine's own PgBouncer (Debian 12: 1.18); there is no PostgreSQL of it.
@@ -159,57 +159,17 @@ func tail(log string) string {
 	return string(b)
 }
 
-// Root returns the folder of a suite's root file system, and makes it first where it is missing
-// (about two minutes).
-func Root(ctx context.Context, suite string) (string, error) {
+// rootOf is the file system that a suite's programs are in.
+func rootOf(ctx context.Context, suite string) (string, error) {
 	if suite == SuiteHost {
 		return "/", nil
 	}
-	repo, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(repo, "go.mod")); err == nil {
-			break
-		}
-		if repo == "/" {
-			return "", errors.New("no go.mod above the working directory")
-		}
-		repo = filepath.Dir(repo)
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(repo, "scripts/lab-root.sh"), suite)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("lab-root.sh %s: %w", suite, err)
-	}
-	lines := strings.Fields(string(out))
-	if len(lines) == 0 {
-		return "", fmt.Errorf("lab-root.sh %s printed no path", suite)
-	}
-	return lines[len(lines)-1], nil
-}
-
-// user returns the ids of postgres in the root's own passwd.
-func user(root, name string) (uid, gid int, err error) {
-	b, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Split(line, ":"); len(f) > 3 && f[0] == name {
-			uid, err1 := strconv.Atoi(f[2])
-			gid, err2 := strconv.Atoi(f[3])
-			return uid, gid, errors.Join(err1, err2)
-		}
-	}
-	return 0, 0, fmt.Errorf("no user %s in %s", name, root)
+	return labroot.Of(ctx, suite)
 }
 
 // folder makes the server's folder; name is short because a socket's path has 107 bytes.
 func folder(root string) (dir string, err error) {
-	uid, gid, err := user(root, "postgres")
+	uid, gid, err := labroot.User(root, "postgres")
 	if err != nil {
 		return "", err
 	}
@@ -237,7 +197,7 @@ func address(port uint16) (string, error) {
 
 // write makes a file that the server's user owns.
 func write(root, path, content string, mode os.FileMode) error {
-	uid, gid, err := user(root, "postgres")
+	uid, gid, err := labroot.User(root, "postgres")
 	if err != nil {
 		return err
 	}
