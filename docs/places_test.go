@@ -35,11 +35,25 @@ func TestPlaces(t *testing.T) {
 				t.Errorf("%s runs on %q, README.md says %q", f.Name.Name, want, said[f.Name.Name])
 			}
 			delete(said, f.Name.Name)
+			if where := runsOn(f); !strings.HasSuffix(where, "alone") && calls(f, "start") {
+				t.Errorf("%s runs beside others and takes the cluster of those that run alone: use startQuiet", f.Name.Name)
+			}
 		}
 	}
 	for name := range said {
 		t.Errorf("README.md has %s, and there is no such test", name)
 	}
+}
+
+func calls(test *ast.FuncDecl, name string) (found bool) {
+	ast.Inspect(test.Body, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			function, ok := call.Fun.(*ast.Ident)
+			found = found || ok && function.Name == name
+		}
+		return true
+	})
+	return found
 }
 
 // runsOn reads from a test's code which suites it runs on, and beside what; "" where it needs none.

@@ -16,8 +16,8 @@ import (
 
 // TestCheck: nothing is found in the README's own set-up, on any member; each mistake that is made then is found, and nothing else.
 func TestCheck(t *testing.T) {
-	together(t, func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite}.Quick())
+	togetherOn(t, "sid", func(t *testing.T, suite string) {
+		c := startQuiet(t, lab.Options{Suite: suite}.Quick())
 		c.used()
 		leader := c.leader()
 		replicas, err := c.Replicas(c.ctx)
@@ -112,7 +112,7 @@ func TestCheck(t *testing.T) {
 // which one has been used.
 func TestCheckOfAnotherSetUp(t *testing.T) {
 	togetherOn(t, "trixie", func(t *testing.T, suite string) {
-		c := start(t, lab.Options{Suite: suite, Route: lab.RouteHAProxy, SynchronousMode: true, Poolers: 3}.Quick())
+		c := startQuiet(t, lab.Options{Suite: suite, Route: lab.RouteHAProxy, SynchronousMode: true, Poolers: 3}.Quick())
 		c.used()
 		for _, m := range c.Members() {
 			c.eventually(20*time.Second, "nothing is found on "+m.Name, func() error {

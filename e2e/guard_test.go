@@ -123,7 +123,7 @@ func TestGuardReturnsInTime(t *testing.T) {
 
 // TestByHand: pause, resume and status in the container.
 func TestByHand(t *testing.T) {
-	together(t, func(t *testing.T, suite string) {
+	togetherOn(t, "sid", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Poolers: 2}.Quick())
 		leader := c.leader()
 		code := func(want int, r lab.ExecResult, says ...string) {

@@ -94,7 +94,7 @@ func TestContainerStopped(t *testing.T) {
 // TestSlowStop: the server takes long to stop, because of a standby that is far behind or WAL that cannot be archived. Then it takes what
 // it takes Patroni alone, and a little.
 func TestSlowStop(t *testing.T) {
-	together(t, func(t *testing.T, suite string) {
+	togetherOn(t, "sid", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Parameters: map[string]string{
 			"archive_mode":    "on",
 			"archive_command": "test ! -e /tmp/archive-is-stuck",

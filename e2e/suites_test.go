@@ -99,8 +99,8 @@ func (s *sharedLab) close() error {
 	return err
 }
 
-// start gives a case a healthy cluster with pgbaton in it: the one that the case before has left, where that was made from the same
-// options, else a new one. settings are lines of pgbaton.yaml beyond the addresses, such as "pause: {stop_server: off}".
+// start gives a case that runs alone a healthy cluster with pgbaton in it: the one that the case before has left, where that was made from
+// the same options, else a new one. settings are lines of pgbaton.yaml beyond the addresses, such as "pause: {stop_server: off}".
 func start(t *testing.T, opts lab.Options, settings ...string) *cluster {
 	t.Helper()
 	c := newCluster(t)

@@ -178,7 +178,7 @@ func TestRestartWithoutCallback(t *testing.T) {
 
 // TestRounds is the order of a rolling restart. The runbook's way stays paused from the second round on.
 func TestRounds(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
+	oneSuite(t, "sid", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite}.Quick())
 		stalls, result := c.handovers(rounds(2, 5), func() {
 			replicas, err := c.Replicas(c.ctx)
@@ -200,7 +200,7 @@ func TestRounds(t *testing.T) {
 
 // TestReplicaEventsPauseNothing: Patroni runs the hooks for these too.
 func TestReplicaEventsPauseNothing(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
+	oneSuite(t, "sid", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite}.Quick())
 		events := func() {
 			replicas, err := c.Replicas(c.ctx)
