@@ -29,8 +29,9 @@ func judgePooler(f *findings, v view, p poolerView) {
 				"pooler "+name+": "),
 		)
 	case p.status.Error != "":
-		f.add("pooler-unreachable", name, "start it, or mend its entry in poolers", "pooler %s: %s", name,
-			strings.TrimPrefix(p.status.Error, "pooler "+name+": "))
+		f.add("pooler-unreachable", name,
+			"start it, or mend its entry in poolers: the address, or the password (password_file or a pgpass file)",
+			"pooler %s: %s", name, strings.TrimPrefix(p.status.Error, "pooler "+name+": "))
 	case (p.status.Paused == "yes" || len(p.status.Databases) > 0) && p.status.PausedBy == "":
 		f.add("pooler-paused", name, "RESUME in its admin console, or pgbaton resume", "pooler %s is paused, and not by pgbaton", name)
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sys/unix"
 
 	"github.com/pgbaton/pgbaton/file"
@@ -166,9 +167,25 @@ func poolerOf(path string, uid int) (pooler, []string, error) {
 		return pooler{}, nil, &unusable{path + ": neither listen_addr nor a Unix socket leads to this PgBouncer"}
 	}
 	p.password = admin
-	todo := fmt.Sprintf("write the password of %s into %s beside the configuration file, readable for Patroni's user only, and take the # "+
-		"from password_file", admin, passwordFile)
-	return p, []string{todo}, nil
+	return p, []string{passwordTodo(admin)}, nil
+}
+
+func passwordTodo(user string) string {
+	return fmt.Sprintf("write the password of %s into %s beside the configuration file, readable for Patroni's user only, and take the # "+
+		"from password_file", user, passwordFile)
+}
+
+// namedPooler is the entry for a console that a person has named. Over TCP it asks for a password; where libpq's own places have none for
+// it, that is left to do.
+func namedPooler(dsn string) (pooler, []string) {
+	p := pooler{dsn: dsn}
+	// What is wrong with it is told when the whole file is read.
+	c, err := pgconn.ParseConfig(dsn)
+	if err != nil || strings.HasPrefix(c.Host, "/") || c.Password != "" || !userName.MatchString(c.User) {
+		return p, nil
+	}
+	p.password = c.User
+	return p, []string{passwordTodo(c.User)}
 }
 
 // targets is where a PgBouncer leads, in a few words.

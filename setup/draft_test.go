@@ -64,6 +64,27 @@ func TestPoolerOf(t *testing.T) {
 	}
 }
 
+// TestNamedPooler: what is left to do for a console that a person has named.
+func TestNamedPooler(t *testing.T) {
+	passwords := filepath.Join(t.TempDir(), "pgpass")
+	if err := os.WriteFile(passwords, []byte("*:*:*:known:hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for dsn, user := range map[string]string{
+		"postgres://adm@pgbouncers:6432/pgbouncer":                         "adm",
+		"host=10.0.0.1,10.0.0.2 port=6432 user=adm dbname=pgbouncer":       "adm",
+		"host=/run/pgbouncer port=6432 user=pgbouncer dbname=pgbouncer":    "",
+		"postgres://known@pgbouncers:6432/pgbouncer?passfile=" + passwords: "",
+		"postgres://adm@pgbouncers:6432/pgbouncer?passfile=" + passwords:   "adm",
+		"host=pgbouncers port=no user=adm":                                 "", // a mistake, which load tells
+	} {
+		p, todo := namedPooler(dsn)
+		if p.dsn != dsn || p.password != user || (len(todo) == 0) != (user == "") {
+			t.Errorf("%s: %+v %q, want the user %q", dsn, p, todo, user)
+		}
+	}
+}
+
 // TestDraftIsYAML: whatever stands in the values, they are read back as they were.
 func TestDraftIsYAML(t *testing.T) {
 	for _, odd := range []string{"/etc/patroni.yml", "/a b/ü'\"#: x", "/x: y", "/x #y", "${HOME}/x", "- x", "/\u2028\x01", "/x:", "true", "5"} {

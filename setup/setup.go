@@ -159,7 +159,13 @@ func (r *Result) findPoolers(o Options, d *draft) error {
 		r.Todo = append(r.Todo, todo...)
 	}
 	for _, dsn := range o.Poolers {
-		d.poolers = append(d.poolers, pooler{dsn: dsn})
+		p, todo := namedPooler(dsn)
+		d.poolers = append(d.poolers, p)
+		for _, text := range todo {
+			if !slices.Contains(r.Todo, text) { // of several one file has the password
+				r.Todo = append(r.Todo, text)
+			}
+		}
 	}
 	if len(d.poolers) == 0 {
 		r.todo("no PgBouncer was found: name each with --pooler, or its file with --pgbouncer-config")
