@@ -3,6 +3,9 @@
 #
 #   scripts/packages.sh VERSION     after make build
 #
+# PACKAGER ("Name <address>") is who stands in the packages as their maintainer: whoever hands them on. This project has no mailbox, and
+# Debian and rpm want an address: one below .invalid (RFC 2606) is nobody's, now and later. Reports go where SECURITY.md says.
+#
 # The same commit gives the same bytes: every time in them is the commit's (SOURCE_DATE_EPOCH).
 set -eu
 
@@ -10,6 +13,8 @@ cd "$(dirname "$0")/.."
 version=${1:?usage: packages.sh VERSION}
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH
+: "${PACKAGER:=pgbaton maintainers <maintainers@pgbaton.invalid>}"
+export PACKAGER
 root=$(pwd)
 out=$root/dist/packages
 PAGES=$root/dist/pages
@@ -33,7 +38,7 @@ gzip -9n "$PAGES"/man1/*.1
 cat >"$PAGES/changelog.yaml" <<END
 - semver: $PACKAGE_VERSION
   date: $(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
-  packager: pgbaton maintainers <maintainers@pgbaton.invalid>
+  packager: $PACKAGER
   deb: {urgency: medium, distributions: [unstable]}
   changes:
     - note: "Release $version."
