@@ -21,6 +21,9 @@ func (l *loader) fillDefaults() {
 			*d = v
 		}
 	}
+	if c.Apart() {
+		def(&c.Patroni.URL, c.Patroni.URLs[0])
+	}
 	def(&c.Patroni.URL, "http://127.0.0.1:8008")
 	def(&c.Postgres, "host=/var/run/postgresql user=postgres dbname=postgres")
 	wait(&c.Pause.Budget, 15*time.Second)
@@ -62,6 +65,12 @@ func (l *loader) check() {
 		l.wrong(l.where("pause.lease").fail(fmt.Sprintf("%s is not longer than pause.attempt %s", p.Lease, p.Attempt),
 			"a pause would end before it began", nil))
 		c.Pause.Lease = p.Attempt + defaultLease
+	}
+	for _, other := range []string{"patroni.url", "patroni.config"} {
+		if c.Apart() && l.seen[other] {
+			l.wrong(l.where("patroni.urls").fail("does not go together with "+other,
+				"patroni.urls is for a machine that has poolers and no member of the cluster", nil))
+		}
 	}
 	l.checkVersion("versions.postgres", &c.Versions.Postgres)
 	l.checkVersion("versions.pgbouncer", &c.Versions.PgBouncer)

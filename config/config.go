@@ -26,6 +26,7 @@ type Config struct {
 // Patroni is how this member's REST API is reached.
 type Patroni struct {
 	URL          string
+	URLs         []string // of all members, on a machine that has poolers and no member; see [Config.Apart]
 	Username     string
 	Password     string // from PasswordFile or the environment, never from the file itself
 	PasswordFile string
@@ -36,6 +37,9 @@ type Patroni struct {
 	Scope        string // the cluster's name, from Config or PATRONI_SCOPE; "" when Config is not set
 	Name         string // this member's, from Config or PATRONI_NAME; "" when Config is not set
 }
+
+// Apart reports whether there is no member on this machine: nothing but poolers that follow the leader.
+func (c *Config) Apart() bool { return len(c.Patroni.URLs) > 0 }
 
 // PatroniEnvironment as [Patroni.Config]: there is no file, all of it is in PATRONI_* variables.
 const PatroniEnvironment = "env"

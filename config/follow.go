@@ -19,6 +19,7 @@ type Follow struct {
 
 	File      string        // where the entries stand
 	Databases []string      // the entries whose address is pgbaton's; "*" is the one for all others
+	Readers   []string      // entries for reading: led to another replica while this member's server is not back; nil: they stay
 	LocalHost string        // what they say while this member leads
 	LocalPort uint16        // and this
 	Back      string        // when a pooler that forwards leads to its own server again: one of the Back constants
@@ -44,7 +45,10 @@ func (f *Follow) String() string {
 }
 
 // followKeys are those below follow.
-var followKeys = []string{"elsewhere", "file", "databases", "local", "back"}
+var followKeys = []string{"elsewhere", "file", "databases", "local", "back", "readers"}
+
+// optionalFollowKeys need not be set.
+var optionalFollowKeys = []string{"back", "readers"}
 
 func (l *loader) followOf(path string, e yamlfile.Entry, prefix string) (*Follow, bool) {
 	at := &Error{File: path, Line: e.Key.Line(), Name: prefix}
@@ -72,27 +76,45 @@ func (l *loader) followOf(path string, e yamlfile.Entry, prefix string) (*Follow
 	if !ok {
 		return nil, false
 	}
+	apart := l.config.Apart()
 	for _, name := range followKeys[1:] {
+		ofMember := name == "local" || slices.Contains(optionalFollowKeys, name)
 		switch {
+		case apart && ofMember && set[name]:
+			at.Problem, at.Hint = "has "+name+", and there is no member on this machine (patroni.urls)", "file and databases are enough"
+		case apart && ofMember:
+			continue
 		case f.Elsewhere && set[name]:
 			at.Problem, at.Hint = "has both elsewhere and "+name, "what moves a pooler is set on the member that it stands beside"
-		case !f.Elsewhere && !set[name] && name != "back":
+		case !f.Elsewhere && !set[name] && !slices.Contains(optionalFollowKeys, name):
 			at.Problem, at.Hint = "has no "+name, "file, databases and local are needed; or elsewhere: true"
 		default:
 			continue
 		}
 		return nil, !l.wrong(at)
 	}
+	if apart {
+		f.Back = BackNever
+	}
+	if i := slices.IndexFunc(f.Readers, func(name string) bool { return slices.Contains(f.Databases, name) }); i >= 0 {
+		at.Problem = fmt.Sprintf("has %q in databases and in readers", f.Readers[i])
+		at.Hint = "an entry leads to the leader, or to a replica"
+		return nil, !l.wrong(at)
+	}
 	return f, true
 }
 
 func (l *loader) followKey(f *Follow, path string, e yamlfile.Entry, name, key string) error {
-	if name == "databases" {
+	if name == "databases" || name == "readers" {
 		if _, isList := e.Value.Sequence(); !isList {
 			return &Error{File: path, Line: e.Key.Line(), Name: key, Problem: "must be a list of names", Hint: `write [app, "*"]`}
 		}
 		named, err := l.databasesOf(path, e, key)
-		f.Databases = named.Names
+		if name == "readers" {
+			f.Readers = named.Names
+		} else {
+			f.Databases = named.Names
+		}
 		return err
 	}
 	v, err := l.scalarValue(path, e.Value, e.Key.Line(), key)

@@ -20,6 +20,7 @@ func (l *loader) bindings() []binding {
 	return []binding{
 		{"patroni.config", setPatroniConfig(&c.Patroni.Config)},
 		{"patroni.url", setURL(&c.Patroni.URL)},
+		{"patroni.urls", setURLs(&c.Patroni.URLs)},
 		{"patroni.username", setText(&c.Patroni.Username)},
 		{"patroni.password_file", setPath(&c.Patroni.PasswordFile)},
 		{"patroni.ca_file", setPath(&c.Patroni.CAFile)},
@@ -112,6 +113,10 @@ func (l *loader) flatten(doc *yamlfile.Document) (poolers yamlfile.Value) {
 			case !isLeaf:
 				l.wrong(unknownKey(doc.File, e, prefix, known))
 			case e.Value.IsNull():
+			case key == "patroni.urls":
+				if v, err := l.listValue(doc.File, e, key); !l.wrong(err) {
+					l.inFile[key] = v
+				}
 			default:
 				if v, err := l.scalarValue(doc.File, e.Value, e.Key.Line(), key); !l.wrong(err) {
 					l.inFile[key] = v

@@ -41,6 +41,26 @@ func (l *loader) scalarValue(path string, v yamlfile.Value, line int, key string
 	return l.newValue(raw, at)
 }
 
+// listValue is a list of the file as one value, its items with commas between.
+func (l *loader) listValue(path string, e yamlfile.Entry, key string) (value, error) {
+	items, isList := e.Value.Sequence()
+	if !isList {
+		return l.scalarValue(path, e.Value, e.Key.Line(), key)
+	}
+	if len(items) == 0 {
+		return value{}, &Error{File: path, Line: e.Key.Line(), Name: key, Problem: "is an empty list", Hint: "leave it out"}
+	}
+	var all []string
+	for _, item := range items {
+		v, err := l.scalarValue(path, item, item.Line(), key)
+		if err != nil {
+			return value{}, err
+		}
+		all = append(all, v.raw)
+	}
+	return l.newValue(strings.Join(all, ","), Error{File: path, Line: e.Key.Line(), Name: key})
+}
+
 func (l *loader) newValue(raw string, at Error) (value, error) {
 	text, err := l.expand(raw)
 	if err != nil {
@@ -140,6 +160,29 @@ func setURL(to *string) func(value) error {
 			}
 		}
 		*to = strings.TrimRight(v.text, "/")
+		return nil
+	}
+}
+
+// maxURLs is of how many members the REST APIs may be listed.
+const maxURLs = 100
+
+// setURLs reads several, with commas between.
+func setURLs(to *[]string) func(value) error {
+	return func(v value) error {
+		var urls []string
+		for text := range strings.SplitSeq(v.text, ",") {
+			one := v
+			one.text = strings.TrimSpace(text)
+			var url string
+			if err := setURL(&url)(one); err != nil {
+				return err
+			}
+			if urls = append(urls, url); len(urls) > maxURLs {
+				return v.fail(fmt.Sprintf("lists more than %d", maxURLs), "", nil)
+			}
+		}
+		*to = urls
 		return nil
 	}
 }

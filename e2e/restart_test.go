@@ -31,7 +31,7 @@ func TestRestartInPlace(t *testing.T) {
 }
 
 // restarts reads from a member's log how long PostgreSQL has taken for each restart since a moment: from the request for its shutdown
-// until it takes connections.
+// until it takes connections, on a replica read-only ones.
 func (c *cluster) restarts(m *lab.Member, since time.Time) (took []time.Duration) {
 	c.t.Helper()
 	events, err := c.TimeLine(since, time.Now())
@@ -42,7 +42,7 @@ func (c *cluster) restarts(m *lab.Member, since time.Time) (took []time.Duration
 		case e.Source != m.Name+" postgresql":
 		case strings.Contains(e.Text, "received fast shutdown request"):
 			down = e.At
-		case strings.Contains(e.Text, "ready to accept connections") && !down.IsZero():
+		case strings.Contains(e.Text, "ready to accept ") && !down.IsZero():
 			took = append(took, e.At.Sub(down))
 			down = time.Time{}
 		}

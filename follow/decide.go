@@ -10,6 +10,7 @@ type view struct {
 	to      pgbini.Address // where they lead
 	one     bool           // all to the same address
 	leader  *Leader        // nil: nobody is proven
+	apart   bool           // there is no member beside it
 	led     bool           // its clients are those of a leader: this member led, or the pooler was moved, and it has not gone back since
 	backDue bool           // those that were to be taken along have gone
 }
@@ -53,6 +54,8 @@ func (r Route) String() string {
 // route decides what a load balancer is told. Until the pooler forwards, its clients and new ones wait at the same place.
 func (v view) route() Route {
 	switch {
+	case v.apart:
+		return RouteOpen
 	case v.forwards():
 		return RouteForwarded
 	case v.led, v.leader != nil && v.leader.Here:

@@ -31,8 +31,13 @@ func TestDecide(t *testing.T) {
 		{"its clients have gone, nobody leads", view{to: m2, one: true, led: true, backDue: true}, m2, false, RouteForwarded},
 		{"half of the entries, by hand", view{to: m2, leader: there, led: true}, m2, true, RouteForwarded},
 		{"half of the entries, and this member leads", view{to: local, leader: here, led: true}, local, true, RouteForwarded},
+		{"apart, it leads to the leader", view{apart: true, to: m2, one: true, leader: there}, m2, false, RouteOpen},
+		{"apart, another one leads now", view{apart: true, to: m3, one: true, leader: there}, m2, true, RouteOpen},
+		{"apart, nobody leads", view{apart: true, to: m3, one: true}, m3, false, RouteOpen},
 	} {
-		c.view.local = local
+		if c.view.local = local; c.view.apart {
+			c.view.local = pgbini.Address{}
+		}
 		to, move, why := decide(c.view)
 		if to != c.to || move != c.move || why == "" {
 			t.Errorf("%s: %v %v %q", c.name, to, move, why)

@@ -44,6 +44,20 @@ type Finder struct {
 	last string // whose REST API answered last; "" is our own
 }
 
+// urls are the REST APIs that may be asked; the first is our own, "", where there is a member on this machine.
+func (f *Finder) urls() []string {
+	urls := []string{""}
+	if f.m.Config.Apart() {
+		urls = slices.Clone(f.m.Config.Patroni.URLs)
+	}
+	for _, api := range f.APIs {
+		if !slices.Contains(urls, api) {
+			urls = append(urls, api)
+		}
+	}
+	return urls
+}
+
 // NewFinder makes one that knows what the state directory tells of the cluster.
 func NewFinder(m *member.Member) *Finder {
 	f := &Finder{m: m}
@@ -89,7 +103,9 @@ func (f *Finder) Leader(ctx context.Context, after postgres.Identity) (Leader, e
 	l := Leader{Name: m.Name, Address: pgbini.Address{Host: m.Host, Port: uint16(m.Port)}}
 	var here postgres.Identity
 	var asking sync.WaitGroup
-	asking.Go(func() { here, _ = member.Identify(ctx, local) })
+	if !f.m.Config.Apart() {
+		asking.Go(func() { here, _ = member.Identify(ctx, local) })
+	}
 	l.Identity, err = member.Identify(ctx, its)
 	asking.Wait()
 	if err != nil {
@@ -133,7 +149,10 @@ func (f *Finder) cluster(ctx context.Context) (patroni.Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
 	f.mu.Lock()
-	first, apis := f.last, append([]string{""}, f.APIs...)
+	first, apis := f.last, f.urls()
+	if !slices.Contains(apis, first) {
+		first = apis[0]
+	}
 	f.mu.Unlock()
 	cluster, err := f.ask(ctx, first)
 	if err == nil {

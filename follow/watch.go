@@ -97,14 +97,16 @@ type watched struct {
 	mover  *Mover
 	memory memory
 
-	leader Leader            // last proven
-	looked time.Time         // for it
-	proven bool              // at the last look
-	guard  *pgb.Mark         // of a guard, at the last look
-	since  time.Time         // it was first seen
-	after  postgres.Identity // that led when it was first seen; zero: not known
-	old    map[string]bool
-	oldAt  time.Time // when old was taken; zero: not yet
+	readers   *Mover            // of the entries for reading
+	readersAt time.Time         // looked at last
+	leader    Leader            // last proven
+	looked    time.Time         // for it
+	proven    bool              // at the last look
+	guard     *pgb.Mark         // of a guard, at the last look
+	since     time.Time         // it was first seen
+	after     postgres.Identity // that led when it was first seen; zero: not known
+	old       map[string]bool
+	oldAt     time.Time // when old was taken; zero: not yet
 
 	troubled time.Time // since then it cannot be looked at; zero: it can
 
@@ -123,8 +125,14 @@ func (x *watched) run(ctx context.Context, entry int) {
 			member.Sleep(ctx, lookPooler)
 		}
 	}
+	x.close()
+}
+
+func (x *watched) close() {
 	if x.mover != nil {
 		x.mover.Close()
+		x.readers.Close()
+		x.mover, x.readers = nil, nil
 	}
 }
 
@@ -158,11 +166,10 @@ func (x *watched) open(ctx context.Context, entry int) error {
 			continue
 		}
 		if x.mover != nil {
-			x.mover.Close()
-			x.mover = nil
+			x.close()
 			return fmt.Errorf("poolers[%d] leads to several poolers, and follow is for one: write a socket or an address", entry)
 		}
-		x.mover = New(x.w.m, p)
+		x.mover, x.readers = New(x.w.m, p), NewReaders(x.w.m, p)
 		x.mover.log = x.mover.log.With("hook", "follow", "member", member.Name())
 	}
 	if x.mover == nil {
@@ -194,11 +201,11 @@ func (x *watched) step(ctx context.Context, entry int) error {
 		return x.unseen(err)
 	}
 	x.troubled = time.Time{}
-	v := view{local: x.mover.Local()}
+	v := view{local: x.mover.Local(), apart: x.w.m.Config.Apart()}
 	v.to, v.one = Led(entries)
 	var passed bool
 	v.leader, passed = x.lookForLeader(ctx, mark)
-	return x.act(ctx, v, mark, passed)
+	return errors.Join(x.act(ctx, v, mark, passed), x.readersBack(ctx, mark))
 }
 
 // unseen is about a pooler that cannot be looked at. A load balancer cuts its clients when it is told that it is down, so one answer that

@@ -24,7 +24,7 @@ type pair struct {
 	watcher *follow.Watcher
 }
 
-func newPair(t *testing.T, back string, after time.Duration) *pair {
+func newPair(t *testing.T, back string, after time.Duration, change ...any) *pair {
 	t.Helper()
 	primary := membertest.OwnPostgres(t)
 	standby, err := single.StartStandby(t.Context(), primary)
@@ -39,6 +39,14 @@ func newPair(t *testing.T, back string, after time.Duration) *pair {
 	p.Config.Postgres = primary.DSN("postgres", "postgres")
 	p.patroni = membertest.NewPatroni(t, p.Member, "running")
 	p.leads(primary)
+	for _, c := range change {
+		switch c := c.(type) {
+		case func(*config.Follow):
+			c(p.Config.Poolers[0].Follow)
+		case func(*config.Config):
+			c(p.Config)
+		}
+	}
 	p.watch(t)
 	return p
 }

@@ -286,9 +286,7 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 		defer cancel()
 		more := poolerFurther{mayPause: p.MayPause(ctx), ours: p.Databases, follow: m.Follow(p)}
 		if m.Moves(p) {
-			mover := follow.New(m, p)
-			defer mover.Close()
-			_, _, more.unmovable = mover.Entries(ctx)
+			more.unmovable = follow.Unmovable(ctx, m, p)
 		}
 		databases, err := p.ShowDatabases(ctx)
 		if err != nil {

@@ -35,6 +35,9 @@ type view struct {
 	ttl, loopWait time.Duration
 	cluster       *patroni.Cluster // from GET /cluster; nil while unknown. Nothing is decided by it here: see standby.go
 
+	readers   bool // a pooler beside this member leads to it, also where it is a replica
+	elsewhere bool // and may be led to another replica
+
 	calledByPatroni bool      // Patroni is an ancestor of this process
 	told            time.Time // when Patroni told this guard to end; zero: it has not
 
@@ -76,6 +79,9 @@ const (
 // restart and switchover renew the lock while the guard runs, nothing else does, and a guard that outlives
 // the lock makes two writable primaries.
 func decide(v view) plan {
+	if v.local == roleReplica && v.readers {
+		return decideReaders(v)
+	}
 	if v.local == roleReplica {
 		return plan{kind: proceed, reason: "the server is in recovery: nothing to hold"}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/follow"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pause"
@@ -31,6 +32,7 @@ type guard struct {
 	standby   standby       // who is to take over, as last seen
 	awaited   bool          // the short budget was too short for one: the drained server waits on
 	slotsMade []string      // or tried to
+	readAt    follow.Leader // a replica that the readers of this one are to go to
 
 	localMu sync.Mutex
 	local   *postgres.Conn // nil when it does not answer
@@ -129,7 +131,10 @@ func (g *guard) run(ctx context.Context) member.Result {
 		defer g.local.Close()
 	}
 	if g.view.local == roleReplica {
-		return member.Result{Decision: g.plan().reason}
+		if g.holdsReaders(); !g.view.readers {
+			return member.Result{Decision: g.plan().reason}
+		}
+		g.journal = g.m.Journal("readers", g.journal.Handover) // it is no handover
 	}
 	if len(g.m.Config.Poolers) == 0 {
 		return member.Result{Code: member.Invalid, Decision: "no poolers are configured (set poolers in pgbaton.yaml): nothing to hold"}
@@ -140,7 +145,7 @@ func (g *guard) run(ctx context.Context) member.Result {
 	// the lock is lost, no pooler is touched for nothing.
 	g.await(ctx, restHeadStart, func(v view) bool {
 		v.now = time.Now()
-		return !v.silentSince.IsZero() || v.answered && (v.ttl > 0 || decide(v).kind != pauseAndWait)
+		return !v.silentSince.IsZero() || v.answered && (v.ttl > 0 || v.local == roleReplica || decide(v).kind != pauseAndWait)
 	})
 	plan := g.plan()
 	if plan.kind == proceed {
@@ -196,13 +201,7 @@ func (g *guard) handover(ctx context.Context, p *preparation) member.Result {
 	if end := g.takePoolers(p); end != nil {
 		return end.Result
 	}
-	return g.follow(ctx, []step{
-		{do: g.knowServer},
-		{do: g.awaitStandby},
-		{do: g.drain, undo: func(ctx context.Context) error { return g.fleet.Undo(ctx, true) }},
-		{do: g.confirmStandby},
-		{do: g.stopServer},
-	})
+	return g.follow(ctx, g.steps())
 }
 
 // follow takes the steps in their order until one of them ends the handover, or the plan does not allow the next. The undo of a step is

@@ -354,7 +354,7 @@ func (w *worker) resumeOne(ctx context.Context, p *pgb.Pooler) (was bool, err er
 	// Also where nothing was paused: after a failover that nobody planned, a pool may have caught the old primary as a replica and
 	// would keep it for server_lifetime.
 	w.verify(ctx, p)
-	if found.Mark == nil || found.Mark.Owner == pgb.Hand {
+	if found.Mark == nil || found.Mark.Owner == pgb.Hand || found.Mark.Owner == pgb.Readers {
 		return was, nil
 	}
 	err = member.Retry(ctx, func() error {

@@ -31,7 +31,7 @@ type preparation struct {
 
 func (g *guard) prepare(ctx context.Context) *preparation {
 	ctx, cancel := context.WithCancel(ctx)
-	f := pause.NewFleet(g.m, g.log, g.journal, pgb.Guard, g.m.Config.Pause.Lease, func(ctx context.Context) (int, error) {
+	f := pause.NewFleet(g.m, g.log, g.journal, g.owner(), g.m.Config.Pause.Lease, func(ctx context.Context) (int, error) {
 		open, err := g.look(ctx)
 		return len(open), err
 	})
@@ -43,7 +43,12 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 			g.log.Error("pooler left out: its clients are not held", "error", err)
 		}
 		p.poolers = poolers
-		ours := g.m.LeadingHere(ctx, g.log, g.m.SelectDatabases(ctx, g.log, poolers))
+		var ours []*pgb.Pooler
+		if g.view.local == roleReplica {
+			ours = g.m.ReadingHere(ctx, g.log, poolers)
+		} else {
+			ours = g.m.LeadingHere(ctx, g.log, g.m.SelectDatabases(ctx, g.log, poolers))
+		}
 		p.none = len(ours) == 0 && len(poolers) > 0 && len(errs) == 0
 		var both sync.WaitGroup
 		if !g.m.DryRun {
@@ -110,7 +115,7 @@ func (g *guard) takePoolers(p *preparation) *ending {
 		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
 	}
 	if p.none {
-		return &ending{Result: member.Result{Decision: "no database of any pooler leads to this cluster: nothing to pause"}}
+		return &ending{Result: member.Result{Decision: "no database of any pooler leads to this server: nothing to pause"}}
 	}
 	g.fleet.ReportAbsent()
 	if g.fleet.Reachable() == 0 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
@@ -127,6 +128,59 @@ func (m *Member) leadsHere(ctx context.Context, p *pgb.Pooler) (bool, error) {
 		errs = append(errs, lead.Err)
 	}
 	return false, errors.Join(errs...) // it may be this one that was not seen
+}
+
+// ReadingHere are the poolers beside this member all of whose databases lead to its server: who uses them waits when it is restarted as a
+// replica. One that forwards to the leader has those who write, who would wait for nothing, and is left alone; so is one that cannot be
+// asked. It blocks for [ConsoleTimeout] and [LookTimeout] at most.
+func (m *Member) ReadingHere(ctx context.Context, log *slog.Logger, poolers []*pgb.Pooler) []*pgb.Pooler {
+	var reading []*pgb.Pooler
+	for _, p := range poolers {
+		if !m.Moves(p) {
+			continue
+		}
+		databases, err := p.ShowDatabases(ctx)
+		if err != nil {
+			log.Warn("the pooler does not say where it leads: its readers are not held", "pooler", p.Name, "error", err)
+			continue
+		}
+		if to := m.elsewhere(ctx, m.Follow(p), databases); to != "" {
+			log.Info("the pooler leads to other servers, too: its readers are not held, as others would wait with them", "pooler", p.Name,
+				"address", to)
+			continue
+		}
+		reading = append(reading, p)
+	}
+	return reading
+}
+
+// elsewhere is an address of these databases that is not seen to be this member's server; "" where all are.
+func (m *Member) elsewhere(ctx context.Context, f *config.Follow, databases []pgbini.Database) string {
+	local, err := m.Server()
+	if err != nil {
+		return f.File
+	}
+	var here postgres.Identity
+	seen := map[string]bool{}
+	for _, d := range databases {
+		for _, host := range hosts(d) {
+			to := Destination{Host: host, Port: d.Port, Databases: []string{d.Target}}
+			if host == f.LocalHost && d.Port == f.LocalPort || seen[to.String()] {
+				continue
+			}
+			if isSocket(host) {
+				return to.String()
+			}
+			if here.PostmasterStart.IsZero() {
+				here, _ = Identify(ctx, local)
+			}
+			if there, err := to.Identify(ctx, local); err != nil || !there.SameServer(here) {
+				return to.String()
+			}
+			seen[to.String()] = true
+		}
+	}
+	return ""
 }
 
 // LeadsHere reports whether a pooler that was moved leads to this member's server now, and whether it has a pause by this owner. It blocks

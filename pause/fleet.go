@@ -28,6 +28,9 @@ type Fleet struct {
 
 	startKeeper func() (*keeperLink, error) // also in place of one that was killed
 
+	replica  Replica
+	restarts func() bool // nil: it is no replica
+
 	// busy counts open transactions of the local server; for poolers that take signals only and so cannot tell when they
 	// are drained. nil: not known.
 	busy func(context.Context) (int, error)
@@ -131,6 +134,10 @@ func (f *Fleet) ReportAbsent() {
 
 // extendLease has the keeper end the pause at until. Where the keeper was killed it starts another.
 func (f *Fleet) extendLease(until time.Time) error {
+	if f.restarts != nil {
+		f.replica.Restarts = f.restarts()
+		f.keeper.lease.Replica = f.replica
+	}
 	err := f.keeper.extend(until)
 	if err == nil || f.startKeeper == nil {
 		return err
@@ -141,6 +148,7 @@ func (f *Fleet) extendLease(until time.Time) error {
 		return err
 	}
 	f.keeper.leave()
+	again.lease.Replica = f.keeper.lease.Replica
 	f.keeper = again
 	return f.keeper.extend(until)
 }

@@ -76,7 +76,7 @@ func (f *Fleet) foreign(x *Pooler) {
 func (f *Fleet) mark(ctx context.Context, x *Pooler) error {
 	owner := f.owner
 	switch mark := x.before.Mark; {
-	case mark != nil && mark.Owner != pgb.Guard && (x.wholly() || !x.before.PausedKnown) && f.owner == pgb.Guard:
+	case mark != nil && mark.Owner != f.owner && (x.wholly() || !x.before.PausedKnown) && f.owner != pgb.Hand:
 		x.theirs = true // 1.18 cannot say whether it is paused; the mark says that it was to be
 		if !x.foreign {
 			x.foreign = true

@@ -158,8 +158,9 @@ func Resume(ctx context.Context, m *member.Member) Report {
 			"; it may still be paused: run resume again, or RESUME in its admin console"}
 		return report
 	}
-	EndLease(m, pgb.Guard)
-	EndLease(m, pgb.Hand)
+	for _, owner := range pgb.Owners() {
+		EndLease(m, owner)
+	}
 	report.Decision = fmt.Sprintf("%d pooler(s) are not paused", len(poolers))
 	return report
 }

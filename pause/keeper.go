@@ -116,9 +116,10 @@ func (k *keeper) run(ctx context.Context, decoder *json.Decoder) member.Result {
 	found := make(chan resolved, 1)
 	finding := false
 	for {
-		if told == nil && !begun && k.lease.Origin.known() {
+		if told == nil && !begun && (k.lease.Origin.known() || k.lease.Replica.known()) {
 			begun = true
 			k.startMoving(moving)
+			k.startReading(moving)
 		}
 		if k.lease.Until.IsZero() {
 			deadline.Stop()

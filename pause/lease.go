@@ -26,7 +26,8 @@ type lease struct {
 	Until     time.Time           `json:"until"`               // zero: nothing is paused; for people to read
 	For       time.Duration       `json:"for"`                 // the same, from when the keeper reads it: no step of the clock changes it
 	Since     time.Time           `json:"since"`
-	Origin    origin              `json:"origin,omitzero"` // of a handover
+	Origin    origin              `json:"origin,omitzero"`  // of a handover
+	Replica   Replica             `json:"replica,omitzero"` // whose readers wait
 }
 
 // leaseFile is the name of the lease's file in the state directory.
@@ -96,7 +97,7 @@ func Leases(m *member.Member) []api.LeaseStatus {
 		return nil
 	}
 	var found []api.LeaseStatus
-	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
+	for _, owner := range pgb.Owners() {
 		if l, ok := readLease(m, owner); ok {
 			gone := !state.Locked(filepath.Join(m.Config.StateDir, leaseFile(owner)))
 			found = append(found, api.LeaseStatus{Owner: owner.String(), Since: l.Since, Until: l.Until, KeeperGone: gone})

@@ -65,6 +65,11 @@ func (k *keeper) moveTo(ctx context.Context, mover *follow.Mover, leader follow.
 	if _, err := mover.Move(ctx, mover.Target(leader)); err != nil {
 		return err
 	}
+	return k.letGo(ctx, mover, l, "moved and resumed", "leader", leader.Name)
+}
+
+// letGo resumes a pooler that leads to where its clients can go on, unless the pause is over there.
+func (k *keeper) letGo(ctx context.Context, mover *follow.Mover, l lease, said string, more ...any) error {
 	p := &watched{Pooler: mover.Pooler, listed: true}
 	s, err := p.State(ctx)
 	if err != nil {
@@ -77,7 +82,7 @@ func (k *keeper) moveTo(ctx context.Context, mover *follow.Mover, leader follow.
 		if _, err := p.Resume(ctx); err != nil {
 			return err
 		}
-		k.log.Info("moved and resumed", "pooler", p.Name, "leader", leader.Name)
+		k.log.Info(said, append([]any{"pooler", p.Name}, more...)...)
 		k.journal.Add(state.Entry{Event: state.EventResumed, Pooler: p.Name, Took: time.Since(l.Since)})
 	}
 	return p.Unmark(ctx)

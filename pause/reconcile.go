@@ -160,7 +160,7 @@ func (c *Reconciler) Round(ctx context.Context) ([]Reconciled, error) {
 // tidy takes away the leases of this member that are over and that no pooler has the mark of: their keepers were killed, and their nonces
 // are to be used again.
 func (c *Reconciler) tidy() {
-	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
+	for _, owner := range pgb.Owners() {
 		l, ok := readLease(c.m, owner)
 		if !ok || time.Now().Before(l.Until.Add(reconcileGrace)) {
 			continue

@@ -13,6 +13,9 @@ import (
 // before is tried again, and one whose name does not lead to it any more is let go where it does not answer. It must not be called while
 // something is paused. It blocks until ctx ends at most. Where a name cannot be resolved the fleet stays as it is.
 func (f *Fleet) Refresh(ctx context.Context) {
+	if f.restarts != nil {
+		return // the pooler of those readers stands beside us, and no other has them
+	}
 	poolers, book, errs := f.m.Poolers(ctx, nil)
 	if len(errs) > 0 || len(poolers) == 0 || ctx.Err() != nil {
 		member.CloseAll(poolers)

@@ -41,6 +41,9 @@ func (o origin) promotedSince(there postgres.Identity) bool {
 // learnOrigin asks for the server that the handover begins on, which still runs when the guard starts a keeper. It blocks for originTimeout
 // at most; what is learnt later comes by k.learned.
 func (k *keeper) learnOrigin(ctx context.Context) {
+	if k.lease.Owner == pgb.Readers {
+		k.learnMembers(ctx)
+	}
 	if k.lease.Owner != pgb.Guard || k.lease.Origin.known() {
 		return
 	}

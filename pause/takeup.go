@@ -47,7 +47,7 @@ func (t *taker) round() {
 	if t.m.Config.StateDir == "" || t.m.DryRun {
 		return
 	}
-	for _, owner := range []pgb.Owner{pgb.Guard, pgb.Hand} {
+	for _, owner := range pgb.Owners() {
 		t.takeUp(owner)
 	}
 }

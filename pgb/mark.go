@@ -19,7 +19,12 @@ const (
 	Hand Owner = 5
 	// Foreign is a pause that was there before the guard came, of psql say. Whoever made it ends it.
 	Foreign Owner = 7
+	// Readers is a pause of before_stop on a replica: those who read there wait until it is back. The keeper on that member ends it.
+	Readers Owner = 9
 )
+
+// Owners are those whose pauses have a lease.
+func Owners() []Owner { return []Owner{Guard, Hand, Readers} }
 
 func (o Owner) String() string {
 	switch o {
@@ -29,6 +34,8 @@ func (o Owner) String() string {
 		return "hand"
 	case Foreign:
 		return "foreign"
+	case Readers:
+		return "readers"
 	}
 	return "unknown"
 }
@@ -38,7 +45,7 @@ func (o Owner) String() string {
 //
 // It is a number of microseconds below 0.1 s,
 //
-//	100 × original in tenths of a second + 10 × nonce (0 to 9) + owner (3, 5 or 7)
+//	100 × original in tenths of a second + 10 × nonce (0 to 9) + owner (3, 5, 7 or 9)
 //	15.0 s, nonce 4, guard → 15043 µs → '0.015043'
 //
 // so any member can put the setting back without having seen it before, and a lease keeper can tell
@@ -85,7 +92,7 @@ func parseMark(value string) (Mark, bool) {
 		Owner:    Owner(us % 10),
 	}
 	switch m.Owner {
-	case Guard, Hand, Foreign:
+	case Guard, Hand, Foreign, Readers:
 		return m, true
 	}
 	return Mark{}, false

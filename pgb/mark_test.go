@@ -13,7 +13,7 @@ func anyMark(t *rapid.T) Mark {
 	return Mark{
 		Original: time.Duration(rapid.IntRange(0, 999).Draw(t, "tenths")) * 100 * time.Millisecond,
 		Nonce:    rapid.IntRange(0, 9).Draw(t, "nonce"),
-		Owner:    rapid.SampledFrom([]Owner{Guard, Hand, Foreign}).Draw(t, "owner"),
+		Owner:    rapid.SampledFrom([]Owner{Guard, Hand, Foreign, Readers}).Draw(t, "owner"),
 	}
 }
 

@@ -55,6 +55,9 @@ type Options struct {
 	// Beside: the poolers stand on the members, one on each, and lead to the member's own socket. Clients come through an HAProxy in front
 	// of them, which asks pgbaton serve where to go: see [Lab.Front].
 	Beside bool
+	// Apart: the poolers' machines have pgbaton, too (/callbacks), and the user postgres may write in /etc/pgbouncer. The entries stand in
+	// [DatabasesFile], and lead to the route at first.
+	Apart bool
 
 	Callbacks  string            // host directory, seen read-only as /callbacks in every member
 	BeforeStop string            // postgresql.before_stop
@@ -100,6 +103,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Beside {
 		o.Poolers, o.PgBouncerDatabases = o.Members, "%include "+DatabasesFile
+	}
+	if o.Apart {
+		o.PgBouncerDatabases = "%include " + DatabasesFile
 	}
 	if o.Poolers == 0 {
 		o.Poolers = 1

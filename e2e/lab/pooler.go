@@ -87,6 +87,12 @@ func (p *Pooler) create() error {
 	} else {
 		p.spec.binds = append(p.spec.binds, bind{p.etc, "/etc/pgbouncer", false})
 	}
+	if l.opts.Apart {
+		p.spec.binds = append(p.spec.binds, bind{l.opts.Callbacks, "/callbacks", true})
+		if err := errors.Join(os.Chown(p.etc, l.uid, l.gid), p.WriteDatabases(apartEntries)); err != nil {
+			return err
+		}
+	}
 	users := fmt.Sprintf("%q %q\n%q %q\n%q %q\n", "postgres", l.SuperuserPassword,
 		"pgbouncer_admin", l.AdminPassword, "pgbouncer_stats", l.AdminPassword)
 	userlist := filepath.Join(p.etc, "userlist.txt")
@@ -102,6 +108,19 @@ func (p *Pooler) create() error {
 // value leaves a setting out). PgBouncer reads it at RELOAD.
 func (p *Pooler) WriteConfig(databases string, settings map[string]string) error {
 	return os.WriteFile(p.ConfigFile(), []byte(p.ConfigText(databases, settings)), 0o644)
+}
+
+// apartEntries lead to the route.
+const apartEntries = "postgres = host=cluster port=5432\n"
+
+// WriteDatabases writes [DatabasesFile]. PgBouncer reads it at RELOAD.
+func (p *Pooler) WriteDatabases(entries string) error {
+	return errors.Join(os.WriteFile(p.DatabasesPath(), []byte(entries), 0o640), os.Chown(p.DatabasesPath(), p.lab.uid, p.lab.gid))
+}
+
+// Exec runs a program on the pooler's machine as the user postgres, and waits for its end. An exit code other than 0 is no error.
+func (p *Pooler) Exec(ctx context.Context, argv ...string) (ExecResult, error) {
+	return p.container().exec(ctx, "postgres", environ(p.spec.env), argv...)
 }
 
 // ConfigText is what WriteConfig writes.

@@ -71,8 +71,8 @@ func child(commands map[string]Command, file, name string) int {
 	c := &config.Config{StateDir: told.StateDir, Postgres: told.Postgres, Pause: told.Pause,
 		Resume: config.Resume{Timeout: time.Minute}}
 	c.Patroni.URL = told.PatroniURL
-	for _, dsn := range told.Poolers {
-		c.Poolers = append(c.Poolers, config.Pooler{DSN: dsn})
+	for _, p := range told.Poolers {
+		c.Poolers = append(c.Poolers, config.Pooler{DSN: p.DSN, Follow: p.Follow})
 	}
 	m := &member.Member{Config: c, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	do := commands[name]
@@ -108,8 +108,13 @@ type childConfig struct {
 	StateDir   string
 	Postgres   string
 	PatroniURL string
-	Poolers    []string
+	Poolers    []childPooler // a config.Pooler keeps its password to itself
 	Pause      config.Pause
+}
+
+type childPooler struct {
+	DSN    string
+	Follow *config.Follow
 }
 
 // shared is a server for the tests that do not look at its sessions, and idle are those that no test has at the moment:
@@ -241,7 +246,7 @@ func Tell(t *testing.T, m *member.Member) {
 	c := m.Config
 	told := childConfig{StateDir: c.StateDir, Postgres: c.Postgres, PatroniURL: c.Patroni.URL, Pause: c.Pause}
 	for _, p := range c.Poolers {
-		told.Poolers = append(told.Poolers, p.DSN)
+		told.Poolers = append(told.Poolers, childPooler{p.DSN, p.Follow})
 	}
 	content, err := json.Marshal(told)
 	if err == nil {
@@ -353,6 +358,17 @@ func (c *client) Exec(sql string) error {
 	defer cancel()
 	_, err := c.conn.Exec(ctx, sql).ReadAll()
 	return err
+}
+
+// Value is the only value of an answer.
+func (c *client) Value(sql string) (string, error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	results, err := c.conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	return string(results[0].Rows[0][0]), nil
 }
 
 // Close ends the session.
