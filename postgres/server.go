@@ -90,6 +90,9 @@ func (s *Server) Connect(ctx context.Context) (*Conn, error) {
 	// pgconn dials again to send a cancel request when a context ends during a statement, and keeps
 	// that up for 15 s. Nothing of ours is worth cancelling.
 	dial := config.DialFunc
+	if s.single {
+		dial = dialUntilAnswered(dial)
+	}
 	// It may do so from a goroutine of its own while the login goes on, or after it has failed.
 	var over, reached atomic.Bool
 	defer over.Store(true)
