@@ -11,10 +11,9 @@ import (
 	"github.com/pgbaton/pgbaton/state"
 )
 
-const (
-	attachShort = 300 * time.Millisecond // for a pooler that is down, while it is not known how much time there is
-	attachLong  = time.Second            // and while there is enough
-)
+// attachTime is how long poolers, and the keeper, may take while it is not known how much time there is. A busy machine, or a container at
+// the end of its share of the processor, needs a good part of it for a few log-ins; one that is down, and refuses, costs nothing.
+const attachTime = time.Second
 
 // preparation is all that can be done before it is known whether there is something to pause: find the poolers, look at them, and
 // start the keeper. It touches no pooler.
@@ -96,7 +95,7 @@ func (g *guard) wait(p *preparation) {
 		}
 		took := now.Sub(p.started)
 		if plan.kind == proceed || plan.kind == pauseAndWait && !now.Before(plan.until) || !hurry.IsZero() && now.After(hurry) ||
-			!plan.patient && took > attachShort || took > max(g.m.Config.Pause.Attempt, attachLong) {
+			!plan.patient && took > attachTime || took > max(g.m.Config.Pause.Attempt, attachTime) {
 			p.cancel()
 		}
 	}

@@ -57,7 +57,7 @@ func NewFleet(m *member.Member, log *slog.Logger, j *state.Journal, owner pgb.Ow
 	return &Fleet{m: m, log: log, journal: j, owner: owner, nonce: rand.IntN(10), length: length, busy: busy}
 }
 
-// Arm starts the keeper, which must run before anything is paused, and blocks until it is ready, 1 s at most. Its log goes where ours goes
+// Arm starts the keeper, which must run before anything is paused, and blocks until it is ready, 2 s at most. Its log goes where ours goes
 // unless it is quiet.
 func (f *Fleet) Arm(quiet bool, book member.AddressBook, poolers []*pgb.Pooler) (err error) {
 	f.startKeeper = func() (*keeperLink, error) { return startKeeper(f.m, quiet, f.newLease(book, poolers)) }

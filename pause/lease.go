@@ -40,7 +40,7 @@ type keeperLink struct {
 	process *process.Detached
 }
 
-// startKeeper starts the keeper of a lease and blocks until it is ready, about 20 ms, 1 s at most. Without a keeper nothing may be paused.
+// startKeeper starts the keeper of a lease and blocks until it is ready, about 20 ms, 2 s at most. Without a keeper nothing may be paused.
 func startKeeper(m *member.Member, quiet bool, l lease) (*keeperLink, error) {
 	greeting, err := json.Marshal(l)
 	if err != nil {

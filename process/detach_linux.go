@@ -25,15 +25,16 @@ type Detached struct {
 }
 
 const (
-	// startTimeout is how long a detached process may take until it says that it is ready. It takes 30 ms.
-	startTimeout = time.Second
+	// startTimeout is how long a detached process may take until it says that it is ready. It takes 30 ms, and on a machine with twenty
+	// processes for each processor a second.
+	startTimeout = 2 * time.Second
 	// detachCommand makes the program start what follows as a process of its own, and end.
 	detachCommand = "_detach"
 )
 
 // StartDetached starts one: self is the path of this program and the flags that come first, args is what follows. It writes the greeting
 // to the process's standard input and blocks until the process has said on its standard output that it is ready ([SayReady]), about 20
-// ms, 1 s at most. The process has no other file of ours, nor of whoever started us: a lock or a pipe that a caller left open would stay
+// ms, 2 s at most. The process has no other file of ours, nor of whoever started us: a lock or a pipe that a caller left open would stay
 // with it. Its log goes where ours goes when quiet is false; a person's shell must not wait for it, so there it is quiet and the journal
 // tells.
 func StartDetached(self []string, quiet bool, greeting string, args ...string) (*Detached, error) {
