@@ -114,7 +114,11 @@ func (g *guard) takePoolers(p *preparation) *ending {
 		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
 	}
 	if p.none {
-		return &ending{Result: member.Result{Decision: "no database of any pooler leads to this server: nothing to pause"}}
+		here := "cluster"
+		if g.view.local == roleReplica {
+			here = "server"
+		}
+		return &ending{Result: member.Result{Decision: "no database of any pooler leads to this " + here + ": nothing to pause"}}
 	}
 	g.fleet.ReportAbsent()
 	if g.fleet.Reachable() == 0 {
