@@ -11,7 +11,7 @@ UNIT = $(shell go list ./... | grep -vE '/e2e|/maintenance/real$$')
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
-.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench fuzz e2e e2e-lab e2e-alone e2e-together e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test demo demo-down clean
 
 all: build
 
@@ -73,7 +73,11 @@ packages: build
 
 # Install, purge, unpack and run them; needs root.
 packages-check: packages roots $(GOTEST_BINARY)
-	cd packaging && go vet ./... && nice $(GOTEST) -count=1 ./...
+	cd packaging && go vet ./... && nice $(GOTEST) -count=1 $$(go list ./... | grep -v '/installed$$')
+
+# The deb of make packages on a cluster under systemd, and nothing else of pgbaton.
+e2e-packages: roots $(GOTEST_BINARY)
+	cd packaging && $(GOTEST) -v -count=1 -timeout 10m ./installed
 
 # A version's packages, from a clean commit that CHANGELOG.md knows: make release VERSION=v0.2.0
 release:
@@ -94,7 +98,7 @@ fuzz:
 	nice -n 19 scripts/fuzz.sh ./configversion FuzzLine 10s
 	nice -n 19 scripts/fuzz.sh ./httpapi FuzzParseTokens 10s
 
-e2e: e2e-lab e2e-alone e2e-together
+e2e: e2e-lab e2e-alone packages e2e-packages e2e-together
 
 # What is measured shares two cores with nothing else. Cases of one suite follow one another, so that they can share a cluster. -v shows the figures.
 e2e-alone: roots $(GOTEST_BINARY)
@@ -123,6 +127,7 @@ test:
 	$(MAKE) unit-servers
 	$(MAKE) e2e-alone
 	$(MAKE) e2e-lab
+	$(MAKE) e2e-packages
 	$(MAKE) -j3 e2e-together fuzz unit-pure
 	@$(GOTEST_BINARY) -times $(TIMES) -slowest 20
 

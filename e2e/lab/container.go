@@ -33,6 +33,7 @@ type containerSpec struct {
 	env    map[string]string
 	argv   []string
 	output string // host file that gets stdout and stderr, appended
+	cgroup string // host directory of the control group that it is the root of; "": it stays in ours
 }
 
 // tmpfs is a directory that is empty at each start of a container.
@@ -71,6 +72,10 @@ func (s containerSpec) script() string {
 	line("mount -t proc proc %s", root+"/proc")
 	line("mount --rbind /dev %s", root+"/dev")
 	line("mount -t tmpfs -o mode=1777 tmpfs %s", root+"/dev/shm")
+	if s.cgroup != "" {
+		line("mount -t sysfs -o ro sysfs %s", root+"/sys")
+		line("mount -t cgroup2 cgroup2 %s", root+"/sys/fs/cgroup")
+	}
 	for _, t := range s.tmpfs {
 		line("mkdir -p %s", root+t.inside)
 		line("mount -t tmpfs -o %s tmpfs %s", fmt.Sprintf("mode=%o,uid=%d,gid=%d", t.mode, t.uid, t.gid), root+t.inside)
@@ -125,6 +130,16 @@ func (s containerSpec) start() (*container, error) {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS | syscall.CLONE_NEWPID,
 		Setsid:     true,
 		Pdeathsig:  syscall.SIGKILL,
+	}
+	if s.cgroup != "" {
+		group, err := openCgroup(s.cgroup)
+		if err != nil {
+			return nil, err
+		}
+		defer group.Close()
+		// First into the group, then a namespace of which it is the root.
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWCGROUP
 	}
 	c := &container{name: s.name, done: make(chan struct{})}
 	started := make(chan error)

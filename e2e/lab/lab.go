@@ -59,6 +59,10 @@ type Options struct {
 	// [DatabasesFile], and lead to the route at first.
 	Apart bool
 
+	// Systemd: process 1 of each member is systemd, and Patroni is Debian's patroni.service. Sid only: trixie's root has no systemd.
+	// [Member.Term] and [Member.KillPatroni] are not for it.
+	Systemd bool
+
 	Callbacks  string            // host directory, seen read-only as /callbacks in every member
 	BeforeStop string            // postgresql.before_stop
 	Callback   string            // postgresql.callbacks.{on_role_change,on_start,on_restart,on_stop}
@@ -363,7 +367,7 @@ func (l *Lab) Close() error {
 	if l.etcd.client != nil {
 		l.etcd.client.CloseIdleConnections()
 	}
-	err := clearDir(l.dir)
+	err := errors.Join(clearDir(l.dir), clearCgroups(l.n))
 	// The name goes while the lock is still held: nobody can have locked it since.
 	os.Remove(l.lock.Name())
 	l.lock.Close()
@@ -527,7 +531,7 @@ func (l *Lab) claim() error {
 		if lock == nil {
 			continue
 		}
-		if err := clearDir(dir); err != nil {
+		if err := errors.Join(clearDir(dir), clearCgroups(n)); err != nil {
 			lock.Close()
 			return err
 		}

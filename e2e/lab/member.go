@@ -26,7 +26,7 @@ type Member struct {
 	index int
 	proxy *dcsProxy
 	spec  containerSpec
-	etc   string // host directory, /etc/lab inside
+	etc   string // host directory, that of configFile inside
 
 	mu sync.Mutex
 	c  *container
@@ -77,7 +77,7 @@ func (m *Member) create() error {
 	if err := errors.Join(os.Chown(data, l.uid, l.gid), os.Chmod(data, 0o700)); err != nil {
 		return err
 	}
-	m.spec.binds = append(m.spec.binds, bind{data, "/data", false}, bind{m.etc, "/etc/lab", true})
+	m.spec.binds = append(m.spec.binds, bind{data, "/data", false}, bind{m.etc, filepath.Dir(m.configFile()), true})
 	if l.opts.Beside {
 		m.spec.binds = append(m.spec.binds, l.besideBinds(m.index)...)
 	}
@@ -85,18 +85,31 @@ func (m *Member) create() error {
 		m.spec.binds = append(m.spec.binds, bind{l.opts.Callbacks, "/callbacks", true})
 	}
 	maps.Copy(m.spec.env, map[string]string{
-		"PATRONICTL_CONFIG_FILE": "/etc/lab/patroni.yml",
+		"PATRONICTL_CONFIG_FILE": m.configFile(),
 		"RUNBOOK_POOLER":         fmt.Sprintf("postgres://pgbouncer_admin:%s@pgbouncer:6432/pgbouncer", l.AdminPassword),
 	})
 	maps.Copy(m.spec.env, l.opts.Env)
-	m.spec.argv = append([]string{"tini", "--"}, asPostgres("patroni", "/etc/lab/patroni.yml")...)
+	m.spec.argv = append([]string{"tini", "--"}, asPostgres("patroni", m.configFile())...)
+	if l.opts.Systemd {
+		if err := m.underSystemd(); err != nil {
+			return err
+		}
+	}
 	if err := m.writeConfig(); err != nil {
 		return err
 	}
 	return m.Start()
 }
 
-// WriteConfig writes the member's patroni.yml anew (/etc/lab/patroni.yml inside): as the lab made it, changed by change if that is not nil,
+// configFile is Patroni's own, as the member sees it.
+func (m *Member) configFile() string {
+	if m.lab.opts.Systemd {
+		return "/etc/patroni/config.yml"
+	}
+	return "/etc/lab/patroni.yml"
+}
+
+// WriteConfig writes Patroni's file of the member anew (/etc/lab/patroni.yml inside, or what Debian's unit names): as the lab made it, changed by change if that is not nil,
 // with lines behind it. Patroni reads it at its next reload.
 func (m *Member) WriteConfig(change func(config map[string]any), lines string) error {
 	config := m.config()
@@ -109,7 +122,7 @@ func (m *Member) WriteConfig(change func(config map[string]any), lines string) e
 		return err
 	}
 	content = append(content, "\n"+lines...)
-	path := filepath.Join(m.etc, "patroni.yml")
+	path := filepath.Join(m.etc, filepath.Base(m.configFile()))
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return err
 	}
@@ -160,6 +173,9 @@ func (m *Member) config() map[string]any {
 		"basebackup": []any{map[string]any{"checkpoint": "fast"}, "no-sync"},
 		"remove_data_directory_on_rewind_failure": true,
 		"callbacks": hooks,
+	}
+	if l.opts.Systemd { // which sets its own PATH
+		postgresql["bin_dir"] = "/usr/local/pgbin"
 	}
 	if l.opts.BeforeStop != "" {
 		postgresql["before_stop"] = l.opts.BeforeStop
@@ -332,7 +348,7 @@ func (m *Member) Patroni() (Process, error) {
 		return Process{}, err
 	}
 	for _, p := range processes {
-		if p.PPID == c.pid && strings.Contains(p.Cmdline(), "bin/patroni /etc/lab/patroni.yml") {
+		if p.PPID == c.pid && strings.Contains(p.Cmdline(), "bin/patroni "+m.configFile()) {
 			return p, nil
 		}
 	}
