@@ -11,7 +11,7 @@ UNIT = $(shell go list ./... | grep -vE '/e2e|/maintenance/real$$')
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
-.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench dashboard-picture fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test demo demo-down clean
 
 all: build
 
@@ -88,6 +88,10 @@ N ?= 5
 bench:
 	for n in $$(seq $(N)); do go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE)) -out $(CURDIR)/bench-report/$$n || exit 1; done
 	go run -C e2e/demo . bench $(CURDIR)/bench-report
+
+# docs/dashboard.png: the panels of monitoring/dashboard.json during a switchover and a restart, as a Prometheus answers.
+dashboard-picture: roots
+	go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE)) dashboard $(CURDIR)/docs/dashboard.png
 
 # What reads what others write, fed with what nobody would write: a minute for requests, less for files.
 FUZZTIME ?= 60s

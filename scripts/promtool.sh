@@ -1,17 +1,22 @@
 #!/bin/sh
-# Fetch Prometheus' promtool from Debian's package, without installing it: no daemon starts, nothing else changes.
+# Fetch a program of Debian's package prometheus, without installing that: no daemon starts, nothing else changes.
 #
-#   scripts/promtool.sh     prints the program's path as its last line
+#   scripts/promtool.sh [promtool|prometheus]     prints the program's path as its last line
 #
 # PGBATON_LAB_DIR (default /var/lib/pgbaton-lab) is where it is kept.
 set -eu
 
-if command -v promtool; then
+name=${1:-promtool}
+case $name in
+promtool | prometheus) ;;
+*) echo "promtool.sh: no program $name: promtool or prometheus" >&2; exit 2 ;;
+esac
+if command -v "$name"; then
 	exit 0
 fi
 # shellcheck source=scripts/lab-dir.sh
 . "$(dirname "$0")/lab-dir.sh"
-tool=$lab/promtool
+tool=$lab/$name
 
 # Two tests side by side must not fetch it twice.
 exec 9>"$lab/promtool.lock"
@@ -39,6 +44,6 @@ code=$?
 set -e
 [ $code = 0 ] || { echo "promtool.sh: failed; the end of $lab/promtool.log:" >&2; tail -n 20 "$lab/promtool.log" >&2; exit 1; }
 
-mv "$building/root/usr/bin/promtool" "$tool"
+mv "$building/root/usr/bin/$name" "$tool"
 rm -rf "$building"
 echo "$tool"

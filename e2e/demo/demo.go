@@ -40,7 +40,9 @@ var (
 	runbookHooks = hookPair{"by the runbook", "/callbacks/runbook/before_stop", "/callbacks/runbook/on_role_change"}
 )
 
-func (d *demo) run(ctx context.Context) (err error) {
+// cluster starts a lab with pgbaton in it, in whose pgbaton.yaml settings are lines more, does something with it, and takes it away. dir is
+// for files of the run.
+func (d *demo) cluster(ctx context.Context, settings string, do func(repository, dir string) error) (err error) {
 	m, err := look(labDir(), d.suite)
 	if err != nil {
 		return err
@@ -51,9 +53,6 @@ func (d *demo) run(ctx context.Context) (err error) {
 	repository, err := repositoryRoot()
 	if err != nil {
 		return err
-	}
-	if d.out == "" {
-		d.out = filepath.Join(repository, reportDir)
 	}
 	if !m.rootMade && !m.debootstrap {
 		if err := installDebootstrap(ctx, labDir(), d.screen); err != nil {
@@ -88,7 +87,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 	d.lab, err = lab.Start(ctx, lab.Options{
 		Suite: d.suite, Root: root, Callbacks: d.callbacks, BeforeStop: pgbatonHooks.beforeStop, Callback: pgbatonHooks.callback,
-		Prepare: func(l *lab.Lab) error { return d.mount(ctx, l, repository, binary) },
+		Prepare: func(l *lab.Lab) error { return d.mount(ctx, l, repository, binary, settings) },
 		Logf: func(format string, args ...any) {
 			// The lab counts from its own beginning.
 			if _, text, found := strings.Cut(fmt.Sprintf(format, args...), " s  "); found {
@@ -111,11 +110,24 @@ func (d *demo) run(ctx context.Context) (err error) {
 		d.screen.step("all servers are stopped, their files removed")
 	}()
 
+	return do(repository, dir)
+}
+
+func (d *demo) run(ctx context.Context) error {
+	return d.cluster(ctx, "", func(repository, _ string) error { return d.compare(ctx, repository) })
+}
+
+// compare does the same with pgbaton and by the runbook, and leaves the report.
+func (d *demo) compare(ctx context.Context, repository string) error {
+	if d.out == "" {
+		d.out = filepath.Join(repository, reportDir)
+	}
 	r := report{
 		Made:  time.Now(),
 		Suite: d.suite,
 		Load:  "pgbench -c 4 -j 4, and 8 connections that write every 10 ms, all through PgBouncer",
 	}
+	var err error
 	if r.Versions, err = d.versions(ctx); err != nil {
 		return err
 	}
@@ -150,7 +162,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 }
 
 // mount fills the folder that the members see as /callbacks, as the README says.
-func (d *demo) mount(ctx context.Context, l *lab.Lab, repository, binary string) error {
+func (d *demo) mount(ctx context.Context, l *lab.Lab, repository, binary, settings string) error {
 	if out, err := exec.CommandContext(ctx, binary, "install", d.callbacks).CombinedOutput(); err != nil {
 		return fmt.Errorf("pgbaton install: %w\n%s", err, out)
 	}
@@ -161,7 +173,7 @@ poolers:
   - dsn: postgres://pgbouncer_admin@pgbouncer:6432/pgbouncer
     password_file: /callbacks/pooler-password
 state_dir: %s
-`, stateDir),
+`, stateDir) + settings,
 		// Of the runbook's scripts.
 		"env": fmt.Sprintf(
 			"export RUNBOOK_POOLER='%s' PGHOST=/var/run/postgresql PGUSER=postgres PATRONICTL_CONFIG_FILE=/etc/patroni.yml\n",

@@ -5,8 +5,10 @@
 //	go run -C e2e/demo . [-suite trixie|sid] [-out DIR]
 //	go run -C e2e/demo . down
 //	go run -C e2e/demo . bench DIR
+//	go run -C e2e/demo . dashboard FILE
 //
 // The second form removes from the machine what the first has put there. The third makes one table of the reports in the folders of DIR.
+// The fourth makes a picture of Grafana's dashboard during a switchover.
 //
 // It is a module of its own: the plot library is not a dependency of pgbaton.
 package main
@@ -47,7 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.Usage = func() {
 		fmt.Fprint(
 			out,
-			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n       demo bench DIR                          make one table of the reports in the folders of DIR\n\n",
+			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n       demo bench DIR                          make one table of the reports in the folders of DIR\n       demo dashboard FILE                     make a picture of the dashboard's panels during a switchover\n\n",
 		)
 		flags.PrintDefaults()
 	}
@@ -65,16 +67,23 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 		}
 		return 0
 	}
+	var picture string
+	if flags.NArg() == 2 && flags.Arg(0) == "dashboard" {
+		picture = flags.Arg(1)
+	}
 	down := flags.NArg() == 1 && flags.Arg(0) == "down"
-	if flags.NArg() > 0 && !down || !slices.Contains(suites, d.suite) {
+	if flags.NArg() > 0 && !down && picture == "" || !slices.Contains(suites, d.suite) {
 		flags.Usage()
 		return exitUsage
 	}
 	d.screen = newScreen(out)
 	var err error
-	if down {
+	switch {
+	case down:
 		err = takeDown(ctx, labDir(), d.screen)
-	} else {
+	case picture != "":
+		err = d.picture(ctx, picture)
+	default:
 		err = d.run(ctx)
 	}
 	d.screen.close()
