@@ -24,7 +24,7 @@ import (
 	"github.com/pgbaton/pgbaton/e2e/lab"
 )
 
-// lease is shorter than the default: a case waits until it is over.
+// lease is shorter than the default where a case waits until it is over.
 const lease = 8 * time.Second
 
 type cluster struct {
@@ -187,7 +187,7 @@ func (c *cluster) setUp(m *lab.Member, commands []string) error {
 	// Members on one machine: each serve has an address of its own.
 	if _, err := c.run(m, "root", fmt.Sprintf(`set -e; echo %s | %s; cd /etc/pgbaton
 		sed -i 's/# password_file/password_file/' pgbaton.yaml
-		printf 'serve: {listen: "%s:8009"}\npause: {lease: %s}\n' >>pgbaton.yaml`, c.AdminPassword, commands[1], m.Address, lease)); err != nil {
+		printf 'serve: {listen: "%s:8009"}\n' >>pgbaton.yaml`, c.AdminPassword, commands[1], m.Address)); err != nil {
 		return err
 	}
 	lines := regexp.MustCompile(`(?m)^  (postgresql:\n(?:    .*\n)+)`).FindStringSubmatch(said)
@@ -337,6 +337,10 @@ func (c *cluster) service() {
 // dropIn stops Patroni on the primary while nobody can take over, so that only the keeper ends the pause: with the drop-in it does; where
 // Patroni's unit says KillMode=mixed, systemd ends the keeper too.
 func (c *cluster) dropIn() {
+	c.everywhere(func(m *lab.Member) error {
+		_, err := c.run(m, "root", fmt.Sprintf("echo 'pause: {lease: %s}' >>/etc/pgbaton/pgbaton.yaml", lease))
+		return err
+	})
 	for _, killMode := range []string{"process", "mixed"} {
 		m := c.leader()
 		if killMode != "process" {
