@@ -129,7 +129,8 @@ func ownerOf(path string) (uint32, error) {
 
 // ownNames are the entries of the directory that the scripts in scripts/, the lab and the demo make.
 func ownNames(dir string) []string {
-	names := []string{"run", installedNote, "demo-apt.log", "apt.lock", "promtool", "promtool.building", "promtool.log", "promtool.lock"}
+	names := []string{"run", installedNote, "demo-apt.log", "apt.lock", "promtool", "prometheus", "promtool.building", "promtool.log",
+		"promtool.lock"}
 	for _, suite := range suites {
 		names = append(names, suite, suite+".building", suite+".log", suite+".lock")
 	}
