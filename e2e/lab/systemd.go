@@ -63,6 +63,20 @@ func cgroupRoot() (string, error) {
 	return "", errors.New("no cgroup2 is mounted on this machine, and systemd needs one")
 }
 
+// CanSystemd says why [Options.Systemd] cannot be had on this machine; nil: it can. A container may have no second version of control
+// groups, or one that nobody may write to.
+func CanSystemd() error {
+	root, err := cgroupRoot()
+	if err != nil {
+		return err
+	}
+	probe, err := os.MkdirTemp(root, "pgbaton-lab-probe-")
+	if err != nil {
+		return fmt.Errorf("systemd needs a control group of its own: %w", err)
+	}
+	return os.Remove(probe)
+}
+
 // openCgroup makes a control group, or takes the one that is there.
 func openCgroup(path string) (*os.File, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {

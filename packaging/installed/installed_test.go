@@ -116,6 +116,9 @@ func start(t *testing.T) *cluster {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: namespaces and chroot")
 	}
+	if err := lab.CanSystemd(); err != nil {
+		t.Skip(err)
+	}
 	debs, err := filepath.Glob("../../dist/packages/*_amd64.deb")
 	if err != nil || len(debs) != 1 {
 		t.Fatalf("dist/packages has %d debs for amd64 (%v): run make packages", len(debs), err)
