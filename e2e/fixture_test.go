@@ -159,11 +159,13 @@ func (c *cluster) configs() map[string]map[string]string {
 	return all
 }
 
-// load is what clients do during every case: pgbench and the write probe.
+// load is what clients do during every case: pgbench and the write probe; and where poolers stand on the members, clients that come anew all
+// the time.
 type load struct {
-	c     *cluster
-	probe *lab.Probe
-	bench []*lab.Pgbench
+	c      *cluster
+	probe  *lab.Probe
+	comers *lab.Probe // or nil
+	bench  []*lab.Pgbench
 }
 
 func (c *cluster) load() *load {
@@ -176,7 +178,13 @@ func (c *cluster) load() *load {
 	}
 	l.probe, err = c.StartProbe(c.ctx, 8, interval)
 	c.must(err)
-	for _, p := range c.Poolers() {
+	poolers := c.Poolers()
+	if c.Options().Beside { // all have the same address for clients
+		poolers = poolers[:1]
+		l.comers, err = c.StartNewcomers(c.ctx, 2, 100*time.Millisecond)
+		c.must(err)
+	}
+	for _, p := range poolers {
 		b, err := c.StartPgbench(c.ctx, p, 4, 4)
 		c.must(err)
 		l.bench = append(l.bench, b)
@@ -191,13 +199,17 @@ func (l *load) flowing(n int) {
 	ctx, cancel := context.WithTimeout(l.c.ctx, 90*time.Second)
 	defer cancel()
 	l.c.must(l.probe.WaitFlowing(ctx, n))
+	if l.comers != nil {
+		l.c.must(l.comers.WaitFlowing(ctx, 2))
+	}
 }
 
 // seen is what the clients saw.
 type seen struct {
 	lab.ProbeResult
-	aborted int      // pgbench's clients that gave up
-	bench   []string // pgbench's errors
+	comers  lab.ProbeResult // zero where none came
+	aborted int             // pgbench's clients that gave up
+	bench   []string        // pgbench's errors
 }
 
 // stop ends the load and checks that no acknowledged write is lost.
@@ -206,6 +218,9 @@ func (l *load) stop() seen {
 	l.flowing(20)
 	result := l.end()
 	l.c.must(result.VerifyWrites(l.c.ctx, l.c.Lab))
+	if l.comers != nil {
+		l.c.must(result.comers.VerifyWrites(l.c.ctx, l.c.Lab))
+	}
 	return result
 }
 
@@ -213,6 +228,9 @@ func (l *load) stop() seen {
 func (l *load) end() seen {
 	l.c.t.Helper()
 	result := seen{ProbeResult: l.probe.Stop()}
+	if l.comers != nil {
+		result.comers = l.comers.Stop()
+	}
 	for _, b := range l.bench {
 		r, err := b.Stop(l.c.ctx)
 		l.c.must(err)
@@ -232,6 +250,9 @@ func (c *cluster) noErrors(r seen) {
 	c.t.Helper()
 	if len(r.Errors) > 0 {
 		c.t.Errorf("clients saw %d errors: %v", len(r.Errors), r.ErrorTexts())
+	}
+	if len(r.comers.Errors) > 0 {
+		c.t.Errorf("%d of those that came anew saw an error, %d did not: %v", len(r.comers.Errors), r.comers.Acked, r.comers.ErrorTexts())
 	}
 	if r.aborted > 0 || len(r.bench) > 0 {
 		c.t.Errorf("pgbench: %d clients aborted: %v", r.aborted, r.bench)

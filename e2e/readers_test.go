@@ -119,7 +119,7 @@ func (r *readers) end() {
 func TestReaders(t *testing.T) {
 	oneSuite(t, "sid", func(t *testing.T, suite string) {
 		c := newCluster(t)
-		made := c.makeWith(lab.Options{Suite: suite, Beside: true}.Quick(), func() []string {
+		made := c.makeWith(lab.Options{Suite: suite, Beside: true, Front: documentedFront}.Quick(), func() []string {
 			poolers := strings.Replace(c.besidePoolers("idle"), "      back: idle", "      back: idle\n      readers: [readers]", 1)
 			return []string{poolers, `serve: {listen: "${HOSTNAME}:8009"}`}
 		})

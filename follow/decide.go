@@ -13,6 +13,7 @@ type view struct {
 	apart   bool           // there is no member beside it
 	led     bool           // its clients are those of a leader: this member led, or the pooler was moved, and it has not gone back since
 	backDue bool           // those that were to be taken along have gone
+	lingers bool           // it was moved only just
 }
 
 // forwards reports whether the pooler leads to another server than its own.
@@ -51,10 +52,11 @@ func (r Route) String() string {
 	return [...]string{"not the leader's pooler", "leads to the leader", "forwards to the leader: no new sessions"}[r]
 }
 
-// route decides what a load balancer is told. Until the pooler forwards, its clients and new ones wait at the same place.
+// route decides what a load balancer is told. Until the pooler forwards, its clients and new ones wait at the same place. For a while after
+// that new ones are taken along, too: until the load balancer has seen the leader's own pooler it has no other, and closes what comes.
 func (v view) route() Route {
 	switch {
-	case v.apart:
+	case v.apart, v.forwards() && v.lingers:
 		return RouteOpen
 	case v.forwards():
 		return RouteForwarded

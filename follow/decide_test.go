@@ -23,6 +23,7 @@ func TestDecide(t *testing.T) {
 		{"nobody leads, and it never did", view{to: local, one: true}, local, false, RouteDown},
 		{"another one leads now", view{to: local, one: true, leader: there, led: true}, m2, true, RouteOpen},
 		{"it forwards", view{to: m2, one: true, leader: there, led: true}, m2, false, RouteForwarded},
+		{"it was moved just now", view{to: m2, one: true, leader: there, led: true, lingers: true}, m2, false, RouteOpen},
 		{"it forwards to one that leads no more", view{to: m3, one: true, leader: there, led: true}, m2, true, RouteForwarded},
 		{"it forwards, and nobody leads", view{to: m2, one: true, led: true}, m2, false, RouteForwarded},
 		{"it forwards, this member leads again", view{to: m2, one: true, leader: here, led: true}, local, true, RouteForwarded},

@@ -9,5 +9,5 @@ func (w *Watcher) Looked() int {
 	return w.looks
 }
 
-// SettleIn has clients count as moved for so long only.
-func (w *Watcher) SettleIn(d time.Duration) { w.settled = d }
+// SettleIn has new clients taken along, and clients count as moved, for so long only.
+func (w *Watcher) SettleIn(lingers, settled time.Duration) { w.lingers, w.settled = lingers, settled }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
@@ -41,7 +42,8 @@ type Finder struct {
 	m  *member.Member
 	mu sync.Mutex
 	known
-	last string // whose REST API answered last; "" is our own
+	last  string    // whose REST API answered last; "" is our own
+	asked time.Time // when [Finder.Successor] last asked the same member's server
 }
 
 // urls are the REST APIs that may be asked; the first is our own, "", where there is a member on this machine.
@@ -72,13 +74,47 @@ var (
 	ErrNoLeader = errors.New("no member has the leader lock")
 	// ErrNotProven says that the holder of the lock is not seen to take writes.
 	ErrNotProven = errors.New("the leader is not proven")
+	// ErrSame says that the member still holds the lock that another one is to take over from.
+	ErrSame = errors.New("the same member has the leader lock")
 )
 
-// Learn asks Patroni once who the members are and leaves that in the state directory, where it is new. It blocks for
-// 2 × [member.RestTimeout] at most.
-func (f *Finder) Learn(ctx context.Context) error {
-	_, err := f.cluster(ctx)
-	return err
+// Learn asks Patroni once who the members are and leaves that in the state directory, where it is new. It returns where the server of the
+// holder of the lock is. It blocks for 2 × [member.RestTimeout] at most.
+func (f *Finder) Learn(ctx context.Context) (leader pgbini.Address, err error) {
+	cluster, err := f.cluster(ctx)
+	if m, ok := cluster.Leader(); ok && err == nil {
+		leader = addressOf(m)
+	}
+	return leader, err
+}
+
+func addressOf(m patroni.Member) pgbini.Address {
+	return pgbini.Address{Host: m.Host, Port: uint16(m.Port)}
+}
+
+// askSame is between looks at the server of a member that has had the lock all the time. A look by SQL takes a member ten times what one at
+// its REST API does (a backend is started), and the servers are busy when somebody waits for a successor.
+const askSame = time.Second
+
+// Successor is [Finder.Leader] for who waits for another one than before, the holder of the lock that [Finder.Learn] or a look has shown:
+// as long as that has not changed, its server is looked at once a second and the error is [ErrSame] otherwise.
+func (f *Finder) Successor(ctx context.Context, before pgbini.Address, after postgres.Identity) (Leader, error) {
+	cluster, err := f.cluster(ctx)
+	if err != nil {
+		return Leader{}, err
+	}
+	if m, ok := cluster.Leader(); ok && addressOf(m) == before {
+		f.mu.Lock()
+		soon := time.Since(f.asked) < askSame
+		if !soon {
+			f.asked = time.Now()
+		}
+		f.mu.Unlock()
+		if soon {
+			return Leader{}, ErrSame
+		}
+	}
+	return f.leader(ctx, cluster, after)
 }
 
 // Leader finds and proves the leader. It blocks for some seconds at most where members do not answer, and for milliseconds where they do.
@@ -88,6 +124,11 @@ func (f *Finder) Leader(ctx context.Context, after postgres.Identity) (Leader, e
 	if err != nil {
 		return Leader{}, err
 	}
+	return f.leader(ctx, cluster, after)
+}
+
+// leader proves whom Patroni calls the leader.
+func (f *Finder) leader(ctx context.Context, cluster patroni.Cluster, after postgres.Identity) (Leader, error) {
 	m, ok := cluster.Leader()
 	if !ok || m.Role == "standby_leader" {
 		return Leader{}, ErrNoLeader
@@ -100,7 +141,7 @@ func (f *Finder) Leader(ctx context.Context, after postgres.Identity) (Leader, e
 	if err != nil {
 		return Leader{}, fmt.Errorf("%w: Patroni does not say where %s is to be reached", ErrNotProven, m.Name)
 	}
-	l := Leader{Name: m.Name, Address: pgbini.Address{Host: m.Host, Port: uint16(m.Port)}}
+	l := Leader{Name: m.Name, Address: addressOf(m)}
 	var here postgres.Identity
 	var asking sync.WaitGroup
 	if !f.m.Config.Apart() {

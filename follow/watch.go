@@ -13,6 +13,7 @@ import (
 	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 	"github.com/pgbaton/pgbaton/state"
 )
@@ -20,10 +21,13 @@ import (
 const (
 	lookPooler  = 200 * time.Millisecond // between looks at the pooler
 	lookLeader  = time.Second            // between looks for the leader: each has Patroni ask the DCS
-	lookHurried = 30 * time.Millisecond  // while clients wait in a pause
+	lookHurried = 100 * time.Millisecond // at most, while clients wait in a pause
 	lookFailing = 250 * time.Millisecond // while nobody is proven to lead
-	// settled is how long after a move clients still count as moved: a load balancer hears of it at its next checks only.
-	settled = 15 * time.Second
+	// lingers is how long after a move a load balancer is told of the pooler as before. Pigsty's HAProxy needs 7 s to see that the leader's
+	// own pooler is open (downinter 5s fastinter 1s rise 3), autobase's 6 s (inter 3s fastinter 1s rise 4), and we one to see who leads.
+	lingers = 12 * time.Second
+	// settled is how long after a move clients still count as moved: a load balancer hears of the end of lingers at its next check only.
+	settled = 18 * time.Second
 	// hurryFor is how long a pooler that was not paused connects again at once where it failed before (server_login_retry).
 	hurryFor = 2 * time.Second
 	// unseenFor is how long a pooler may not answer until load balancers are told that it is down.
@@ -36,7 +40,7 @@ type Watcher struct {
 	finder *Finder
 	log    *slog.Logger
 
-	settled time.Duration // shorter in tests
+	lingers, settled time.Duration // shorter in tests
 
 	mu      sync.Mutex
 	poolers map[int]*watched // by entry of the configuration
@@ -45,8 +49,8 @@ type Watcher struct {
 
 // NewWatcher is nil where this member moves no pooler.
 func NewWatcher(m *member.Member) *Watcher {
-	w := &Watcher{m: m, settled: settled, finder: NewFinder(m), log: m.Log.With("hook", "follow", "member", member.Name()),
-		poolers: map[int]*watched{}}
+	w := &Watcher{m: m, lingers: lingers, settled: settled, finder: NewFinder(m), poolers: map[int]*watched{},
+		log: m.Log.With("hook", "follow", "member", member.Name())}
 	for i, p := range m.Config.Poolers {
 		if p.Follow != nil && !p.Follow.Elsewhere {
 			w.poolers[i] = &watched{w: w, config: p.Follow, memory: recall(m, p.Follow)}
@@ -67,29 +71,6 @@ func (w *Watcher) Run(ctx context.Context) {
 	}
 }
 
-// Route is what a load balancer is told of this member's pooler; where there are several, of the worst. It does not block: it is as of the
-// last look, 0.2 s ago at most while the pooler answers.
-func (w *Watcher) Route() Route {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	open, forwarded := 0, 0
-	for _, x := range w.poolers {
-		switch x.said {
-		case RouteOpen:
-			open++
-		case RouteForwarded:
-			forwarded++
-		}
-	}
-	switch {
-	case open == len(w.poolers):
-		return RouteOpen
-	case open+forwarded == len(w.poolers):
-		return RouteForwarded
-	}
-	return RouteDown
-}
-
 // watched is one pooler.
 type watched struct {
 	w      *Watcher
@@ -105,10 +86,13 @@ type watched struct {
 	guard     *pgb.Mark         // of a guard, at the last look
 	since     time.Time         // it was first seen
 	after     postgres.Identity // that led when it was first seen; zero: not known
+	before    pgbini.Address    // of its server
 	old       map[string]bool
 	oldAt     time.Time // when old was taken; zero: not yet
 
 	troubled time.Time // since then it cannot be looked at; zero: it can
+
+	forwards bool // at the last look
 
 	said    Route // under the watcher's lock
 	trouble string
@@ -120,7 +104,7 @@ func (x *watched) run(ctx context.Context, entry int) {
 		x.complain(ctx, err)
 		switch {
 		case x.guard != nil && time.Since(x.since) < x.w.m.Config.Pause.Lease:
-			member.Sleep(ctx, lookHurried)
+			member.Sleep(ctx, min(member.Pace(time.Since(x.since)), lookHurried))
 		default:
 			member.Sleep(ctx, lookPooler)
 		}
@@ -191,6 +175,11 @@ func (x *watched) step(ctx context.Context, entry int) error {
 	if err != nil {
 		return x.unseen(err)
 	}
+	if mark == nil && x.guard != nil {
+		if mark, err = x.lostMark(asking); err != nil {
+			return x.unseen(err)
+		}
+	}
 	entries, _, err := x.mover.Entries(asking)
 	var problem *file.Problem
 	switch {
@@ -208,32 +197,14 @@ func (x *watched) step(ctx context.Context, entry int) error {
 	return errors.Join(x.act(ctx, v, mark, passed), x.readersBack(ctx, mark))
 }
 
-// unseen is about a pooler that cannot be looked at. A load balancer cuts its clients when it is told that it is down, so one answer that
-// is late does not say so.
-func (x *watched) unseen(err error) error {
-	if x.troubled.IsZero() {
-		x.troubled = time.Now()
+// lostMark is the mark of a guard that is not on the pooler any more, where its pause is: RELOAD has taken it off, and who moves the pooler
+// was killed before he could put it back.
+func (x *watched) lostMark(ctx context.Context) (*pgb.Mark, error) {
+	s, err := x.mover.State(ctx)
+	if err != nil || s.Mark != nil || !s.PauseStands() {
+		return s.Mark, err
 	}
-	if time.Since(x.troubled) >= unseenFor {
-		x.tell(RouteDown)
-	}
-	return err
-}
-
-// unmovable is about a pooler whose file cannot be written. Its clients are at the right place while this member leads, and where it was
-// moved before; else they are to go and connect again.
-func (x *watched) unmovable(leader *Leader, err error) error {
-	x.w.mu.Lock()
-	forwards := x.said == RouteForwarded
-	x.w.mu.Unlock()
-	switch {
-	case leader != nil && leader.Here:
-		x.troubled = time.Time{}
-		x.tell(RouteOpen)
-	case !forwards:
-		return x.unseen(err)
-	}
-	return err
+	return x.guard, nil
 }
 
 // lookForLeader looks where it is time to. It is nil where nobody is proven. passed says that it is not the one that a guard has paused the
@@ -242,12 +213,12 @@ func (x *watched) lookForLeader(ctx context.Context, mark *pgb.Mark) (leader *Le
 	guarded := mark != nil && mark.Owner == pgb.Guard
 	switch {
 	case !guarded:
-		x.guard, x.after = nil, postgres.Identity{}
+		x.guard, x.after, x.before = nil, postgres.Identity{}, pgbini.Address{}
 	case x.guard == nil || *x.guard != *mark:
 		// The pause is over when the server that it is for has been stopped, and another run of it, or another server, leads.
-		x.guard, x.since, x.after = mark, time.Now(), postgres.Identity{}
+		x.guard, x.since, x.after, x.before = mark, time.Now(), postgres.Identity{}, pgbini.Address{}
 		if x.proven {
-			x.after = x.leader.Identity
+			x.after, x.before = x.leader.Identity, x.leader.Address
 		}
 	}
 	if !guarded && time.Since(x.looked) < x.interval() {
@@ -257,7 +228,7 @@ func (x *watched) lookForLeader(ctx context.Context, mark *pgb.Mark) (leader *Le
 		return leader, false
 	}
 	x.looked = time.Now()
-	l, err := x.w.finder.Leader(ctx, x.after)
+	l, err := x.w.finder.Successor(ctx, x.before, x.after)
 	x.proven = err == nil || guarded && x.proven
 	if err == nil {
 		x.leader, leader = l, &l
@@ -290,7 +261,7 @@ func (x *watched) act(ctx context.Context, v view, mark *pgb.Mark, passed bool) 
 	} else {
 		x.old, x.oldAt = nil, time.Time{}
 	}
-	x.tell(v.route())
+	x.tellOf(v)
 	to, move, why := decide(v)
 	guarded := mark != nil && mark.Owner == pgb.Guard
 	if move {
@@ -305,7 +276,7 @@ func (x *watched) act(ctx context.Context, v view, mark *pgb.Mark, passed bool) 
 			x.remember(memory{Led: true, Moved: time.Now()})
 		}
 		v.to, v.one, v.led = to, true, x.memory.Led
-		x.tell(v.route())
+		x.tellOf(v)
 		x.w.log.Info("moved", "pooler", x.mover.Name, "address", to.String(), "why", why, "leader", v.leader.Name)
 		if moved && mark == nil && !back {
 			return x.hurry(ctx)
@@ -390,11 +361,4 @@ func (x *watched) backDue(ctx context.Context) (bool, error) {
 		}
 	}
 	return len(x.old) == 0, nil
-}
-
-// tell is for load balancers.
-func (x *watched) tell(r Route) {
-	x.w.mu.Lock()
-	defer x.w.mu.Unlock()
-	x.said = r
 }

@@ -63,7 +63,7 @@ func (p *pair) leads(of *single.Postgres) {
 func (p *pair) watch(t *testing.T) (stop func()) {
 	t.Helper()
 	p.watcher = follow.NewWatcher(p.Member)
-	p.watcher.SettleIn(200 * time.Millisecond)
+	p.watcher.SettleIn(0, 200*time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -280,6 +280,39 @@ func TestWatchPlannedAgain(t *testing.T) {
 	}
 	if at := <-waiting; at == local {
 		t.Error("the client was let through to the old server")
+	}
+}
+
+// Who moves the pooler is killed when he has had it read its file, which takes the mark of the pause off: serve knows of the pause, and ends
+// it at the new leader.
+func TestWatchLostMark(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, config.BackNever, 0)
+	p.routeBecomes(t, follow.RouteOpen)
+	client := connect(t, p.pooler.DSN("postgres", "postgres"))
+	local := server(t, client)
+	v := p.guardPauses(t)
+	p.looked(t, 3, func() {})
+	membertest.Reload(t, p.pooler)
+	if mark, err := v.Holder(t.Context()); err != nil || mark != nil {
+		t.Fatalf("the mark is there: %+v %v", mark, err)
+	}
+	waiting := make(chan string, 1)
+	go func() { waiting <- server(t, client) }()
+	p.looked(t, 10, func() {
+		select {
+		case at := <-waiting:
+			t.Fatalf("resumed before the old primary was stopped: %s", at)
+		default:
+		}
+	})
+	p.pg.Stop()
+	p.promote(t)
+	if at := <-waiting; at == local {
+		t.Error("the client was let through to the old server")
+	}
+	if s, err := v.State(t.Context()); err != nil || s.PauseStands() {
+		t.Errorf("%+v %v", s, err)
 	}
 }
 

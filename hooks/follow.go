@@ -11,9 +11,6 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
-// movedInterval is between looks whether a pooler was moved by those beside it: its clients wait.
-const movedInterval = 30 * time.Millisecond
-
 // routed are the poolers that lead to a route which somebody else moves.
 func (w *worker) routed(poolers []*pgb.Pooler) []*pgb.Pooler {
 	var routed []*pgb.Pooler
@@ -35,8 +32,10 @@ func (w *worker) leadHere(ctx context.Context, p *pgb.Pooler) (ours bool, err er
 	case !f.Elsewhere:
 		return true, w.moveOwn(ctx, p)
 	}
-	for {
-		leads, paused, err := w.rt.LeadsHere(ctx, p, pgb.Guard)
+	held := false
+	for began := time.Now(); ; member.Sleep(ctx, member.Pace(time.Since(began))) {
+		leads, paused, err := w.rt.LeadsHere(ctx, p, pgb.Guard, held)
+		held = held || paused
 		switch {
 		case err == nil && !paused:
 			return false, nil
@@ -47,7 +46,6 @@ func (w *worker) leadHere(ctx context.Context, p *pgb.Pooler) (ours bool, err er
 		case ctx.Err() != nil:
 			return false, errors.New("it was not moved to this member: is pgbaton serve running beside it?")
 		}
-		member.Sleep(ctx, movedInterval)
 	}
 }
 

@@ -128,6 +128,9 @@ func (s *Server) ServeHTTP(plain http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		_ = control.SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	}
+	if r.Method == http.MethodOptions && strings.HasPrefix(r.URL.Path, routePrefix) {
+		r.Method = http.MethodGet // HAProxy's checks ask so where nobody has told them otherwise, and Patroni answers both alike
+	}
 	route, allow := s.find(r)
 	if route != nil {
 		pattern = route.pattern
@@ -355,11 +358,12 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, instance string,
 // told completes a problem that is about to be answered.
 func (s *Server) told(ctx context.Context, method, path, instance string, p *refusal) {
 	p.Instance = instance
-	if !p.counted {
+	toBalancer := strings.HasPrefix(path, routePrefix) // whose every look at a replica this is: no error
+	if !p.counted && !toBalancer {
 		s.metrics.errors.WithLabelValues(p.Class).Inc()
 	}
 	level := s.log.Debug
-	if p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden || p.Status >= 500 {
+	if p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden || p.Status >= 500 && !toBalancer {
 		level = s.log.Warn
 	}
 	level("refused", "instance", instance, "method", state.Clip(method, 20), "path", state.Clip(path, 200), "status", p.Status, "problem",

@@ -183,12 +183,23 @@ func (m *Member) elsewhere(ctx context.Context, f *config.Follow, databases []pg
 	return ""
 }
 
-// LeadsHere reports whether a pooler that was moved leads to this member's server now, and whether it has a pause by this owner. It blocks
-// for [ConsoleTimeout] and [LookTimeout] at most.
-func (m *Member) LeadsHere(ctx context.Context, p *pgb.Pooler, owner pgb.Owner) (leads, paused bool, err error) {
+// LeadsHere reports whether a pooler that was moved leads to this member's server now, and whether it has a pause by this owner; held says
+// that it was seen to have one. Then a pause without a mark is the same one: RELOAD takes the mark away, and whoever moves the pooler was
+// killed before he could put it back, or is about to. It blocks for [ConsoleTimeout] twice at most, and for [LookTimeout].
+func (m *Member) LeadsHere(ctx context.Context, p *pgb.Pooler, owner pgb.Owner, held bool) (leads, paused bool, err error) {
 	asking, cancel := context.WithTimeout(ctx, ConsoleTimeout)
 	defer cancel()
 	mark, err := p.Holder(asking)
+	if err == nil && mark == nil && held {
+		s, err := p.State(asking)
+		if err != nil || s.Mark == nil && !s.PauseStands() {
+			return false, false, err
+		}
+		mark = &pgb.Mark{Owner: owner}
+		if s.Mark != nil {
+			mark = s.Mark
+		}
+	}
 	if err != nil || mark == nil || mark.Owner != owner {
 		return false, false, err
 	}

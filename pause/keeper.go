@@ -9,11 +9,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/process"
 	"github.com/pgbaton/pgbaton/state"
 )
@@ -68,7 +70,8 @@ type keeper struct {
 	successor successor
 	learned   <-chan origin // nil where it is not asked for
 
-	moving sync.WaitGroup // poolers beside us to the new leader
+	moving sync.WaitGroup                 // poolers beside us to the new leader
+	before atomic.Pointer[pgbini.Address] // see ledBefore
 }
 
 // watched is a pooler of the lease.

@@ -8,14 +8,13 @@ import (
 	"github.com/pgbaton/pgbaton/follow"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb"
+	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
 	"github.com/pgbaton/pgbaton/state"
 )
 
-const (
-	moveInterval = 20 * time.Millisecond  // between looks for the new leader, while clients wait
-	moveAgain    = 200 * time.Millisecond // and between tries to move a pooler that cannot be moved
-)
+// moveAgain is between tries to move a pooler that cannot be moved.
+const moveAgain = 200 * time.Millisecond
 
 // startMoving moves the poolers that stand beside us to the new leader, in the background, until ctx ends: the handover has begun on this
 // member, so nobody else does it as soon.
@@ -40,10 +39,11 @@ func (k *keeper) startMoving(ctx context.Context) {
 // move blocks until the pooler leads to a member that was promoted since the handover began, and is resumed; or until ctx ends.
 func (k *keeper) move(ctx context.Context, finder *follow.Finder, mover *follow.Mover, l lease) {
 	said := ""
+	began := time.Now()
 	for ctx.Err() == nil {
-		leader, err := finder.Leader(ctx, postgres.Identity{})
+		leader, err := finder.Successor(ctx, k.ledBefore(), postgres.Identity{})
 		if err != nil || !l.Origin.promotedSince(leader.Identity) {
-			member.Sleep(ctx, moveInterval)
+			member.Sleep(ctx, member.Pace(time.Since(began)))
 			continue
 		}
 		err = k.moveTo(ctx, mover, leader, l)
@@ -93,8 +93,20 @@ func (k *keeper) letGo(ctx context.Context, mover *follow.Mover, l lease, said s
 func (k *keeper) learnMembers(ctx context.Context) {
 	for _, p := range k.poolers {
 		if k.m.Moves(p.Pooler) {
-			k.moving.Go(func() { _ = follow.NewFinder(k.m).Learn(ctx) })
+			k.moving.Go(func() {
+				if leader, err := follow.NewFinder(k.m).Learn(ctx); err == nil {
+					k.before.Store(&leader)
+				}
+			})
 			return
 		}
 	}
+}
+
+// ledBefore is where the server of the leader was when the keeper began; zero: not known.
+func (k *keeper) ledBefore() pgbini.Address {
+	if before := k.before.Load(); before != nil {
+		return *before
+	}
+	return pgbini.Address{}
 }

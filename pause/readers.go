@@ -81,7 +81,7 @@ func (k *keeper) read(ctx context.Context, finder *follow.Finder, mover *follow.
 				return
 			}
 		}
-		member.Sleep(ctx, moveInterval)
+		member.Sleep(ctx, member.Pace(waited))
 	}
 }
 

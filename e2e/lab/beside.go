@@ -45,17 +45,11 @@ func (p *Pooler) DatabasesPath() string { return filepath.Join(p.etc, filepath.B
 // Front is the address of the HAProxy in front of the poolers; port 6432 leads to the leader's.
 func (l *Lab) Front() string { return l.address(6) }
 
-// frontConfig is HAProxy's. Where a server says 404, those sessions that are there stay and no new ones come.
+// frontConfig is HAProxy's, with what [Options.Front] has made.
 const frontConfig = `global
   stats socket ipv4@%[1]s:9999 level admin
   log stderr format raw local0 info
-` + haproxyDefaults + `listen primary
-  bind %[1]s:6432
-  option httpchk GET /route/primary
-  http-check expect status 200
-  http-check disable-on-404
-  default-server inter 1s fall 1 rise 1 on-marked-down shutdown-sessions
-`
+` + haproxyDefaults
 
 func (l *Lab) startFront() error {
 	s, err := l.container("front")
@@ -64,9 +58,7 @@ func (l *Lab) startFront() error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, frontConfig, l.Front())
-	for i, p := range l.poolers {
-		fmt.Fprintf(&b, "  server %s %s:6432 check addr %s port 8009\n", p.Name, p.Address, l.members[i].Address)
-	}
+	b.WriteString(l.opts.Front(l))
 	etc := filepath.Join(l.dir, "etc-front")
 	if err := os.MkdirAll(etc, 0o755); err != nil {
 		return err

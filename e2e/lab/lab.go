@@ -53,8 +53,9 @@ type Options struct {
 	PgBouncer          map[string]string // settings over the lab's own; an empty value leaves the setting out
 	PgBouncerDatabases string            // the [databases] section; default "* = host=cluster port=5432"
 	// Beside: the poolers stand on the members, one on each, and lead to the member's own socket. Clients come through an HAProxy in front
-	// of them, which asks pgbaton serve where to go: see [Lab.Front].
+	// of them, which asks pgbaton serve where to go: see [Lab.Front]. Front makes its configuration, without the defaults.
 	Beside bool
+	Front  func(*Lab) string
 	// Apart: the poolers' machines have pgbaton, too (/callbacks), and the user postgres may write in /etc/pgbouncer. The entries stand in
 	// [DatabasesFile], and lead to the route at first.
 	Apart bool

@@ -178,6 +178,7 @@ type Probe struct {
 	lab   *Lab
 	run   int
 	conns []*probeConn
+	brief bool // each connection is for one transaction
 	begin time.Time
 	stop  chan struct{}
 	wg    sync.WaitGroup
@@ -257,12 +258,21 @@ func (r ProbeResult) ErrorTexts() map[string]int {
 // StartProbe starts conns connections, spread over all running poolers. It returns when each has
 // committed once.
 func (l *Lab) StartProbe(ctx context.Context, conns int, interval time.Duration) (*Probe, error) {
+	return l.startProbe(ctx, conns, interval, false)
+}
+
+// StartNewcomers is StartProbe for clients that come anew for each transaction, write, and leave.
+func (l *Lab) StartNewcomers(ctx context.Context, conns int, interval time.Duration) (*Probe, error) {
+	return l.startProbe(ctx, conns, interval, true)
+}
+
+func (l *Lab) startProbe(ctx context.Context, conns int, interval time.Duration, brief bool) (*Probe, error) {
 	if err := l.prepareLoad(ctx); err != nil {
 		return nil, err
 	}
 	l.runs.Lock()
 	l.nextRun++
-	p := &Probe{lab: l, run: l.nextRun, begin: time.Now(), stop: make(chan struct{})}
+	p := &Probe{lab: l, run: l.nextRun, brief: brief, begin: time.Now(), stop: make(chan struct{})}
 	l.runs.Unlock()
 	var poolers []*Pooler
 	for _, pooler := range l.poolers {
@@ -363,6 +373,9 @@ func (p *Probe) write(number int, c *probeConn, interval time.Duration) {
 			select {
 			case <-tick.C:
 			case <-p.stop:
+			}
+			if p.brief {
+				break
 			}
 		}
 		c.mu.Lock()

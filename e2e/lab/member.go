@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,6 +95,9 @@ func (m *Member) create() error {
 		if err := m.underSystemd(); err != nil {
 			return err
 		}
+	}
+	if l.opts.Beside {
+		m.spec.argv = slices.Insert(m.spec.argv, 2, asService...)
 	}
 	if err := m.writeConfig(); err != nil {
 		return err
@@ -340,15 +344,21 @@ func (m *Member) FindProcess(text string) (Process, bool) {
 	return Process{}, false
 }
 
-// Patroni returns Patroni's own process: the child of the container's init.
+// Patroni returns Patroni's own process: the child of the container's init, or of what runs it as a service.
 func (m *Member) Patroni() (Process, error) {
 	c := m.container()
 	processes, err := c.processes()
 	if err != nil {
 		return Process{}, err
 	}
+	parent := c.pid
 	for _, p := range processes {
-		if p.PPID == c.pid && strings.Contains(p.Cmdline(), "bin/patroni "+m.configFile()) {
+		if p.PPID == c.pid && p.Comm == "sh" {
+			parent = p.PID
+		}
+	}
+	for _, p := range processes {
+		if p.PPID == parent && strings.Contains(p.Cmdline(), "bin/patroni "+m.configFile()) {
 			return p, nil
 		}
 	}

@@ -36,8 +36,13 @@ func (p *Pooler) container() *container {
 
 // DSN is a connection string for clients: the database postgres, as postgres, through this pooler; or through the HAProxy in front of the
 // poolers that stand on the members.
-func (p *Pooler) DSN() string {
-	return fmt.Sprintf("postgres://postgres:%s@%s:6432/postgres?sslmode=disable", p.lab.SuperuserPassword, p.clientAddress())
+func (p *Pooler) DSN() string { return p.dsn(p.clientAddress()) }
+
+// OwnDSN is DSN past any HAProxy.
+func (p *Pooler) OwnDSN() string { return p.dsn(p.Address) }
+
+func (p *Pooler) dsn(address string) string {
+	return fmt.Sprintf("postgres://postgres:%s@%s:6432/postgres?sslmode=disable", p.lab.SuperuserPassword, address)
 }
 
 // clientAddress is where clients connect to.
