@@ -11,8 +11,14 @@ import (
 )
 
 // asService runs a command as a service of a node that lives on without it: while the file is there the service is stopped, and where it
-// ends otherwise it is started anew.
-var asService = []string{"sh", "-c", `while :; do while [ -e /etc/lab/` + stoppedFile + ` ]; do sleep 0.1; done; "$@"; done`, "sh"}
+// ends otherwise it is started anew. SIGTERM to the container stops the service, and the node with it.
+var asService = []string{"sh", "-c", `trap 'over=1; kill -TERM $p' TERM
+while [ -z "$over" ]; do
+  while [ -e /etc/lab/` + stoppedFile + ` ]; do sleep 0.1; done
+  "$@" & p=$!
+  wait $p
+  wait $p
+done`, "sh"}
 
 const stoppedFile = "stopped"
 
