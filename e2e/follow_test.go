@@ -53,7 +53,7 @@ func frontOf(l *lab.Lab, page string, port int) string {
 	if block == nil {
 		panic("the page has no HAProxy")
 	}
-	text := strings.ReplaceAll(block[1], " check-ssl verify none", "")
+	text := strings.ReplaceAll(block[1], " check-ssl verify none", "") // serve has no TLS in a lab
 	for _, bind := range regexp.MustCompile(`(?m)^ +bind .*$`).FindAllString(text, -1) {
 		text = strings.Replace(text, bind, fmt.Sprintf("  bind  %s:%d", l.Front(), port), 1)
 		port++
@@ -70,19 +70,26 @@ func beside(t *testing.T, suite, back string) (*cluster, map[string]*server) {
 	t.Helper()
 	c := newCluster(t)
 	made := c.makeWith(lab.Options{Suite: suite, Beside: true, Front: documentedFront}.Quick(), func() []string {
-		return []string{c.besidePoolers(back), `serve: {listen: "${HOSTNAME}:8009"}`}
+		return []string{c.besidePoolers(back), serveSection}
 	})
 	t.Cleanup(func() { c.end(made) })
+	c.must(c.write("tokens", tokenFile))
 	servers := c.serveEverywhere()
-	c.eventually(10*time.Second, "the leader's pooler is open to clients", func() error { return c.routeIs(c.leader(), http.StatusOK) })
-	c.eventually(10*time.Second, "HAProxy leads to the leader's pooler", func() error {
+	c.ready()
+	return c, servers
+}
+
+// ready waits until clients that come through HAProxy reach the leader.
+func (c *cluster) ready() {
+	c.t.Helper()
+	c.eventually(20*time.Second, "the leader's pooler is open to clients", func() error { return c.routeIs(c.leader(), http.StatusOK) })
+	c.eventually(20*time.Second, "HAProxy leads to the leader's pooler", func() error {
 		conn, err := pgconn.Connect(c.ctx, c.Pooler().DSN())
 		if err != nil {
 			return err
 		}
 		return conn.Close(c.ctx)
 	})
-	return c, servers
 }
 
 // routeIs asks a member's serve what a load balancer is told.
