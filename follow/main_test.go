@@ -20,7 +20,7 @@ import (
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
-func TestMain(m *testing.M) { membertest.Main(m, nil) }
+func TestMain(m *testing.M) { membertest.Main(m, map[string]membertest.Command{"_move": moveOn}) }
 
 // node is a member with a pooler beside it whose entries stand in a file of their own, as Pigsty has it.
 type node struct {
