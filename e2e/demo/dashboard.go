@@ -188,7 +188,7 @@ func (p *prometheus) ready(ctx context.Context, members int) error {
 		}
 		if passErr := pass(ctx, scrapeInterval/4); passErr != nil {
 			p.stop()
-			return fmt.Errorf("Prometheus has not scraped %d members: %v %w", members, got, errors.Join(err, passErr))
+			return fmt.Errorf("not all %d members are scraped by Prometheus: %v %w", members, got, errors.Join(err, passErr))
 		}
 	}
 }
@@ -300,7 +300,7 @@ func readSeries(body []byte, legend string) ([]series, error) {
 		}
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || answer.Error != "" {
-		return nil, fmt.Errorf("Prometheus: %s %w", answer.Error, err)
+		return nil, fmt.Errorf("what Prometheus answers: %s %w", answer.Error, err)
 	}
 	var found []series
 	for _, r := range answer.Data.Result {
@@ -317,7 +317,7 @@ func readSeries(body []byte, legend string) ([]series, error) {
 			text, isText := v[1].(string)
 			value, err := strconv.ParseFloat(text, 64)
 			if !ok || !isText || err != nil {
-				return nil, fmt.Errorf("Prometheus: the value %v", v)
+				return nil, fmt.Errorf("what Prometheus answers: the value %v", v)
 			}
 			if !math.IsNaN(value) && !math.IsInf(value, 0) {
 				s.points = append(s.points, point{time.UnixMilli(int64(at * 1000)), value})
