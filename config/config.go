@@ -53,6 +53,7 @@ type Pooler struct {
 	Databases    Databases
 	Pidfile      string  // co-located: signals when the console does not answer; of several addresses, only this host's
 	Config       string  // its pgbouncer.ini, as it is seen from here; what it runs is compared with it after a reload
+	Agent        string  // URL of the serve that stands beside it, and sees where it leads; "": that is seen from here
 	Follow       *Follow // it is moved to the leader; nil: it leads to a route that others move
 }
 

@@ -128,3 +128,19 @@ func TestApart(t *testing.T) {
 		}
 	}
 }
+
+func TestAgent(t *testing.T) {
+	c, err := loadPoolersOf(t, "  - {dsn: host=a user=u dbname=pgbouncer, agent: \"https://a:8009/\"}\n")
+	if err != nil || c.Poolers[0].Agent != "https://a:8009" {
+		t.Errorf("%v, %v", c.Poolers, err)
+	}
+	for agent, want := range map[string]string{
+		"a:8009": "is not a URL of pgbaton serve", "ftp://a": "is not a URL of pgbaton serve", "https://": "is not a URL of pgbaton serve",
+		"https://u:secret@a:8009": "has a user in it", "https://a/v1": "has something behind the port", "https://a?x=y": "has something behind the port",
+	} {
+		_, err := loadPoolersOf(t, "  - {dsn: host=a user=u dbname=pgbouncer, agent: \""+agent+"\"}\n")
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v, want %s", agent, err, want)
+		}
+	}
+}

@@ -77,6 +77,7 @@ func (l *loader) poolerBindings(p *Pooler) []binding {
 		{"resolve", setEnum(&p.Resolve, "all", "one")},
 		{"pidfile", setPath(&p.Pidfile)},
 		{"config", setPath(&p.Config)},
+		{"agent", setAgent(&p.Agent)},
 	}
 }
 

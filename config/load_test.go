@@ -184,7 +184,7 @@ func TestErrors(t *testing.T) {
 		{"resum:\n  timeout: 15s\n", `pgbaton.yaml:1: unknown key "resum" (did you mean "resume"?)`},
 		{"versions:\n  mysql:\n    line: x\n", `pgbaton.yaml:2: unknown key "versions.mysql": known here are postgres, pgbouncer`},
 		{"poolers:\n- host: x\n",
-			`pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, config, follow, databases`},
+			`pgbaton.yaml:2: unknown key "poolers[0].host": known here are dsn, password_file, resolve, pidfile, config, agent, follow, databases`},
 		{"poolers:\n- dsn: postgres://a@b/c\n  resolv: one",
 			`pgbaton.yaml:3: unknown key "poolers[0].resolv" (did you mean "poolers[].resolve"?)`},
 		{"poolers:\n- password: hunter2",

@@ -187,6 +187,24 @@ func setURLs(to *[]string) func(value) error {
 	}
 }
 
+// setAgent reads the URL of a serve.
+func setAgent(to *string) func(value) error {
+	return func(v value) error {
+		const hint = "write https://HOST:8009"
+		u, err := url.Parse(v.text)
+		switch { // the error is not shown: it repeats the URL
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+			return v.fail("is not a URL of pgbaton serve", hint, nil)
+		case u.User != nil:
+			return v.fail("has a user in it", "use members.token_file", nil)
+		case u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+			return v.fail("has something behind the port", hint, nil)
+		}
+		*to = strings.TrimRight(v.text, "/")
+		return nil
+	}
+}
+
 // setMembersURL reads a URL in which {host} or {name} stands for another member's.
 func setMembersURL(to *string) func(value) error {
 	return func(v value) error {

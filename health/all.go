@@ -3,18 +3,13 @@ package health
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
-	"github.com/pgbaton/pgbaton/file"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/peer"
@@ -23,8 +18,7 @@ import (
 const (
 	// othersTimeout bounds what the other members take: a check, behind one that is under way.
 	othersTimeout = 2 * checkTimeout
-	maxToken      = 4 << 10 // bytes
-	maxFindings   = 1000    // of one member
+	maxFindings   = 1000 // of one member
 )
 
 // answer is what another member has found.
@@ -75,32 +69,11 @@ func clientOf(c config.Members, x patroni.Member) (_ *api.Client, done func(), e
 	if c.URL == "" {
 		return nil, nil, errNotConfigured
 	}
-	client := &api.Client{URL: c.For(x.Name, x.Host)}
-	u, err := url.Parse(client.URL)
-	if err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
+	address := c.For(x.Name, x.Host)
+	if u, err := url.Parse(address); err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
 		return nil, nil, errors.New("no URL of its serve can be made of members.url and what Patroni has as its name and host")
 	}
-	t, err := config.ClientTLS(c.CAFile, c.CertFile, c.KeyFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.TokenFile != "" {
-		// The host is what that member has written into the DCS.
-		if ip := net.ParseIP(u.Hostname()); u.Scheme != "https" && (ip == nil || !ip.IsLoopback()) {
-			return nil, nil, errors.New("the token of members.token_file is sent over https only: let members.url begin with it")
-		}
-		token, err := file.Read(c.TokenFile, maxToken)
-		if err != nil {
-			return nil, nil, fmt.Errorf("members.token_file: %w", err)
-		}
-		client.Token = strings.TrimSpace(string(token))
-	}
-	// No proxy of the environment, and no redirect, is given the token.
-	transport := &http.Transport{TLSClientConfig: t, DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext}
-	client.HTTP = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
-	return client, transport.CloseIdleConnections, nil
+	return member.ServeClient(c, address)
 }
 
 // merge makes one report of all. The findings keep their order, this member's first.

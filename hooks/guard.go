@@ -143,7 +143,11 @@ func (g *guard) run(ctx context.Context) member.Result {
 	defer prepared.close()
 	// Patroni answers in some milliseconds. The pause does not wait for it longer than that, but where it answers at once that
 	// the lock is lost, no pooler is touched for nothing.
-	g.await(ctx, restHeadStart, func(v view) bool {
+	headStart := restHeadStart
+	if g.view.local == roleReplica {
+		headStart = member.RestTimeout // what it says decides where readers go on, and they work meanwhile
+	}
+	g.await(ctx, headStart, func(v view) bool {
 		v.now = time.Now()
 		return !v.silentSince.IsZero() || v.answered && (v.ttl > 0 || v.local == roleReplica || decide(v).kind != pauseAndWait)
 	})

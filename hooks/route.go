@@ -41,6 +41,8 @@ type route struct {
 	news      chan struct{}
 	following sync.WaitGroup // goroutines that look, and that close connections
 
+	agents agents
+
 	silent   map[*pgb.Pooler]time.Time            // since when a pooler does not answer
 	listed   map[*pgb.Pooler][]member.Destination // what it has said last
 	unlisted map[*pgb.Pooler]string               // a database that clients wait for and that the pooler does not list
@@ -60,7 +62,9 @@ func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, pooler
 		}
 		const name = "resume.route"
 		r.fixed, r.to[name] = true, newWaypoint(name, []*postgres.Server{server.Once()})
+		return r, nil
 	}
+	r.openAgents(rt)
 	return r, nil
 }
 
@@ -117,7 +121,10 @@ func (r *route) wait(ctx context.Context) (string, error) {
 }
 
 // finish blocks until the last connection is closed, 0.1 s at most after [route.wait] has returned.
-func (r *route) finish() { r.following.Wait() }
+func (r *route) finish() {
+	r.following.Wait()
+	r.agents.close()
+}
 
 func since(t time.Time) time.Duration {
 	if t.IsZero() {
@@ -142,6 +149,9 @@ func (r *route) discover(ctx context.Context) {
 	fresh := map[string]bool{} // not from a cache alone
 	resolved := map[string][]string{}
 	pgb.Each(r.poolers, func(p *pgb.Pooler) error {
+		if r.byAgent(ctx, p, discovery{now, fresh}, &mu) {
+			return nil
+		}
 		mu.Lock()
 		silent := time.Since(r.silent[p]) < routeSilent
 		mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/postgres"
 )
@@ -43,6 +44,9 @@ type waypoint struct {
 	name    string
 	servers []*postgres.Server // ways to log in there
 	stop    context.CancelFunc
+
+	agent   *api.Client // who looks, where that cannot be done from here; nil: we do
+	address string      // as the agent knows it
 
 	mu       sync.Mutex
 	seen     sight
@@ -114,6 +118,9 @@ func (r *route) round(ctx context.Context, w *waypoint) []sight {
 		looks, interval = routeAfterAll, routeAfterAllInterval
 	}
 	w.mu.Unlock()
+	if w.agent != nil {
+		return r.roundByAgent(ctx, w, looks)
+	}
 	conns, sights := make([]*postgres.Conn, looks), make([]sight, looks)
 	var decided atomic.Bool
 	var all sync.WaitGroup
@@ -189,7 +196,6 @@ func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) 
 	if err == nil {
 		there, err = conn.Identity(ctx)
 	}
-	here := r.here()
 	var seen sight
 	var text string
 	switch {
@@ -199,19 +205,28 @@ func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) 
 		seen, text = noAnswer, err.Error()
 	case err != nil:
 		seen, text = refuses, err.Error()
-	case there.SameServer(here):
-		seen, text = leadsHere, "leads here"
-	case here.SystemID != "" && there.SystemID != "" && here.SystemID != there.SystemID:
-		seen, text = otherSystem, "leads to another database cluster"
-	case !there.InRecovery:
-		seen, text = leadsElsewhere, "leads to another server"
-	case r.stood(ctx, w, conn, there):
-		seen, text = standsBy, "leads to a replica that was one before: an address for reading"
 	default:
-		seen, text = leadsElsewhere, "leads to a replica"
+		seen, text = r.judgeServer(there, func() bool {
+			return r.stood(ctx, w, there, func() (postgres.Replay, error) { return conn.Replay(ctx) })
+		})
 	}
 	w.say(ctx, r.log, text)
 	return conn, seen
+}
+
+// judgeServer says what it means that a look has led to a server, and how people are told.
+func (r *route) judgeServer(there postgres.Identity, stood func() bool) (sight, string) {
+	switch here := r.here(); {
+	case there.SameServer(here):
+		return leadsHere, "leads here"
+	case here.SystemID != "" && there.SystemID != "" && here.SystemID != there.SystemID:
+		return otherSystem, "leads to another database cluster"
+	case !there.InRecovery:
+		return leadsElsewhere, "leads to another server"
+	case stood():
+		return standsBy, "leads to a replica that was one before: an address for reading"
+	}
+	return leadsElsewhere, "leads to a replica"
 }
 
 // say logs what is new. A proxy that knows two primaries for a while answers in turn: that is said once.
@@ -234,14 +249,14 @@ func (w *waypoint) say(ctx context.Context, log *slog.Logger, text string) {
 var inPlace = []string{"on_restart", restartAction, "keeper"}
 
 // stood reports whether a standby was one already before this server became primary. What is found out about a postmaster stays true.
-func (r *route) stood(ctx context.Context, w *waypoint, conn *postgres.Conn, there postgres.Identity) bool {
+func (r *route) stood(ctx context.Context, w *waypoint, there postgres.Identity, replay func() (postgres.Replay, error)) bool {
 	w.mu.Lock()
 	stood := w.standing[there.PostmasterStart]
 	w.mu.Unlock()
 	if stood || there.SystemID == "" || there.SystemID != r.here().SystemID {
 		return stood
 	}
-	theirs, err := conn.Replay(ctx)
+	theirs, err := replay()
 	if err != nil {
 		return false
 	}

@@ -104,10 +104,15 @@ func (c *contract) succeed(op *huma.Operation, status int) answer {
 
 // routes has load balancers told this until the function that it returns is called.
 func (c *contract) routes(primary follow.Route, replica bool) (restore func()) {
-	before, reads := c.server.primaryRoute, c.server.replicaRoute
+	before, reads, looks := c.server.primaryRoute, c.server.replicaRoute, c.server.lookAlong
 	c.server.primaryRoute = func() follow.Route { return primary }
 	c.server.replicaRoute = func(context.Context) bool { return replica }
-	return func() { c.server.primaryRoute, c.server.replicaRoute = before, reads }
+	c.server.lookAlong = func(context.Context, string, int) (api.RouteReport, error) {
+		return api.RouteReport{Addresses: []api.RouteAddress{{Address: "127.0.0.1:5432", Looks: []api.RouteLook{
+			{SystemID: "1", PostmasterStart: time.Now(), InRecovery: true, UpMicroseconds: 1, LastXact: time.Now()},
+			{Failed: api.RouteRefused, Error: "nobody listens"}}}}}, nil
+	}
+	return func() { c.server.primaryRoute, c.server.replicaRoute, c.server.lookAlong = before, reads, looks }
 }
 
 // provoke sends what must be answered with that problem.
@@ -148,6 +153,9 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	case keyReused.name:
 		return c.do(op.Method, path, body, "Idempotency-Key: "+problem+kind)
 	case invalidConfiguration.name, poolerFailed.name:
+		if op.OperationID == "getRoute" {
+			return c.do(op.Method, path, "") // there is no pooler
+		}
 		c.code.Store(member.Failed)
 		if problem == invalidConfiguration.name {
 			c.code.Store(member.Invalid)
@@ -163,6 +171,9 @@ func (c *contract) provoke(op *huma.Operation, problem string) answer {
 	case misdirected.name:
 		return c.open.do(op.Method, path, body, "Host: example.com")
 	case invalidRequest.name:
+		if op.OperationID == "getRoute" {
+			return c.do(op.Method, path+"?looks=99", "")
+		}
 		if op.Method == "GET" {
 			return c.do(op.Method, path, "", "Last-Event-ID: -1")
 		}

@@ -126,6 +126,9 @@ func (s *Server) register(version string) error {
 	add(s, routes, problem, huma.Operation{OperationID: "getCheck", Method: "GET", Path: api.CheckPath,
 		Summary:     "What pgbaton check finds on this member",
 		Description: "Takes 4 s at most. May be some seconds old."}, toRead, read, s.getCheck)
+	add(s, routes, problem, huma.Operation{OperationID: "getRoute", Method: "GET", Path: api.RoutePath,
+		Summary: "Where the poolers beside this server lead, seen from here"},
+		toRead, append([]kind{poolerFailed, invalidRequest}, read...), s.getRoute)
 	add(s, routes, problem, huma.Operation{OperationID: "pausePoolers", Method: "POST", Path: "/v1/pgbouncer/pause", DefaultStatus: 202,
 		Summary: "Pause the poolers, for as long as the lease"},
 		toOperate, body, func(ctx context.Context, in *pauseInput) (*operationOutput, error) {

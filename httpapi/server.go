@@ -49,6 +49,9 @@ type Server struct {
 	slots      chan struct{} // one for each request of a known caller
 	reserved   chan struct{} // further ones, for what changes something
 	streams    chan struct{} // one for each event stream
+	routeTurns chan struct{} // one for each look at the route
+
+	lookAlong func(ctx context.Context, address string, looks int) (api.RouteReport, error)
 
 	listener   *listener
 	reconciler Reconciler
@@ -83,6 +86,8 @@ func New(o Options) (_ *Server, err error) {
 		reserved: make(chan struct{},
 			reservedRequests),
 		streams:       make(chan struct{}, maxStreams),
+		routeTurns:    make(chan struct{}, routeTurns),
+		lookAlong:     member.NewRouteLooker(m).Look,
 		stopping:      make(chan struct{}),
 		headerTimeout: headerTimeout,
 		bodyTimeout:   bodyTimeout,

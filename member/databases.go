@@ -33,9 +33,14 @@ func (d Destination) String() string { return net.JoinHostPort(d.Host, strconv.I
 // Servers are the ways to log in there with the local server's user: into the local server's own database first, which exists on every
 // member, then into those that the pooler uses. ip is the address to dial where Host is a name; it may be empty.
 func (d Destination) Servers(local *postgres.Server, ip string) []*postgres.Server {
-	servers := []*postgres.Server{local.At(postgres.Address{Host: d.Host, IP: ip, Port: d.Port})}
+	to := postgres.Address{Host: d.Host, IP: ip, Port: d.Port}
+	if strings.HasPrefix(d.Host, "/") {
+		to.Host, to.Socket = "", d.Host
+	}
+	servers := []*postgres.Server{local.At(to)}
 	for _, name := range d.Databases {
-		servers = append(servers, local.At(postgres.Address{Host: d.Host, IP: ip, Port: d.Port, Database: name}))
+		to.Database = name
+		servers = append(servers, local.At(to))
 	}
 	return servers
 }
@@ -58,26 +63,10 @@ func (d Destination) Identify(ctx context.Context, local *postgres.Server) (post
 // Destinations are the distinct addresses of a pooler's databases that a pause stops. Socket directories, and loopback
 // addresses of a pooler elsewhere, mean another machine than ours and are left out.
 func Destinations(p *pgb.Pooler, databases []pgbini.Database, all bool) []Destination {
-	var found []Destination
-	for _, d := range databases {
-		if !all && p.Databases != nil && !slices.Contains(p.Databases, d.Name) {
-			continue
-		}
-		for _, host := range hosts(d) {
-			if isSocket(host) || elsewhere(p, host) {
-				continue
-			}
-			i := slices.IndexFunc(found, func(f Destination) bool { return f.Host == host && f.Port == d.Port })
-			if i < 0 {
-				i = len(found)
-				found = append(found, Destination{Host: host, Port: d.Port})
-			}
-			if !slices.Contains(found[i].Databases, d.Target) {
-				found[i].Databases = append(found[i].Databases, d.Target)
-			}
-		}
-	}
-	return found
+	taken := slices.DeleteFunc(slices.Clone(databases), func(d pgbini.Database) bool {
+		return !all && p.Databases != nil && !slices.Contains(p.Databases, d.Name)
+	})
+	return addDestinations(nil, taken, func(host string) bool { return !isSocket(host) && !elsewhere(p, host) })
 }
 
 // Lead is where one address of a pooler's databases leads.

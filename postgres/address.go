@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 // Address is one TCP address of a server, as somebody else names it: a pooler, say.
 type Address struct {
 	Host     string // a name or an IP address. TLS verifies it, and the password file is asked for it
+	Socket   string // instead of Host: the directory of a Unix socket
 	IP       string // the address to dial where Host is a name; empty: every address that the name has, one after the other
 	Port     uint16
 	Database string // empty: the configured one
@@ -78,7 +81,11 @@ func (s *Server) At(to Address) *Server {
 		return s
 	case s.elsewhere.err != nil:
 		return fail(s.elsewhere.err)
-	case !isIP(to.Host) && !isName(to.Host), to.IP != "" && !isIP(to.IP), to.Port == 0, strings.ContainsRune(to.Database, 0):
+	case to.Socket != "" && filepath.IsAbs(to.Socket) && to.Host == "" && to.IP == "" && to.Port != 0 &&
+		!strings.ContainsRune(to.Database, 0):
+		return s.atSocket(to)
+	case to.Socket != "", !isIP(to.Host) && !isName(to.Host),
+		to.IP != "" && !isIP(to.IP), to.Port == 0, strings.ContainsRune(to.Database, 0):
 		return fail(fmt.Errorf("postgres: %q port %d is not one TCP address", to.Host, to.Port))
 	}
 	config := s.elsewhere.config.Copy()
@@ -98,6 +105,20 @@ func (s *Server) At(to Address) *Server {
 		config.RequireAuth = requireSCRAM
 	}
 	config.ValidateConnect = nil
+	return &Server{config: config, elsewhere: s.elsewhere, single: true, plain: new(atomic.Bool)}
+}
+
+// atSocket is [Server.At] for a Unix socket. libpq looks for its password as for localhost, and there is no TLS.
+func (s *Server) atSocket(to Address) *Server {
+	config := s.elsewhere.config.Copy()
+	config.User, config.TLSConfig, config.Fallbacks, config.ValidateConnect = s.config.User, nil, nil, nil
+	config.Host, config.Port, config.Database = to.Socket, to.Port, cmp.Or(to.Database, s.config.Database)
+	if config.Password == "" {
+		config.Password = s.filedPassword(config, Address{Host: "localhost"})
+	}
+	if config.RequireAuth == "" && config.Password != "" {
+		config.RequireAuth = requireSCRAM
+	}
 	return &Server{config: config, elsewhere: s.elsewhere, single: true, plain: new(atomic.Bool)}
 }
 

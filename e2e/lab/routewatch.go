@@ -24,14 +24,17 @@ const looksAtOnce = 3
 
 // Watch starts to look every 20 ms, until ctx ends or [RouteWatch.Stop]. A look may wait for a server for up to a second; two others go on
 // meanwhile.
-func (r *Route) Watch(ctx context.Context) *RouteWatch {
+func (r *Route) Watch(ctx context.Context) *RouteWatch { return WatchRoute(ctx, r.DSN()) }
+
+// WatchRoute does so over any route.
+func WatchRoute(ctx context.Context, dsn string) *RouteWatch {
 	watching, cancel := context.WithCancel(ctx)
 	w := &RouteWatch{cancel: cancel}
 	look := func() {
 		l := routeLook{began: time.Now()}
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		rows, _, err := simpleQuery(short, r.DSN(), "SELECT inet_server_addr() AS a WHERE NOT pg_is_in_recovery()")
+		rows, _, err := simpleQuery(short, dsn, "SELECT inet_server_addr() AS a WHERE NOT pg_is_in_recovery()")
 		if err == nil && len(rows) == 1 {
 			l.leads = rows[0]["a"]
 		}
