@@ -31,9 +31,11 @@ func (l *Lab) prepareBeside() error {
 				return err
 			}
 		}
-		path := filepath.Join(l.besideBinds(i)[0].host, filepath.Base(DatabasesFile))
-		if err := errors.Join(os.WriteFile(path, []byte(localEntries), 0o640), os.Chown(path, l.uid, l.gid)); err != nil {
-			return err
+		for name, text := range l.opts.BesideFiles {
+			path := filepath.Join(l.besideBinds(i)[0].host, name)
+			if err := errors.Join(os.WriteFile(path, []byte(text), 0o640), os.Chown(path, l.uid, l.gid)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

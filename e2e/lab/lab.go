@@ -56,6 +56,8 @@ type Options struct {
 	// of them, which asks pgbaton serve where to go: see [Lab.Front]. Front makes its configuration, without the defaults.
 	Beside bool
 	Front  func(*Lab) string
+	// BesideFiles are what lies in the poolers' /etc/pgbouncer with Beside, by name; default [DatabasesFile].
+	BesideFiles map[string]string
 	// Apart: the poolers' machines have pgbaton, too (/callbacks), and the user postgres may write in /etc/pgbouncer. The entries stand in
 	// [DatabasesFile], and lead to the route at first.
 	Apart bool
@@ -107,7 +109,11 @@ func (o *Options) setDefaults() error {
 		o.HAProxyCheck = "inter 1s fall 1 rise 1 on-marked-down shutdown-sessions"
 	}
 	if o.Beside {
-		o.Poolers, o.PgBouncerDatabases = o.Members, "%include "+DatabasesFile
+		o.Poolers = o.Members
+		if o.PgBouncerDatabases == "" {
+			o.PgBouncerDatabases = "%include " + DatabasesFile
+			o.BesideFiles = map[string]string{filepath.Base(DatabasesFile): localEntries}
+		}
 	}
 	if o.Apart {
 		o.PgBouncerDatabases = "%include " + DatabasesFile

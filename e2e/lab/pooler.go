@@ -112,7 +112,11 @@ func (p *Pooler) create() error {
 // WriteConfig writes pgbouncer.ini: the [databases] section, and settings over the lab's own (an empty
 // value leaves a setting out). PgBouncer reads it at RELOAD.
 func (p *Pooler) WriteConfig(databases string, settings map[string]string) error {
-	return os.WriteFile(p.ConfigFile(), []byte(p.ConfigText(databases, settings)), 0o644)
+	err := os.WriteFile(p.ConfigFile(), []byte(p.ConfigText(databases, settings)), 0o644)
+	if p.lab.opts.Beside { // it may be the file of the entries
+		err = errors.Join(err, os.Chown(p.ConfigFile(), p.lab.uid, p.lab.gid))
+	}
+	return err
 }
 
 // apartEntries lead to the route.
