@@ -182,6 +182,14 @@ func TestAgent(t *testing.T) {
 		_, _, err := c.Pooler().Admin(c.ctx, "RELOAD")
 		c.must(err)
 		c.serveAt(c.Pooler(), "/callbacks/agent.yaml")
+		fresh := lab.WatchRoute(c.ctx, dsn)
+		c.eventually(time.Minute, "the new proxy knows the primary", func() error {
+			if address, long := fresh.LeadsFor(); address == "" || long < 4*time.Second {
+				return errNotYet
+			}
+			return nil
+		})
+		fresh.Stop()
 		l := c.load()
 		type move struct{ from, arrived, to time.Time }
 		var moves []move

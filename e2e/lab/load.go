@@ -97,10 +97,17 @@ func (l *Lab) StartPgbench(ctx context.Context, p *Pooler, clients, threads int)
 	l.runs.Lock()
 	l.loads = append(l.loads, b.c)
 	l.runs.Unlock()
-	err = until(ctx, 20*time.Millisecond, "pgbench to work", func(context.Context) error {
+	waiting, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	err = until(waiting, 20*time.Millisecond, "pgbench to work", func(context.Context) error {
+		running := b.Running()
 		content, err := os.ReadFile(b.output)
 		if err != nil {
 			return err
+		}
+		if !running {
+			giveUp()
+			return fmt.Errorf("it has ended: %s", content)
 		}
 		for _, p := range parsePgbench(string(content)).Progress {
 			if p.TPS > 0 {

@@ -76,10 +76,17 @@ func (w *RouteWatch) Stop() (address string, since time.Time) {
 
 // Leads is where the look led that was the last to begin of those that have ended.
 func (w *RouteWatch) Leads() string {
+	address, _ := w.LeadsFor()
+	return address
+}
+
+// LeadsFor is [RouteWatch.Leads], and for how long every look has led there. A proxy that has just been started hands connections out to
+// all its servers until their checks have failed.
+func (w *RouteWatch) LeadsFor() (address string, long time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	address, _ := arrival(w.looks)
-	return address
+	address, since := arrival(w.looks)
+	return address, time.Since(since)
 }
 
 func arrival(looks []routeLook) (leads string, since time.Time) {
