@@ -21,7 +21,7 @@ import (
 const (
 	lookPooler  = 200 * time.Millisecond // between looks at the pooler
 	lookLeader  = time.Second            // between looks for the leader: each has Patroni ask the DCS
-	lookHurried = 100 * time.Millisecond // at most, while clients wait in a pause
+	lookHurried = 150 * time.Millisecond // while clients wait in a pause, which the keeper, or the worker, sees the end of first
 	lookFailing = 250 * time.Millisecond // while nobody is proven to lead
 	// lingers is how long after a move a load balancer is told of the pooler as before. Pigsty's HAProxy needs 7 s to see that the leader's
 	// own pooler is open (downinter 5s fastinter 1s rise 3), autobase's 6 s (inter 3s fastinter 1s rise 4), and we one to see who leads.
@@ -104,7 +104,7 @@ func (x *watched) run(ctx context.Context, entry int) {
 		x.complain(ctx, err)
 		switch {
 		case x.guard != nil && time.Since(x.since) < x.w.m.Config.Pause.Lease:
-			member.Sleep(ctx, min(member.Pace(time.Since(x.since)), lookHurried))
+			member.Sleep(ctx, lookHurried)
 		default:
 			member.Sleep(ctx, lookPooler)
 		}

@@ -47,13 +47,13 @@ func Retry(ctx context.Context, do func() error, giveUp func(error) bool) error 
 }
 
 const (
-	paceFirst = 20 * time.Millisecond
+	paceFirst = 50 * time.Millisecond
 	paceLast  = 250 * time.Millisecond
 	paceShare = 20
 )
 
 // Pace is how long to wait before the next look for something that clients wait for, and have waited for so long: a twentieth of that,
-// 20 ms at least and 250 ms at most. A look at the cluster has Patroni ask the DCS and starts a backend on each server that is asked. A
+// 50 ms at least and 250 ms at most. A look at the cluster has Patroni ask the DCS and starts a backend on each server that is asked. A
 // failover that takes 20 s is looked for 130 times, not 1000 times, and is seen 5 % later at most.
 func Pace(waited time.Duration) time.Duration {
 	return min(max(paceFirst, waited/paceShare), paceLast)

@@ -83,7 +83,7 @@ func TestPersistently(t *testing.T) {
 
 // What clients wait for is looked for often at first, and seen 5 % after it at the latest.
 func TestPace(t *testing.T) {
-	for waited, want := range map[time.Duration]time.Duration{0: 20, 400 * time.Millisecond: 20, time.Second: 50, 4 * time.Second: 200,
+	for waited, want := range map[time.Duration]time.Duration{0: 50, 400 * time.Millisecond: 50, time.Second: 50, 4 * time.Second: 200,
 		5 * time.Second: 250, time.Hour: 250} {
 		if got := Pace(waited); got != want*time.Millisecond {
 			t.Errorf("after %s: %s, want %d ms", waited, got, want)
