@@ -209,9 +209,9 @@ func TestTakeUpByASlowKeeper(t *testing.T) {
 		t.Fatal("does not work to begin with")
 	}
 	m := membertest.New(t, nil, b)
-	file := abandonedLease(t, m, b, pgb.Hand, time.Now().Add(4*time.Second))
+	file := abandonedLease(t, m, b, pgb.Hand, time.Now().Add(6*time.Second))
 	slow := filepath.Join(t.TempDir(), "slow") // in place of the program in between (process.Detach)
-	script := fmt.Sprintf("#!/bin/sh\nshift\nexec 3<&0\n(sleep 1.3; exec %s \"$@\") <&3 3<&- &\n", m.Self[0])
+	script := fmt.Sprintf("#!/bin/sh\nshift\nexec 3<&0\n(sleep 2.6; exec %s \"$@\") <&3 3<&- &\n", m.Self[0])
 	if err := os.WriteFile(slow, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestTakeUpByASlowKeeper(t *testing.T) {
 	if found := Leases(m); len(found) != 1 || !found[0].KeeperGone {
 		t.Errorf("%+v, want one whose new keeper is not there yet", found)
 	}
-	if !membertest.Usable(t, b, 6*time.Second) {
+	if !membertest.Usable(t, b, 9*time.Second) {
 		t.Error("still paused")
 	}
 	membertest.Eventually(t, "the lease's file is gone", func() bool { _, err := os.Stat(file); return err != nil })

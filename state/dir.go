@@ -96,7 +96,7 @@ func Locked(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
+	defer unlock(f)
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
@@ -121,7 +121,7 @@ func Claim(path string, value any) (*Lock, error) {
 		err = ErrBusy
 	}
 	if err != nil {
-		_ = f.Close()
+		unlock(f)
 		return nil, err
 	}
 	return &Lock{file: f}, nil
@@ -195,8 +195,15 @@ func (l *Lock) Names(path string) bool { return l != nil && l.file != nil && sam
 // Release lets it go. It may be called of no lock, and twice.
 func (l *Lock) Release() {
 	if l != nil && l.file != nil {
-		_ = l.file.Close()
+		unlock(l.file)
 	}
+}
+
+// unlock lets a lock go and closes the file. A close alone lets go only when the last copy of the descriptor is closed, and a process that
+// another goroutine starts at this moment has one until its exec.
+func unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	_ = f.Close()
 }
 
 // LockOwner reads which process took a lock last. It may have ended.

@@ -108,7 +108,7 @@ func (j *Journal) Add(e Entry) {
 	if err != nil {
 		return
 	}
-	defer f.Close()
+	defer unlock(f)
 	line = append(line, '\n')
 	// Not waited for: whoever holds it may be frozen, and a handover does not wait for a journal.
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && torn(f) {
@@ -128,7 +128,7 @@ func rotate(path string) {
 	if err != nil {
 		return
 	}
-	defer full.Close()
+	defer unlock(full)
 	// Not waited for, as below: the next entry does it.
 	if unix.Flock(int(full.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return

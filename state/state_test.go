@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -182,6 +183,36 @@ func TestWriteStateIsAtomic(t *testing.T) {
 	if err := Read(path, &order); err == nil {
 		t.Error("half a file is read")
 	}
+}
+
+// TestLockBesideStarts: a lock that was let go is free, also while processes are started: each has a copy of our files until its exec.
+func TestLockBesideStarts(t *testing.T) {
+	t.Parallel()
+	dir := Dir{Path: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
+	ended := make(chan struct{})
+	var starting sync.WaitGroup
+	for range 4 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					_ = exec.Command("true").Run()
+				}
+			}
+		})
+	}
+	for n := range 1000 {
+		l, err := dir.TryLock("lock")
+		if err != nil {
+			t.Errorf("after %d locks: %v", n, err)
+			break
+		}
+		l.Release()
+	}
+	close(ended)
+	starting.Wait()
 }
 
 func TestLock(t *testing.T) {
