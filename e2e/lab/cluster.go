@@ -47,7 +47,8 @@ func (l *Lab) healthy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	// For a dozen questions and log-ins, on two cores that three clusters may share.
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_, body, err := leader.REST(short, http.MethodGet, "/cluster", nil)
 	if err != nil {
@@ -133,7 +134,7 @@ func (l *Lab) WaitHealthy(ctx context.Context) error {
 // waitRunning waits until the leader takes writes and every other member says of itself that it runs.
 func (l *Lab) waitRunning(ctx context.Context) error {
 	return until(ctx, 20*time.Millisecond, "every member to run", func(ctx context.Context) error {
-		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		short, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		leader, err := l.Leader(short)
 		if err != nil {

@@ -291,15 +291,19 @@ func (c *container) processes() ([]Process, error) {
 func until(ctx context.Context, interval time.Duration, what string, check func(context.Context) error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var last error // that is not about the end of ctx alone
 	for {
 		err := check(ctx)
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w (last: %w)", what, ctx.Err(), err)
+			return fmt.Errorf("waiting for %s: %w (last: %w)", what, ctx.Err(), last)
 		}
 	}
 }
