@@ -65,6 +65,7 @@ var figures = []struct {
 	{regexp.MustCompile(`^(\d +(?:restart|switchover) .*?) +done +[\d.hms]+ .*  (\S.*)$`), "$1 done $2"},
 	{regexp.MustCompile(`\b\d+ ?k?B\b`), "0 B"},
 	{regexp.MustCompile(`, 0 B behind`), ""},
+	{regexp.MustCompile(`(mN (leader running|replica streaming); ){3}`), "three members; "}, // by name, whoever of them leads
 	{regexp.MustCompile(`[ \t]+`), " "},
 }
 
