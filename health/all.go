@@ -3,9 +3,7 @@ package health
 import (
 	"context"
 	"errors"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -69,11 +67,11 @@ func clientOf(c config.Members, x patroni.Member) (_ *api.Client, done func(), e
 	if c.URL == "" {
 		return nil, nil, errNotConfigured
 	}
-	address := c.For(x.Name, x.Host)
-	if u, err := url.Parse(address); err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
-		return nil, nil, errors.New("no URL of its serve can be made of members.url and what Patroni has as its name and host")
+	client, done, err := member.ServeClient(c, c.For(x.Name, x.Host))
+	if errors.Is(err, member.ErrServeURL) {
+		err = errors.New("no URL of its serve can be made of members.url and what Patroni has as its name and host")
 	}
-	return member.ServeClient(c, address)
+	return client, done, err
 }
 
 // merge makes one report of all. The findings keep their order, this member's first.

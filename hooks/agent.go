@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -57,10 +58,7 @@ type discovery struct {
 
 // byAgent asks the agent of a pooler where that leads. It reports false where there is none, or none that answers: then it is looked from
 // here. lock guards d and r.
-func (r *route) byAgent(ctx context.Context, p *pgb.Pooler, d discovery, lock interface {
-	Lock()
-	Unlock()
-}) bool {
+func (r *route) byAgent(ctx context.Context, p *pgb.Pooler, d discovery, lock sync.Locker) bool {
 	client := r.agents.clients[p]
 	if client == nil {
 		return false
@@ -144,17 +142,9 @@ func (r *route) roundByAgent(ctx context.Context, w *waypoint, looks int) []sigh
 // sightOf is one look of an agent. What it says is checked against this server as a look of our own is: it can delay a resume, and hurry
 // one for its own pooler only.
 func (r *route) sightOf(ctx context.Context, w *waypoint, l api.RouteLook) sight {
-	switch l.Failed {
-	case "":
-	case api.RouteLogin:
+	if l.Failed != "" {
 		w.say(ctx, r.log, peer.Text(l.Error))
-		return notLetIn
-	case api.RouteSilent:
-		w.say(ctx, r.log, peer.Text(l.Error))
-		return noAnswer
-	default:
-		w.say(ctx, r.log, peer.Text(l.Error))
-		return refuses
+		return sightOfFailure(l.Failed)
 	}
 	there := postgres.Identity{SystemID: l.SystemID, PostmasterStart: l.PostmasterStart, InRecovery: l.InRecovery}
 	seen, text := r.judgeServer(there, func() bool {

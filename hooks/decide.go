@@ -79,10 +79,10 @@ const (
 // restart and switchover renew the lock while the guard runs, nothing else does, and a guard that outlives
 // the lock makes two writable primaries.
 func decide(v view) plan {
-	if v.local == roleReplica && v.readers {
-		return decideReaders(v)
-	}
 	if v.local == roleReplica {
+		if v.readers {
+			return decideReaders(v)
+		}
 		return plan{kind: proceed, reason: "the server is in recovery: nothing to hold"}
 	}
 	if v.local == roleUnknown && !(v.answered && v.health.HasLock && patroni.IsPrimaryRole(v.health.Role)) {

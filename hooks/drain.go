@@ -123,20 +123,16 @@ func (g *guard) notThrough(ctx context.Context) func(postgres.Transaction) bool 
 }
 
 // sessions are those of clients, by process id; nil when the server does not say.
-func (g *guard) sessions(ctx context.Context) map[int32]postgres.Backend {
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	if g.local == nil || g.blind {
+func (g *guard) sessions(ctx context.Context) (sessions map[int32]postgres.Backend) {
+	_ = g.askServer(ctx, func(ctx context.Context) error {
+		found, err := g.local.ClientBackends(ctx)
+		if err != nil && !errors.Is(err, postgres.ErrHidden) {
+			g.blind = true // as in look
+			return err
+		}
+		sessions = found
 		return nil
-	}
-	// A context that ends would take the connection with it, and the policy looks at what is open when the time is up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	sessions, err := g.local.ClientBackends(ctx)
-	if err != nil && !errors.Is(err, postgres.ErrHidden) {
-		g.blind = true // as in look
-		return nil
-	}
+	})
 	return sessions
 }
 
@@ -149,26 +145,20 @@ func (g *guard) openTransactions(ctx context.Context) []postgres.Transaction {
 	return open
 }
 
-var errNoLocal = errors.New("the local server does not answer")
-
-// look asks the local server. A connection that broke is not tried again: the server is about to stop. The end of ctx does not break it: it
-// is needed for the stop. A look takes localTimeout at most.
-func (g *guard) look(ctx context.Context) ([]postgres.Transaction, error) {
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	if g.local == nil || g.blind {
-		return nil, errNoLocal
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	open, err := g.local.OpenTransactions(ctx)
-	if errors.Is(err, postgres.ErrHidden) {
-		g.hidden.Do(func() {
-			g.log.Warn("cannot see other users' transactions: long ones are not waited for; grant pg_read_all_stats", "error", err)
-		})
-		err = nil
-	}
-	g.blind = err != nil
+// look asks the local server what is open. It takes localTimeout at most.
+func (g *guard) look(ctx context.Context) (open []postgres.Transaction, err error) {
+	err = g.askServer(ctx, func(ctx context.Context) error {
+		var err error
+		open, err = g.local.OpenTransactions(ctx)
+		if errors.Is(err, postgres.ErrHidden) {
+			g.hidden.Do(func() {
+				g.log.Warn("cannot see other users' transactions: long ones are not waited for; grant pg_read_all_stats", "error", err)
+			})
+			err = nil
+		}
+		g.blind = err != nil
+		return err
+	})
 	return open, err
 }
 

@@ -130,7 +130,7 @@ func (g *guard) run(ctx context.Context) member.Result {
 	if g.local != nil {
 		defer g.local.Close()
 	}
-	if g.view.local == roleReplica {
+	if g.ofReplica() {
 		if g.holdsReaders(); !g.view.readers {
 			return member.Result{Decision: g.plan().reason}
 		}
@@ -144,7 +144,7 @@ func (g *guard) run(ctx context.Context) member.Result {
 	// Patroni answers in some milliseconds. The pause does not wait for it longer than that, but where it answers at once that
 	// the lock is lost, no pooler is touched for nothing.
 	headStart := restHeadStart
-	if g.view.local == roleReplica {
+	if g.ofReplica() {
 		headStart = member.RestTimeout // what it says decides where readers go on, and they work meanwhile
 	}
 	g.await(ctx, headStart, func(v view) bool {

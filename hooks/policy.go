@@ -135,11 +135,11 @@ func (g *guard) terminate(ctx context.Context, open []postgres.Transaction, done
 			continue
 		}
 		done[t.PID] = true
-		g.localMu.Lock()
-		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-		ended, err := g.local.Terminate(asking, t.PID, t.BackendStart)
-		cancel()
-		g.localMu.Unlock()
+		var ended bool
+		err := g.withLocal(ctx, func(ctx context.Context) (err error) {
+			ended, err = g.local.Terminate(ctx, t.PID, t.BackendStart)
+			return err
+		})
 		g.log.Warn("terminated a transaction that was in the way",
 			"transaction", describe([]postgres.Transaction{t}), "ended", ended, "error", err)
 	}

@@ -42,12 +42,7 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 			g.log.Error("pooler left out: its clients are not held", "error", err)
 		}
 		p.poolers = poolers
-		var ours []*pgb.Pooler
-		if g.view.local == roleReplica {
-			ours = g.m.ReadingHere(ctx, g.log, poolers)
-		} else {
-			ours = g.m.LeadingHere(ctx, g.log, g.m.SelectDatabases(ctx, g.log, poolers))
-		}
+		ours := g.ours(ctx, poolers)
 		p.none = len(ours) == 0 && len(poolers) > 0 && len(errs) == 0
 		var both sync.WaitGroup
 		if !g.m.DryRun {
@@ -115,7 +110,7 @@ func (g *guard) takePoolers(p *preparation) *ending {
 	}
 	if p.none {
 		here := "cluster"
-		if g.view.local == roleReplica {
+		if g.ofReplica() {
 			here = "server"
 		}
 		return &ending{Result: member.Result{Decision: "no database of any pooler leads to this " + here + ": nothing to pause"}}

@@ -49,9 +49,20 @@ func (g *guard) holdsReaders() {
 	})
 }
 
+// ofReplica reports whether this guard holds the readers of a replica, not the clients of a primary.
+func (g *guard) ofReplica() bool { return g.view.local == roleReplica }
+
+// ours are those of the poolers that it holds.
+func (g *guard) ours(ctx context.Context, poolers []*pgb.Pooler) []*pgb.Pooler {
+	if g.ofReplica() {
+		return g.m.ReadingHere(ctx, g.log, poolers)
+	}
+	return g.m.LeadingHere(ctx, g.log, g.m.SelectDatabases(ctx, g.log, poolers))
+}
+
 // owner is whose pause this guard makes.
 func (g *guard) owner() pgb.Owner {
-	if g.view.local == roleReplica {
+	if g.ofReplica() {
 		return pgb.Readers
 	}
 	return pgb.Guard
@@ -60,7 +71,7 @@ func (g *guard) owner() pgb.Owner {
 // steps are those of the handover; of a replica's, those that hold its readers.
 func (g *guard) steps() []step {
 	drain := step{do: g.drain, undo: func(ctx context.Context) error { return g.fleet.Undo(ctx, true) }}
-	if g.view.local == roleReplica {
+	if g.ofReplica() {
 		return []step{{do: g.knowReplica}, drain, {do: g.takeReaders}, {do: g.stopServer}}
 	}
 	return []step{{do: g.knowServer}, {do: g.awaitStandby}, drain, {do: g.confirmStandby}, {do: g.stopServer}}
@@ -69,12 +80,7 @@ func (g *guard) steps() []step {
 // knowReplica tells the keeper which server it is that will be gone, and finds out where readers can go if it does not come back by itself.
 // It ends the guard where either is not known: nobody could tell when they may go on.
 func (g *guard) knowReplica(ctx context.Context) *ending {
-	whole := ctx
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	g.localMu.Lock()
-	here, err := g.local.Identity(ctx)
-	g.localMu.Unlock()
+	here, err := g.identity(ctx)
 	if err != nil {
 		return &ending{Result: member.Result{Code: member.Failed,
 			Decision: "nothing is paused: the local server does not tell when it was started: " + err.Error()}}
@@ -84,8 +90,8 @@ func (g *guard) knowReplica(ctx context.Context) *ending {
 	if g.plan().restart {
 		return nil
 	}
-	looking, cancelLook := g.whilePlanned(whole)
-	defer cancelLook()
+	looking, cancel := g.whilePlanned(ctx)
+	defer cancel()
 	if g.readAt, err = follow.NewFinder(g.m).Replica(looking, here.SystemID, here.PostmasterStart); err != nil {
 		return &ending{Result: member.Result{Decision: "its readers cannot be taken elsewhere, nothing is held: " + err.Error()}}
 	}

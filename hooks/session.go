@@ -97,16 +97,13 @@ func (g *guard) watchHeld(trying context.Context, end context.CancelFunc) (held 
 	return func() *heldSessions { return <-found }
 }
 
-func (g *guard) openSessions(ctx context.Context) (map[int32]bool, error) {
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	if g.local == nil || g.blind {
-		return nil, errNoLocal
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	sessions, err := g.local.OpenSessions(ctx)
-	g.blind = err != nil
+func (g *guard) openSessions(ctx context.Context) (sessions map[int32]bool, err error) {
+	err = g.askServer(ctx, func(ctx context.Context) error {
+		var err error
+		sessions, err = g.local.OpenSessions(ctx)
+		g.blind = err != nil
+		return err
+	})
 	return sessions, err
 }
 

@@ -39,14 +39,12 @@ func (g *guard) makeSlots(ctx context.Context, members []string) {
 }
 
 func (g *guard) createSlot(ctx context.Context, name string) (made bool, err error) {
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	if g.blind {
-		return false, errNoLocal
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	return g.local.CreatePhysicalSlot(ctx, name)
+	err = g.askServer(ctx, func(ctx context.Context) error {
+		var err error
+		made, err = g.local.CreatePhysicalSlot(ctx, name)
+		return err
+	})
+	return made, err
 }
 
 // makeOwnSlot makes the slot of this standby on the leader, when it has just been started or become one. Patroni does it in the leader's

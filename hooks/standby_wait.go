@@ -131,16 +131,13 @@ func (g *guard) judge(replication postgres.Replication, after int64) standby {
 		replication: replication, after: after})
 }
 
-func (g *guard) replication(ctx context.Context) (postgres.Replication, error) {
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	if g.local == nil || g.blind {
-		return postgres.Replication{}, errNoLocal
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	found, err := g.local.Replication(ctx)
-	g.blind = postgres.Lost(err) || postgres.Timeout(err)
+func (g *guard) replication(ctx context.Context) (found postgres.Replication, err error) {
+	err = g.askServer(ctx, func(ctx context.Context) error {
+		var err error
+		found, err = g.local.Replication(ctx)
+		g.blind = postgres.Lost(err) || postgres.Timeout(err)
+		return err
+	})
 	return found, err
 }
 

@@ -34,11 +34,7 @@ func (g *guard) knowServer(ctx context.Context) *ending {
 	if !g.plan().restart || g.local == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), localTimeout)
-	defer cancel()
-	g.localMu.Lock()
-	defer g.localMu.Unlock()
-	identity, err := g.local.Identity(ctx)
+	identity, err := g.identity(ctx)
 	if err != nil {
 		g.log.Debug("cannot tell when the server was started", "error", err)
 		return nil

@@ -198,20 +198,26 @@ func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) 
 	}
 	var seen sight
 	var text string
-	switch {
-	case postgres.LoginRefused(err):
-		seen, text = notLetIn, err.Error()
-	case postgres.Unreachable(err):
-		seen, text = noAnswer, err.Error()
-	case err != nil:
-		seen, text = refuses, err.Error()
-	default:
+	if failed := member.LookFailed(err); failed != "" {
+		seen, text = sightOfFailure(failed), err.Error()
+	} else {
 		seen, text = r.judgeServer(there, func() bool {
 			return r.stood(ctx, w, there, func() (postgres.Replay, error) { return conn.Replay(ctx) })
 		})
 	}
 	w.say(ctx, r.log, text)
 	return conn, seen
+}
+
+// sightOfFailure is what a look has shown that has led to no server that answers: one of the kinds of [api.RouteLook].
+func sightOfFailure(failed string) sight {
+	switch failed {
+	case api.RouteLogin:
+		return notLetIn
+	case api.RouteSilent:
+		return noAnswer
+	}
+	return refuses
 }
 
 // judgeServer says what it means that a look has led to a server, and how people are told.

@@ -29,12 +29,15 @@ func (m *Member) Agent(p *pgb.Pooler) (_ *api.Client, done func(), err error) {
 	return ServeClient(m.Config.Members, m.Config.Poolers[p.Entry].Agent)
 }
 
+// ErrServeURL says that an address is none of a pgbaton serve.
+var ErrServeURL = errors.New("not a URL of pgbaton serve")
+
 // ServeClient is a client of pgbaton serve elsewhere, with the token, the certificate and the authority of members in the configuration;
 // done lets go of its connections. It does not connect. No redirect and no proxy of the environment is given the token.
 func ServeClient(c config.Members, address string) (_ *api.Client, done func(), err error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
-		return nil, nil, errors.New("not a URL of pgbaton serve")
+		return nil, nil, ErrServeURL
 	}
 	t, err := config.ClientTLS(c.CAFile, c.CertFile, c.KeyFile)
 	if err != nil {

@@ -132,23 +132,29 @@ func lookOnce(ctx context.Context, server *postgres.Server) (*postgres.Conn, api
 	if err == nil {
 		there, err = conn.Identity(ctx)
 	}
-	l := api.RouteLook{SystemID: there.SystemID, PostmasterStart: there.PostmasterStart, InRecovery: there.InRecovery}
-	switch {
-	case postgres.LoginRefused(err):
-		l.Failed = api.RouteLogin
-	case postgres.Unreachable(err):
-		l.Failed = api.RouteSilent
-	case err != nil:
-		l.Failed = api.RouteRefused
-	case there.InRecovery:
+	l := api.RouteLook{SystemID: there.SystemID, PostmasterStart: there.PostmasterStart, InRecovery: there.InRecovery,
+		Failed: LookFailed(err)}
+	if err != nil {
+		l.Error = peer.Text(err.Error())
+	} else if there.InRecovery {
 		if replay, err := conn.Replay(ctx); err == nil {
 			l.UpMicroseconds, l.LastXact = replay.Up.Microseconds(), replay.LastXact
 		}
 	}
-	if err != nil {
-		l.Error = peer.Text(err.Error())
-	}
 	return conn, l
+}
+
+// LookFailed is the kind of a look's error, as [api.RouteLook] has it: "" where there is none.
+func LookFailed(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case postgres.LoginRefused(err):
+		return api.RouteLogin
+	case postgres.Unreachable(err):
+		return api.RouteSilent
+	}
+	return api.RouteRefused
 }
 
 // addDestinations adds the addresses of databases that are taken and not there yet.

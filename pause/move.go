@@ -2,7 +2,6 @@ package pause
 
 import (
 	"context"
-
 	"time"
 
 	"github.com/pgbaton/pgbaton/follow"
@@ -22,16 +21,21 @@ func (k *keeper) startMoving(ctx context.Context) {
 	if k.lease.Owner != pgb.Guard || k.m.DryRun {
 		return
 	}
+	k.beside(follow.New, func(finder *follow.Finder, mover *follow.Mover, l lease) { k.move(ctx, finder, mover, l) })
+}
+
+// beside does something in the background with each pooler that stands beside us, and with the lease as it is now.
+func (k *keeper) beside(moves func(*member.Member, *pgb.Pooler) *follow.Mover, do func(*follow.Finder, *follow.Mover, lease)) {
 	finder := follow.NewFinder(k.m)
 	for _, p := range k.poolers {
 		if !k.m.Moves(p.Pooler) {
 			continue
 		}
-		mover := follow.New(k.m, p.Pooler)
-		lease := k.lease
+		mover := moves(k.m, p.Pooler)
+		l := k.lease
 		k.moving.Go(func() {
 			defer mover.Close()
-			k.move(ctx, finder, mover, lease)
+			do(finder, mover, l)
 		})
 	}
 }

@@ -35,18 +35,7 @@ func (k *keeper) startReading(ctx context.Context) {
 	if k.lease.Owner != pgb.Readers || k.m.DryRun {
 		return
 	}
-	finder := follow.NewFinder(k.m)
-	for _, p := range k.poolers {
-		if !k.m.Moves(p.Pooler) {
-			continue
-		}
-		mover := follow.NewReaders(k.m, p.Pooler)
-		lease := k.lease
-		k.moving.Go(func() {
-			defer mover.Close()
-			k.read(ctx, finder, mover, lease)
-		})
-	}
+	k.beside(follow.NewReaders, func(finder *follow.Finder, mover *follow.Mover, l lease) { k.read(ctx, finder, mover, l) })
 }
 
 // read blocks until the server is back and the pooler is resumed; or the pooler leads to another replica and is resumed; or ctx ends.
@@ -63,11 +52,11 @@ func (k *keeper) read(ctx context.Context, finder *follow.Finder, mover *follow.
 		waited := time.Since(began)
 		switch {
 		case k.replicaIsBack(ctx, l.Replica):
-			if err := k.letReadersGo(ctx, mover, l, "the replica is back, its readers go on"); err == nil {
+			err := k.letReadersGo(ctx, mover, l, "the replica is back, its readers go on")
+			if err == nil {
 				return
-			} else {
-				complain(err)
 			}
+			complain(err)
 		case mover.Moves() && waited >= l.Replica.patience(l.For) && time.Since(tried) >= moveAgain:
 			tried = time.Now()
 			err := k.readElsewhere(ctx, finder, mover, l)
