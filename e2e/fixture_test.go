@@ -322,19 +322,7 @@ func (c *cluster) eventually(limit time.Duration, what string, check func() erro
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			c.t.Fatalf("not within %s: %s: %v", limit, what, err)
-		case <-tick.C:
-		}
-	}
+	c.must(lab.Until(ctx, 50*time.Millisecond, what, func(context.Context) error { return check() }))
 }
 
 // healthy waits until the whole cluster is, so that the next switchover has candidates.

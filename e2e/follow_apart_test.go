@@ -183,24 +183,14 @@ func TestAgent(t *testing.T) {
 		c.must(err)
 		c.serveAt(c.Pooler(), "/callbacks/agent.yaml")
 		fresh := lab.WatchRoute(c.ctx, dsn)
-		c.eventually(time.Minute, "the new proxy knows the primary", func() error {
-			if address, long := fresh.LeadsFor(); address == "" || long < 4*time.Second {
-				return errNotYet
-			}
-			return nil
-		})
+		c.leads(fresh, time.Minute, 4*time.Second)
 		fresh.Stop()
 		l := c.load()
 		type move struct{ from, arrived, to time.Time }
 		var moves []move
 		for range rounds(2, 10) {
 			route := lab.WatchRoute(c.ctx, dsn)
-			c.eventually(20*time.Second, "the route leads to the primary", func() error {
-				if route.Leads() == "" {
-					return errNotYet
-				}
-				return nil
-			})
+			c.leads(route, 20*time.Second, 0)
 			from := time.Now()
 			h := c.switchover()
 			l.flowing(20)

@@ -25,12 +25,7 @@ func TestHAProxyRoute(t *testing.T) {
 				var moves []move
 				for range checks.rounds {
 					route := c.Route().Watch(c.ctx)
-					c.eventually(5*time.Second, "the route leads to the primary", func() error {
-						if route.Leads() == "" {
-							return errNotYet
-						}
-						return nil
-					})
+					c.leads(route, 5*time.Second, 0)
 					before := route.Leads()
 					from := time.Now()
 					c.switchover()
@@ -125,5 +120,16 @@ func TestStandbyLeader(t *testing.T) {
 		}
 		follow(nil) // and it is a primary again
 		c.healthy()
+	})
+}
+
+// leads waits until a route leads to a primary, and has for so long.
+func (c *cluster) leads(route *lab.RouteWatch, limit, long time.Duration) {
+	c.t.Helper()
+	c.eventually(limit, "the route leads to the primary", func() error {
+		if address, since := route.LeadsFor(); address == "" || since < long {
+			return errNotYet
+		}
+		return nil
 	})
 }

@@ -78,11 +78,16 @@ func (n *node) text(t *testing.T) string {
 // mover is that of the node's pooler.
 func (n *node) mover(t *testing.T) *follow.Mover {
 	t.Helper()
+	return n.moverBy(t, follow.New)
+}
+
+func (n *node) moverBy(t *testing.T, make func(*member.Member, *pgb.Pooler) *follow.Mover) *follow.Mover {
+	t.Helper()
 	poolers, _, errs := n.Poolers(t.Context(), nil)
 	if len(errs) > 0 || len(poolers) != 1 {
 		t.Fatal(errs, len(poolers))
 	}
-	v := follow.New(n.Member, poolers[0])
+	v := make(n.Member, poolers[0])
 	t.Cleanup(func() {
 		v.Close()
 		member.CloseAll(poolers)

@@ -7,7 +7,6 @@ import (
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/follow"
-	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
@@ -16,16 +15,7 @@ import (
 // readers moves the entries for reading of the node's pooler.
 func (n *node) readers(t *testing.T) *follow.Mover {
 	t.Helper()
-	poolers, _, errs := n.Poolers(t.Context(), nil)
-	if len(errs) > 0 || len(poolers) != 1 {
-		t.Fatal(errs, len(poolers))
-	}
-	v := follow.NewReaders(n.Member, poolers[0])
-	t.Cleanup(func() {
-		v.Close()
-		member.CloseAll(poolers)
-	})
-	return v
+	return n.moverBy(t, follow.NewReaders)
 }
 
 // The entries for reading were led to another replica: they stay there while this member's server is down, and go back when it is there.

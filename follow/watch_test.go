@@ -165,6 +165,21 @@ func (p *pair) guardPauses(t *testing.T) *follow.Mover {
 	return v
 }
 
+// waits has a client ask where it is, while the pause stands, and looks so many times that nobody lets it go; its answer comes later.
+func (p *pair) waits(t *testing.T, client *pgconn.PgConn, looks int) <-chan string {
+	t.Helper()
+	waiting := make(chan string, 1)
+	go func() { waiting <- server(t, client) }()
+	p.looked(t, looks, func() {
+		select {
+		case at := <-waiting:
+			t.Fatalf("resumed before the old primary was stopped: %s", at)
+		default:
+		}
+	})
+	return waiting
+}
+
 // A guard has paused the pooler: what waits goes on at the new leader, and serve resumes; as long as the old primary has not been stopped,
 // nothing is resumed. A serve that is started again knows that it forwards.
 func TestWatchPlanned(t *testing.T) {
@@ -174,15 +189,7 @@ func TestWatchPlanned(t *testing.T) {
 	client := connect(t, p.pooler.DSN("postgres", "postgres"))
 	local := server(t, client)
 	v := p.guardPauses(t)
-	waiting := make(chan string, 1)
-	go func() { waiting <- server(t, client) }()
-	p.looked(t, 20, func() {
-		select {
-		case at := <-waiting:
-			t.Fatalf("resumed before the old primary was stopped: %s", at)
-		default:
-		}
-	})
+	waiting := p.waits(t, client, 20)
 	p.pg.Stop()
 	p.promote(t)
 	select {
@@ -297,15 +304,7 @@ func TestWatchLostMark(t *testing.T) {
 	if mark, err := v.Holder(t.Context()); err != nil || mark != nil {
 		t.Fatalf("the mark is there: %+v %v", mark, err)
 	}
-	waiting := make(chan string, 1)
-	go func() { waiting <- server(t, client) }()
-	p.looked(t, 10, func() {
-		select {
-		case at := <-waiting:
-			t.Fatalf("resumed before the old primary was stopped: %s", at)
-		default:
-		}
-	})
+	waiting := p.waits(t, client, 10)
 	p.pg.Stop()
 	p.promote(t)
 	if at := <-waiting; at == local {

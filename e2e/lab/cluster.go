@@ -119,7 +119,7 @@ func (l *Lab) healthy(ctx context.Context) error {
 // makes them begin one every two seconds.
 func (l *Lab) WaitHealthy(ctx context.Context) error {
 	woken := time.Now()
-	return until(ctx, 50*time.Millisecond, "a healthy cluster", func(ctx context.Context) error {
+	return Until(ctx, 50*time.Millisecond, "a healthy cluster", func(ctx context.Context) error {
 		err := l.healthy(ctx)
 		if err != nil && l.opts.LoopWait > time.Second && time.Since(woken) > 2*time.Second {
 			woken = time.Now()
@@ -133,7 +133,7 @@ func (l *Lab) WaitHealthy(ctx context.Context) error {
 
 // waitRunning waits until the leader takes writes and every other member says of itself that it runs.
 func (l *Lab) waitRunning(ctx context.Context) error {
-	return until(ctx, 20*time.Millisecond, "every member to run", func(ctx context.Context) error {
+	return Until(ctx, 20*time.Millisecond, "every member to run", func(ctx context.Context) error {
 		short, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		leader, err := l.Leader(short)
@@ -160,7 +160,7 @@ func (l *Lab) waitRunning(ctx context.Context) error {
 // WaitLeader waits until a member other than not (which may be nil) has the leader key and takes writes.
 func (l *Lab) WaitLeader(ctx context.Context, not *Member) (*Member, error) {
 	var leader *Member
-	err := until(ctx, 20*time.Millisecond, "a leader that takes writes", func(ctx context.Context) error {
+	err := Until(ctx, 20*time.Millisecond, "a leader that takes writes", func(ctx context.Context) error {
 		m, err := l.Leader(ctx)
 		if err != nil {
 			return err

@@ -287,8 +287,8 @@ func (c *container) processes() ([]Process, error) {
 	return found, nil
 }
 
-// until calls check every interval until it returns nil. When ctx ends it returns the last reason.
-func until(ctx context.Context, interval time.Duration, what string, check func(context.Context) error) error {
+// Until calls check every interval until it returns nil. When ctx ends it returns the last reason.
+func Until(ctx context.Context, interval time.Duration, what string, check func(context.Context) error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	var last error // that is not about the end of ctx alone

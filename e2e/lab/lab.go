@@ -254,7 +254,7 @@ func (l *Lab) start(ctx context.Context) error {
 	if err := l.members[0].create(); err != nil {
 		return err
 	}
-	if err := until(ctx, 20*time.Millisecond, "m1 to bootstrap", func(ctx context.Context) error {
+	if err := Until(ctx, 20*time.Millisecond, "m1 to bootstrap", func(ctx context.Context) error {
 		if !l.members[0].Running() {
 			return fmt.Errorf("m1 has ended: %s", l.lastOutput("m1"))
 		}
@@ -322,7 +322,7 @@ func (l *Lab) settle(ctx context.Context) error {
 	if err != nil || status != http.StatusOK {
 		return fmt.Errorf("PATCH /config: %d %s: %v", status, body, err)
 	}
-	return until(ctx, 50*time.Millisecond, "all members to read the new times", func(context.Context) error {
+	return Until(ctx, 50*time.Millisecond, "all members to read the new times", func(context.Context) error {
 		for i, m := range l.members {
 			if countReloads(m.LogFile("patroni.log")) <= before[i] {
 				return fmt.Errorf("%s has not read them yet", m.Name)
@@ -490,7 +490,7 @@ func (l *Lab) startEtcd(ctx context.Context) error {
 		return err
 	}
 	l.etcd = etcd{url: client, client: &http.Client{Transport: &http.Transport{}}}
-	return until(ctx, 20*time.Millisecond, "etcd", func(ctx context.Context) error {
+	return Until(ctx, 20*time.Millisecond, "etcd", func(ctx context.Context) error {
 		if !l.etcdProc.running() {
 			return fmt.Errorf("etcd has ended: %s", l.lastOutput("etcd"))
 		}

@@ -99,7 +99,7 @@ func (l *Lab) StartPgbench(ctx context.Context, p *Pooler, clients, threads int)
 	l.runs.Unlock()
 	waiting, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	err = until(waiting, 20*time.Millisecond, "pgbench to work", func(context.Context) error {
+	err = Until(waiting, 20*time.Millisecond, "pgbench to work", func(context.Context) error {
 		running := b.Running()
 		content, err := os.ReadFile(b.output)
 		if err != nil {
@@ -296,7 +296,7 @@ func (l *Lab) startProbe(ctx context.Context, conns int, interval time.Duration,
 		p.wg.Add(1)
 		go func() { defer p.wg.Done(); p.write(i, c, interval) }()
 	}
-	err := until(ctx, 5*time.Millisecond, "every connection of the probe to commit", func(context.Context) error {
+	err := Until(ctx, 5*time.Millisecond, "every connection of the probe to commit", func(context.Context) error {
 		for i, c := range p.conns {
 			c.mu.Lock()
 			n, errs := len(c.commits), c.errors
@@ -434,7 +434,7 @@ func (p *Probe) WaitFlowing(ctx context.Context, n int) error {
 		target[i] = len(c.commits) + n
 		c.mu.Unlock()
 	}
-	return until(ctx, 10*time.Millisecond, "every connection of the probe to write", func(context.Context) error {
+	return Until(ctx, 10*time.Millisecond, "every connection of the probe to write", func(context.Context) error {
 		for i, c := range p.conns {
 			c.mu.Lock()
 			have := len(c.commits)

@@ -280,7 +280,7 @@ func (l *Lab) reload(ctx context.Context, members []*Member) error {
 	if err := l.wake(ctx); err != nil {
 		return err
 	}
-	return until(ctx, 50*time.Millisecond, "Patroni to reload", func(context.Context) error {
+	return Until(ctx, 50*time.Millisecond, "Patroni to reload", func(context.Context) error {
 		for _, m := range members {
 			if countReloads(m.LogFile("patroni.log")) <= before[m] {
 				return fmt.Errorf("the log of %s says nothing of it", m.Name)
@@ -386,7 +386,7 @@ func (m *Member) Freeze() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return until(ctx, time.Millisecond, m.Name+"'s Patroni to stand still", func(context.Context) error {
+	return Until(ctx, time.Millisecond, m.Name+"'s Patroni to stand still", func(context.Context) error {
 		p, err := m.Patroni()
 		if err == nil && p.State != 'T' {
 			err = fmt.Errorf("its state is %c", p.State)
@@ -524,7 +524,7 @@ func (m *Member) Reinit(ctx context.Context) error {
 	if status != http.StatusOK {
 		return fmt.Errorf("%s: POST /reinitialize: %d %s", m.Name, status, body)
 	}
-	return until(ctx, 100*time.Millisecond, m.Name+" to be copied anew", func(ctx context.Context) error {
+	return Until(ctx, 100*time.Millisecond, m.Name+" to be copied anew", func(ctx context.Context) error {
 		if now, err := os.Stat(version); err != nil || os.SameFile(before, now) {
 			return errors.New("the data is not new")
 		}

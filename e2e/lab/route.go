@@ -89,7 +89,7 @@ listen cluster
 	if r.c, err = s.start(); err != nil {
 		return nil, err
 	}
-	if err := until(ctx, 20*time.Millisecond, "the route", func(context.Context) error {
+	if err := Until(ctx, 20*time.Millisecond, "the route", func(context.Context) error {
 		if !r.c.running() {
 			return fmt.Errorf("haproxy has ended: %s", l.lastOutput("route"))
 		}

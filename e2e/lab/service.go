@@ -35,7 +35,7 @@ func (m *Member) StopPatroni(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, 10*time.Millisecond, m.Name+"'s Patroni to end", func(context.Context) error {
+	return Until(ctx, 10*time.Millisecond, m.Name+"'s Patroni to end", func(context.Context) error {
 		if p.Alive() {
 			return errors.New("it has not")
 		}
@@ -51,7 +51,7 @@ func (m *Member) KillServer(ctx context.Context) error {
 	if err := m.KillPatroni(); err != nil {
 		return err
 	}
-	return until(ctx, 10*time.Millisecond, m.Name+"'s servers to end", func(context.Context) error {
+	return Until(ctx, 10*time.Millisecond, m.Name+"'s servers to end", func(context.Context) error {
 		processes, err := m.Processes()
 		if err != nil {
 			return err

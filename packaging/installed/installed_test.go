@@ -78,15 +78,9 @@ func (c *cluster) everywhere(do func(m *lab.Member) error) {
 
 func (c *cluster) eventually(limit time.Duration, what string, check func() error) {
 	c.t.Helper()
-	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Since(began) > limit {
-			c.t.Fatalf("not within %s: %s: %v", limit, what, err)
-		}
-	}
+	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	defer cancel()
+	c.must(lab.Until(ctx, 50*time.Millisecond, what, func(context.Context) error { return check() }))
 }
 
 func (c *cluster) healthy() {
@@ -239,15 +233,12 @@ func TestFromThePackage(t *testing.T) {
 	began := time.Now()
 	c.everywhere(func(m *lab.Member) error { return c.setUp(m, commands) })
 	c.everywhere(func(m *lab.Member) error { // Patroni reads its file again in its next loop
-		for began := time.Now(); ; time.Sleep(time.Second) {
-			r, err := c.try(m, "postgres", commands[2])
-			if err != nil || r.ExitCode == 0 {
-				return err
-			}
-			if time.Since(began) > time.Minute {
-				return fmt.Errorf("%s: pgbaton check: %d\n%s%s", m, r.ExitCode, r.Stdout, r.Stderr)
-			}
-		}
+		ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
+		defer cancel()
+		return lab.Until(ctx, time.Second, fmt.Sprintf("%s: a check that finds nothing", m), func(context.Context) error {
+			_, err := c.run(m, "postgres", commands[2])
+			return err
+		})
 	})
 	t.Logf("installed and set up within %s", time.Since(began).Round(time.Second))
 	for _, step := range []struct {
