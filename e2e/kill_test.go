@@ -55,7 +55,7 @@ func (c *cluster) others(not *lab.Member) []*lab.Member {
 
 // TestKill kills, with SIGKILL, whoever is at it. Whatever is killed, no pooler stays paused longer than the lease, and none for good.
 func TestKill(t *testing.T) {
-	together(t, func(t *testing.T, suite string) {
+	togetherOn(t, "trixie", func(t *testing.T, suite string) {
 		lease := 12 * time.Second
 		if *full {
 			lease = 30 * time.Second

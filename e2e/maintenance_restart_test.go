@@ -76,16 +76,12 @@ func (c *cluster) restartRound(l *load, round restartRound, from *lab.Member, ar
 
 // TestRollingRestart restarts all members after each kind of change, under load.
 func TestRollingRestart(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
+	oneSuite(t, "trixie", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite}.Quick())
-		kinds := restartRounds
-		if suite == "sid" && !*full {
-			kinds = []restartRound{kinds[1], {"lowered", map[string]any{"max_connections": 300}, "p r r"}}
-		}
 		l := c.load()
 		began := time.Now()
-		for i := range rounds(1, 3) * len(kinds) {
-			round := kinds[i%len(kinds)]
+		for i := range rounds(1, 3) * len(restartRounds) {
+			round := restartRounds[i%len(restartRounds)]
 			m, took := c.restartRound(l, round, c.Members()[i%3])
 			t.Logf("%s: %s from the command to a healthy cluster", round.name, took.Round(100*time.Millisecond))
 			c.costsTruly(m)

@@ -501,7 +501,7 @@ func (c *cluster) reloadsDuringPauses(p *lab.Pooler) (pauses, reloads int) {
 
 // TestReloadDuringHandover: RELOAD would take away what a pause has set. It waits, and costs no client anything.
 func TestReloadDuringHandover(t *testing.T) {
-	together(t, func(t *testing.T, suite string) {
+	togetherOn(t, "trixie", func(t *testing.T, suite string) {
 		c := startQuiet(t, lab.Options{Suite: suite, Members: 2}.Quick())
 		p := c.Pooler()
 		databases := c.Options().PgBouncerDatabases

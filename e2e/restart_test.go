@@ -11,7 +11,7 @@ import (
 // TestRestartInPlace: Patroni calls on_restart when it next looks, up to a second after the server is back. The worker that the guard has
 // started does not wait for that. With Patroni's default times.
 func TestRestartInPlace(t *testing.T) {
-	eachSuite(t, func(t *testing.T, suite string) {
+	oneSuite(t, "trixie", func(t *testing.T, suite string) {
 		c := start(t, lab.Options{Suite: suite})
 		leader, began := c.leader(), time.Now()
 		stalls, result := c.timed(10, func() { c.must(leader.RestartPostgres(c.ctx)) })

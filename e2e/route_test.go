@@ -18,7 +18,7 @@ func TestHAProxyRoute(t *testing.T) {
 		{"inter 3s", "inter 3s fall 3 rise 2 on-marked-down shutdown-sessions", rounds(2, 10)},
 	} {
 		t.Run(checks.name, func(t *testing.T) {
-			eachSuite(t, func(t *testing.T, suite string) {
+			oneSuite(t, "sid", func(t *testing.T, suite string) {
 				c := start(t, lab.Options{Suite: suite, Route: lab.RouteHAProxy, HAProxyCheck: checks.check}.Quick())
 				l := c.load()
 				type move struct{ from, arrived, to time.Time }

@@ -63,7 +63,7 @@ func TestContainerStopped(t *testing.T) {
 		kind lab.RouteKind
 	}{{"service", lab.RouteService}, {"haproxy", lab.RouteHAProxy}} {
 		t.Run(route.name, func(t *testing.T) {
-			eachSuite(t, func(t *testing.T, suite string) {
+			oneSuite(t, "trixie", func(t *testing.T, suite string) {
 				c := start(t, lab.Options{Suite: suite, Route: route.kind}.Quick())
 				watch := c.WatchWritable(20 * time.Millisecond)
 				stalls, result := c.handovers(rounds(2, 5), func() {

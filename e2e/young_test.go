@@ -26,7 +26,7 @@ func TestYoungCluster(t *testing.T) {
 			if stop.name == "SIGTERM" && !*full {
 				t.Skip("makes clusters until one is young enough: run with -full")
 			}
-			together(t, func(t *testing.T, suite string) {
+			togetherOn(t, "sid", func(t *testing.T, suite string) {
 				c, old, probe := young(t, suite)
 				stop.do(c, old)
 				c.otherLeads(old)
