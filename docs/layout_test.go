@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"api"},
 	{"state"},
 	{"member"},
-	{"follow"},
+	{"follow", "routing"},
 	{"pause"},
 	{"reload", "plan"},
 	{"health"},

@@ -17,13 +17,14 @@ import (
 	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
+	"github.com/pgbaton/pgbaton/routing"
 )
 
 // agentOf answers as the serve beside a pooler does, which logs in to what the pooler calls its addresses.
 func agentOf(t *testing.T, m *member.Member) (server *httptest.Server, asked *atomic.Int32) {
 	t.Helper()
 	asked = &atomic.Int32{}
-	looker := member.NewRouteLooker(m)
+	looker := routing.NewLooker(m)
 	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		if r.Header.Get("Authorization") != "Bearer sixteen characters" {
@@ -130,7 +131,7 @@ func TestAgentLooksAtItsPoolersOnly(t *testing.T) {
 	t.Cleanup(b.Close)
 	m := membertest.New(t, pg, b)
 	m.Config.Postgres = "user=postgres dbname=postgres sslmode=disable password=" + single.Password
-	looker := member.NewRouteLooker(m)
+	looker := routing.NewLooker(m)
 	report, err := looker.Look(t.Context(), "", 2)
 	if err != nil {
 		t.Fatal(err)

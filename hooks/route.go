@@ -15,6 +15,7 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/routing"
 )
 
 const (
@@ -23,7 +24,6 @@ const (
 	routeUnlistedMost = 5 * time.Second        // from the start; it takes a moment, and on a busy machine a second
 	routeAnswer       = time.Second            // for a pooler's answer; who takes longer is asked again after routeSilent
 	routeSilent       = 5 * time.Second        // a pooler that did not answer is not asked again for so long
-	cacheRounding     = time.Second            // PgBouncer shows the rest of an entry's life in whole seconds, rounded down
 )
 
 // route finds out when the addresses that the poolers use lead to this server. One goroutine uses it.
@@ -31,7 +31,7 @@ type route struct {
 	log     *slog.Logger
 	local   *postgres.Server
 	here    func() postgres.Identity // this server, as last seen
-	lookup  pgb.Resolver
+	names   *routing.Names
 	began   time.Time
 	in      string // the event that this server is primary after
 	poolers []*pgb.Pooler
@@ -46,15 +46,14 @@ type route struct {
 	silent   map[*pgb.Pooler]time.Time            // since when a pooler does not answer
 	listed   map[*pgb.Pooler][]member.Destination // what it has said last
 	unlisted map[*pgb.Pooler]string               // a database that clients wait for and that the pooler does not list
-	expires  map[string]time.Time                 // when an entry of a pooler's cache that shows 0 has surely expired
 }
 
 // routeOf is the configured route, or what the poolers say that they connect to. It asks nobody yet. action is Patroni's.
 func routeOf(rt *member.Member, log *slog.Logger, local *postgres.Server, poolers []*pgb.Pooler, here func() postgres.Identity,
 	action string) (*route, error) {
-	r := &route{log: log, local: local, here: here, lookup: net.DefaultResolver.LookupHost, began: time.Now(), in: action, poolers: poolers,
+	r := &route{log: log, local: local, here: here, names: routing.NewNames(), began: time.Now(), in: action, poolers: poolers,
 		to: map[string]*waypoint{}, news: make(chan struct{}, 1), silent: map[*pgb.Pooler]time.Time{},
-		listed: map[*pgb.Pooler][]member.Destination{}, unlisted: map[*pgb.Pooler]string{}, expires: map[string]time.Time{}}
+		listed: map[*pgb.Pooler][]member.Destination{}, unlisted: map[*pgb.Pooler]string{}}
 	if rt.Config.Resume.Route != "" {
 		server, err := postgres.Open(rt.Config.Resume.Route)
 		if err != nil {
@@ -147,7 +146,7 @@ func (r *route) discover(ctx context.Context) {
 	var mu sync.Mutex
 	now := map[string]*waypoint{}
 	fresh := map[string]bool{} // not from a cache alone
-	resolved := map[string][]string{}
+	round := r.names.Round()
 	pgb.Each(r.poolers, func(p *pgb.Pooler) error {
 		if r.byAgent(ctx, p, discovery{now, fresh}, &mu) {
 			return nil
@@ -179,9 +178,10 @@ func (r *route) discover(ctx context.Context) {
 		}
 		r.listed[p] = destinations
 		for _, d := range destinations {
-			for _, ip := range r.addresses(ctx, p, d, cache, resolved) {
+			for _, a := range round.Addresses(ctx, p.Name, d.Host, cache) {
+				ip := a.IP
 				key := d.Host + " " + ip + " " + d.String()
-				fresh[key] = fresh[key] || len(resolved[d.Host]) == 0 || slices.Contains(resolved[d.Host], ip)
+				fresh[key] = fresh[key] || !a.Cached
 				if w := r.to[key]; w != nil {
 					now[key] = w
 				} else if now[key] == nil {
@@ -238,40 +238,6 @@ func ask(ctx context.Context, p *pgb.Pooler) (destinations []member.Destination,
 		cache, err = p.DNSHosts(ctx)
 	}
 	return destinations, cache, unlisted, err
-}
-
-// addresses are those that a pooler goes to for a host: what it has in its cache until that has expired, and every address that the
-// name has now: behind one, each proxy learns on its own where the primary is. "" stands for a name that nobody knows: it may be known
-// in a moment. resolved keeps what names have resolved to, for one round of questions.
-func (r *route) addresses(ctx context.Context, p *pgb.Pooler, d member.Destination, cache map[string]pgb.DNSHost,
-	resolved map[string][]string) []string {
-	if net.ParseIP(d.Host) != nil {
-		return []string{""}
-	}
-	found, known := resolved[d.Host]
-	if !known {
-		resolving, cancel := context.WithTimeout(ctx, routeAnswer)
-		defer cancel()
-		found, _ = r.lookup(resolving, d.Host)
-		resolved[d.Host] = found
-	}
-	entry, cached := cache[d.Host]
-	key := p.Name + " " + d.Host
-	if entry.TTL > 0 {
-		delete(r.expires, key)
-	} else if cached && r.expires[key].IsZero() {
-		r.expires[key] = time.Now().Add(cacheRounding)
-	}
-	live := cached && (entry.TTL > 0 || time.Now().Before(r.expires[key]))
-	found = slices.Clone(found)
-	if len(found) == 0 || live {
-		found = append(found, entry.Addresses...)
-	}
-	if len(found) == 0 {
-		return []string{""}
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
 }
 
 func (r *route) sights() []sight {

@@ -5,23 +5,18 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/routing"
 )
 
 const (
 	routeRetry      = 50 * time.Millisecond // between one round of looks and the next
 	routeRetryFirst = 15 * time.Millisecond // and in the first routeFirst: mostly the route leads here in a moment
 	routeFirst      = 2 * time.Second
-	routeInARow     = 3 // looks that must lead here at the same time before it counts
-	// As many where one has led elsewhere before: a proxy that takes both for the primary hands connections out in turn, and with
-	// somebody else's in between, ours may all go to the same one (HAProxy 3.0 and 3.2 with inter 3s fall 3 rise 2).
-	routeAfterAll         = 12
-	routeAfterAllInterval = 15 * time.Millisecond
 )
 
 // sight is what the last round of looks at an address has shown. The greater counts where looks differ.
@@ -113,37 +108,20 @@ func (r *route) follow(ctx context.Context, w *waypoint) {
 // shows them.
 func (r *route) round(ctx context.Context, w *waypoint) []sight {
 	w.mu.Lock()
-	looks, interval, server := routeInARow, time.Duration(0), w.servers[w.database]
+	looks, apart, server := routing.InARow, time.Duration(0), w.servers[w.database]
 	if w.wavered {
-		looks, interval = routeAfterAll, routeAfterAllInterval
+		looks, apart = routing.AfterAll, routing.Apart
 	}
 	w.mu.Unlock()
 	if w.agent != nil {
 		return r.roundByAgent(ctx, w, looks)
 	}
-	conns, sights := make([]*postgres.Conn, looks), make([]sight, looks)
-	var decided atomic.Bool
-	var all sync.WaitGroup
-	for i := range looks {
-		all.Go(func() {
-			member.Sleep(ctx, time.Duration(i)*interval)
-			if decided.Load() || ctx.Err() != nil {
-				return
-			}
-			conns[i], sights[i] = r.look(ctx, w, server)
-			if sights[i] > standsBy {
-				decided.Store(true)
-			}
-		})
-	}
-	all.Wait()
-	r.following.Go(func() { // a good-bye takes a round trip
-		for _, c := range conns {
-			if c != nil {
-				c.Close()
-			}
-		}
+	sights := make([]sight, looks)
+	conns := routing.AtOnce(ctx, looks, apart, func(i int) (conn *postgres.Conn, enough bool) {
+		conn, sights[i] = r.look(ctx, w, server)
+		return conn, sights[i] > standsBy
 	})
+	r.following.Go(func() { routing.CloseAll(conns) })
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -191,14 +169,10 @@ func (w *waypoint) note(sights []sight) (again bool) {
 func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) (*postgres.Conn, sight) {
 	ctx, cancel := context.WithTimeout(ctx, member.LookTimeout)
 	defer cancel()
-	conn, err := server.Connect(ctx)
-	var there postgres.Identity
-	if err == nil {
-		there, err = conn.Identity(ctx)
-	}
+	conn, there, err := routing.Once(ctx, server)
 	var seen sight
 	var text string
-	if failed := member.LookFailed(err); failed != "" {
+	if failed := routing.Failed(err); failed != "" {
 		seen, text = sightOfFailure(failed), err.Error()
 	} else {
 		seen, text = r.judgeServer(there, func() bool {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgbaton/pgbaton/e2e/single"
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
 	"github.com/pgbaton/pgbaton/pgb"
@@ -56,4 +57,22 @@ func TestStandbyLeaderEndsThePause(t *testing.T) {
 		t.Error("another's pause was ended")
 	}
 	membertest.Admin(t, b, "RESUME")
+}
+
+// A pooler that has never answered is not said to be paused, and not waited for until the end of the time.
+func TestWorkerLeavesWhoTakesNoConnections(t *testing.T) {
+	t.Parallel()
+	pg := membertest.SharedPostgres(t)
+	up, down := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
+	down.Kill()
+	m := membertest.New(t, pg, up, down)
+	m.Config.Resume.Timeout = 2 * time.Minute
+	began := time.Now()
+	r := Work(t.Context(), m, Event{Action: "on_role_change", Role: "primary"}, nil)
+	if r.Code != member.Done || !strings.Contains(r.Decision, "1 were not paused, 1 take no connections") {
+		t.Errorf("%d %s", r.Code, r.Decision)
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("took %s", took)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/pgbaton/pgbaton/follow"
 	"github.com/pgbaton/pgbaton/health"
 	"github.com/pgbaton/pgbaton/member"
+	"github.com/pgbaton/pgbaton/routing"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -87,7 +88,7 @@ func New(o Options) (_ *Server, err error) {
 			reservedRequests),
 		streams:       make(chan struct{}, maxStreams),
 		routeTurns:    make(chan struct{}, routeTurns),
-		lookAlong:     member.NewRouteLooker(m).Look,
+		lookAlong:     routing.NewLooker(m).Look,
 		stopping:      make(chan struct{}),
 		headerTimeout: headerTimeout,
 		bodyTimeout:   bodyTimeout,

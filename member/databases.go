@@ -66,7 +66,7 @@ func Destinations(p *pgb.Pooler, databases []pgbini.Database, all bool) []Destin
 	taken := slices.DeleteFunc(slices.Clone(databases), func(d pgbini.Database) bool {
 		return !all && p.Databases != nil && !slices.Contains(p.Databases, d.Name)
 	})
-	return addDestinations(nil, taken, func(host string) bool { return !isSocket(host) && !elsewhere(p, host) })
+	return AddDestinations(nil, taken, func(host string) bool { return !isSocket(host) && !elsewhere(p, host) })
 }
 
 // Lead is where one address of a pooler's databases leads.
@@ -232,4 +232,24 @@ func IsPrimary(ctx context.Context, m *Member) (bool, error) {
 	}
 	identity, err := Identify(ctx, local)
 	return err == nil && !identity.InRecovery, err
+}
+
+// AddDestinations adds the addresses of databases that are taken and not there yet.
+func AddDestinations(found []Destination, databases []pgbini.Database, take func(host string) bool) []Destination {
+	for _, d := range databases {
+		for _, host := range hosts(d) {
+			if !take(host) {
+				continue
+			}
+			i := slices.IndexFunc(found, func(f Destination) bool { return f.Host == host && f.Port == d.Port })
+			if i < 0 {
+				i = len(found)
+				found = append(found, Destination{Host: host, Port: d.Port})
+			}
+			if !slices.Contains(found[i].Databases, d.Target) {
+				found[i].Databases = append(found[i].Databases, d.Target)
+			}
+		}
+	}
+	return found
 }

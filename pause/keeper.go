@@ -17,6 +17,7 @@ import (
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/process"
+	"github.com/pgbaton/pgbaton/routing"
 	"github.com/pgbaton/pgbaton/state"
 )
 
@@ -68,6 +69,7 @@ type keeper struct {
 	back      int  // looks in a row that found the server restarted and writable
 	stoodIn   bool // the worker was started
 	successor successor
+	names     *routing.Names
 	learned   <-chan origin // nil where it is not asked for
 
 	moving sync.WaitGroup                 // poolers beside us to the new leader
@@ -77,17 +79,21 @@ type keeper struct {
 // watched is a pooler of the lease.
 type watched struct {
 	*pgb.Pooler
-	later  bool // found since the pause was made, at another address
-	listed bool // its name still leads to it, as far as it is known
-	over   bool // nothing of the pause stands there
-	told   bool // that it is over, in the journal
+	later   bool // found since the pause was made, at another address
+	listed  bool // its name still leads to it, as far as it is known
+	over    bool // nothing of the pause stands there
+	told    bool // that it is over, in the journal
+	stands  bool // the last look has seen the pause
+	resumed bool // a look has seen that it was ended
+	judged  bool // of one that is later: whether to pause it with the others is decided
+	held    bool // and it is, by this keeper
 }
 
 func newKeeper(m *member.Member, l lease) *keeper {
 	now := time.Now()
 	left := min(l.For, max(l.Until.Sub(now), 0)) // of a lease that was taken up: this process may have been slow to start
 	return &keeper{m: m, lease: l, until: now.Add(left), journal: m.Journal("keeper", l.ID), said: map[string]bool{},
-		log: m.Log.With("hook", "keeper", "member", member.Name(), "lease", l.ID)}
+		names: routing.NewNames(), log: m.Log.With("hook", "keeper", "member", member.Name(), "lease", l.ID)}
 }
 
 func (k *keeper) close() {
@@ -174,6 +180,8 @@ func (k *keeper) round(ctx context.Context) (over bool) {
 	if k.replaced() || k.watch(ctx) {
 		return true
 	}
+	k.letNewcomersGo(ctx)
+	k.holdNewcomers(ctx)
 	k.standIn(ctx)
 	k.finish(ctx)
 	return false

@@ -72,6 +72,7 @@ func (k *keeper) sayOnce(message string, key string, value error) {
 func (k *keeper) watch(ctx context.Context) bool {
 	k.each(func(p *watched) {
 		resumed := false
+		p.stands = false
 		if !p.HasConsole() {
 			p.over = !k.ours() // signals tell nothing; who resumes on this member takes the file away
 		} else {
@@ -82,6 +83,8 @@ func (k *keeper) watch(ctx context.Context) bool {
 			case err == nil:
 				p.over = p.isOver(s, k.lease)
 				resumed = s.NotPaused() // its mark may stay on a little longer
+				p.stands = !p.over && s.PauseStands()
+				p.resumed = p.resumed || resumed || p.over
 			case member.NobodyListens(err) && (!p.listed || p.later):
 				p.over = true // its process has ended
 			default:

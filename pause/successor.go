@@ -1,6 +1,7 @@
 package pause
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb"
 	"github.com/pgbaton/pgbaton/postgres"
+	"github.com/pgbaton/pgbaton/routing"
 	"github.com/pgbaton/pgbaton/state"
 )
 
@@ -18,12 +20,8 @@ import (
 // waits 2 s at most for addresses that do not.
 const workerTime = 3 * time.Second
 
-const (
-	originTimeout  = 100 * time.Millisecond // the keeper is ready after that also without the answer, which takes milliseconds
-	looksInARow    = 3                      // at one address, that must all lead to the new primary
-	looksAtStrayed = 12                     // once one has led elsewhere: a proxy that knows two primaries hands connections out in turn
-	looksInterval  = 15 * time.Millisecond
-)
+// originTimeout is after which the keeper is ready also without the answer, which takes milliseconds.
+const originTimeout = 100 * time.Millisecond
 
 // origin is the server that a handover began on. A server of the same database cluster that writes a later timeline was promoted since.
 type origin struct {
@@ -220,6 +218,7 @@ func (k *keeper) route(ctx context.Context) map[string]waypoint {
 		return route
 	}
 	var mu sync.Mutex
+	round := k.names.Round()
 	k.each(func(p *watched) {
 		if !p.HasConsole() || k.m.Follow(p.Pooler) != nil {
 			return
@@ -231,12 +230,16 @@ func (k *keeper) route(ctx context.Context) map[string]waypoint {
 			return
 		}
 		for _, to := range member.Destinations(p.Pooler, databases, false) {
-			now, cached := addresses(ctx, p.Pooler, to.Host)
+			var cache map[string]pgb.DNSHost
+			if net.ParseIP(to.Host) == nil {
+				cache, _ = p.DNSHosts(ctx) // without it, what the name has now
+			}
+			addresses := round.Addresses(ctx, p.Name, to.Host, cache)
 			mu.Lock()
-			for _, ip := range slices.Concat(now, cached) {
-				key := net.JoinHostPort(ip, strconv.Itoa(int(to.Port)))
+			for _, a := range addresses {
+				key := net.JoinHostPort(cmp.Or(a.IP, to.Host), strconv.Itoa(int(to.Port)))
 				w, known := route[key]
-				w.server, w.cached = to.Servers(local, ip)[0], !slices.Contains(now, ip) && (!known || w.cached)
+				w.server, w.cached = to.Servers(local, a.IP)[0], a.Cached && (!known || w.cached)
 				route[key] = w
 			}
 			mu.Unlock()
@@ -245,34 +248,37 @@ func (k *keeper) route(ctx context.Context) map[string]waypoint {
 	return route
 }
 
-// addresses are those behind a host now, and those that a pooler goes to until its cache has expired.
-func addresses(ctx context.Context, p *pgb.Pooler, host string) (now, cached []string) {
-	if net.ParseIP(host) != nil {
-		return []string{host}, nil
+// lookAt looks several times, at once: see [routing.AtOnce].
+func (k *keeper) lookAt(ctx context.Context, address string, server *postgres.Server) addressLooks {
+	count := routing.InARow
+	if k.successor.strayed {
+		count = routing.AfterAll
 	}
-	now, _ = net.DefaultResolver.LookupHost(ctx, host)
-	if cache, err := p.DNSHosts(ctx); err == nil && cache[host].TTL > 0 {
-		cached = cache[host].Addresses
-	}
-	return now, cached
+	seen := make([]postgres.Identity, count) // zero where there is no promoted server
+	conns := routing.AtOnce(ctx, count, routing.Apart, func(i int) (conn *postgres.Conn, enough bool) {
+		ctx, cancel := context.WithTimeout(ctx, member.LookTimeout)
+		defer cancel()
+		conn, there, err := routing.Once(ctx, server)
+		if err == nil && k.lease.Origin.promotedSince(there) {
+			seen[i] = there
+		}
+		return conn, false
+	})
+	routing.CloseAll(conns)
+	return looksOf(address, seen)
 }
 
-// lookAt looks several times, one after the other, and stops at the first look that does not lead to a promoted server.
-func (k *keeper) lookAt(ctx context.Context, address string, server *postgres.Server) addressLooks {
+// looksOf is what looks at an address come to.
+func looksOf(address string, seen []postgres.Identity) addressLooks {
 	l := addressLooks{address: address}
-	count := looksInARow
-	if k.successor.strayed {
-		count = looksAtStrayed
-	}
-	for i := range count {
-		there, err := member.Identify(ctx, server)
-		if err != nil || !k.lease.Origin.promotedSince(there) || i > 0 && !there.SameServer(l.to) {
-			l.strayed = i > 0
-			l.to = postgres.Identity{}
-			return l
+	for _, there := range seen {
+		if !there.PostmasterStart.IsZero() {
+			l.to = there
 		}
-		l.to = there
-		member.Sleep(ctx, looksInterval)
+	}
+	if slices.ContainsFunc(seen, func(there postgres.Identity) bool { return !there.SameServer(l.to) }) {
+		l.strayed = !l.to.PostmasterStart.IsZero()
+		l.to = postgres.Identity{}
 	}
 	return l
 }
