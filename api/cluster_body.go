@@ -6,6 +6,7 @@ const KindCheck = "cluster/check"
 // SwitchoverBody is the body of a POST for a switchover. It goes as [RestartBody] says.
 type SwitchoverBody struct {
 	Candidate  string `json:"candidate,omitempty" maxLength:"200" doc:"The member that is to be the primary; default: the one that is fit best"`
+	Prefer     string `json:"prefer,omitempty" maxLength:"400" example:"controller-revision-hash" doc:"Of those that are fit, rather a member with this label (NAME=VALUE), or whose label differs from the primary's (NAME)"`
 	At         string `json:"at,omitempty" maxLength:"40" example:"2026-12-01T03:00:00Z" doc:"RFC 3339; Patroni does it then, and the operation lasts until it is done"`
 	FromHere   bool   `json:"fromHere,omitempty" doc:"Only if the member of this server is the primary; else there is nothing to do"`
 	Resume     bool   `json:"resume,omitempty" doc:"Go on with the run of this member that was cut off; nothing else may be given"`

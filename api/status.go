@@ -14,9 +14,10 @@ type Status struct {
 	Handover []HandoverEvent `json:"lastHandover,omitempty"` // of the last one that this member took part in
 	Problems []string        `json:"problems,omitempty"`     // what would spoil the next one, with what to change
 	// Conditions are the status for programs, in the form that Kubernetes gives to its own.
-	Conditions []Condition `json:"conditions"`
-	ConfigFile string      `json:"configFile,omitempty"` // another user, or a link elsewhere, may work with another one
-	StateDir   string      `json:"stateDir,omitempty"`
+	Conditions []Condition       `json:"conditions"`
+	Labels     map[string]string `json:"labels,omitempty"`     // of this member, from serve.labels_file
+	ConfigFile string            `json:"configFile,omitempty"` // another user, or a link elsewhere, may work with another one
+	StateDir   string            `json:"stateDir,omitempty"`
 }
 
 // HandoverEvent is an entry of the journal.

@@ -133,6 +133,7 @@ type Serve struct {
 	ClientKeyPins []string // base64 of the SHA-256 of a client's public key (SPKI); nil: any certificate of the CA
 	ClientScope   string   // what a client certificate may do: one of the Scope constants
 	Grace         time.Duration
+	LabelsFile    string // this member's labels, one NAME="VALUE" a line, as Kubernetes' downward API writes those of a pod
 	Reconcile     string // off, or whose pauses are ended that have outlived their lease: one of the Reconcile constants
 }
 

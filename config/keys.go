@@ -52,6 +52,7 @@ func (l *loader) bindings() []binding {
 		{"serve.client_ca_file", setPath(&c.Serve.ClientCAFile)},
 		{"serve.client_key_pins", setPins(&c.Serve.ClientKeyPins)},
 		{"serve.client_scope", setEnum(&c.Serve.ClientScope, ScopeRead, ScopeOperate)},
+		{"serve.labels_file", setPath(&c.Serve.LabelsFile)},
 		{"serve.grace", setDuration(&c.Serve.Grace)},
 		{"serve.reconcile", setEnum(&c.Serve.Reconcile, ReconcileOff, ReconcileOwn, ReconcileAll)},
 		{"members.url", setMembersURL(&c.Members.URL)},

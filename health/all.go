@@ -48,7 +48,7 @@ func ask(ctx context.Context, c config.Members, others []patroni.Member) []answe
 	for i, x := range others {
 		all.Go(func() {
 			answers[i] = answer{member: x.Name}
-			client, done, err := clientOf(c, x)
+			client, done, err := member.ServeOf(c, x)
 			if err == nil {
 				defer done()
 				answers[i].report, err = client.Check(ctx)
@@ -58,20 +58,6 @@ func ask(ctx context.Context, c config.Members, others []patroni.Member) []answe
 	}
 	all.Wait()
 	return answers
-}
-
-var errNotConfigured = errors.New("members.url is not set")
-
-// clientOf is a client of another member's serve; done lets go of its connections.
-func clientOf(c config.Members, x patroni.Member) (_ *api.Client, done func(), err error) {
-	if c.URL == "" {
-		return nil, nil, errNotConfigured
-	}
-	client, done, err := member.ServeClient(c, c.For(x.Name, x.Host))
-	if errors.Is(err, member.ErrServeURL) {
-		err = errors.New("no URL of its serve can be made of members.url and what Patroni has as its name and host")
-	}
-	return client, done, err
 }
 
 // merge makes one report of all. The findings keep their order, this member's first.
@@ -106,7 +92,7 @@ func merge(own api.CheckReport, others []answer) api.CheckReport {
 			f := findings{kinds: known}
 			checked.Error = peer.Text(a.err.Error())
 			change := "run pgbaton check on it; or let pgbaton serve run there, and look at members in the configuration file here"
-			if errors.Is(a.err, errNotConfigured) {
+			if errors.Is(a.err, member.ErrNoMembersURL) {
 				change = "run pgbaton check on it; or let pgbaton serve run there, and set members.url in the configuration file here"
 			}
 			f.add("member-not-checked", name, change, "member %s: its own check was not made: %v", name, a.err)

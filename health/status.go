@@ -39,6 +39,10 @@ func Of(ctx context.Context, m *member.Member) Status {
 	all.Go(func() { s.Versions = reload.Versions(ctx, m) })
 	all.Wait()
 	s.show(v)
+	var err error
+	if s.Labels, err = m.Labels(); err != nil {
+		s.Problems, s.Invalid = append(s.Problems, err.Error()), true
+	}
 	for _, f := range judge(v) {
 		s.Problems = append(s.Problems, problem(f))
 		s.Invalid = s.Invalid || slices.Contains([]string{"configuration", "state-directory", "pause-budget"}, f.ID)

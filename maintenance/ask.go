@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
@@ -20,6 +21,12 @@ func AskSwitchover(b api.SwitchoverBody) (Request, []api.FieldError) {
 		wrong.add("resume", "goes on as the run was asked for: nothing else may be given")
 	}
 	r := Request{Kind: api.KindSwitchover, FromHere: b.FromHere}
+	if b.Prefer != "" && b.Candidate != "" {
+		wrong.add("prefer", "is for when no candidate is named")
+	}
+	if r.Prefer = b.Prefer; strings.HasPrefix(b.Prefer, "=") {
+		wrong.add("prefer", "names no label: write NAME or NAME=VALUE")
+	}
 	r.Switchover = plan.SwitchoverOptions{Candidate: b.Candidate, MaxReplayLag: wrong.limit(b.MaxReplayLag),
 		IfLagging: plan.Policy(b.IfLagging)}
 	if b.IfLagging != "" && r.Switchover.IfLagging != plan.PolicyWait && r.Switchover.IfLagging != plan.PolicyRefuse {

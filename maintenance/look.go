@@ -73,13 +73,14 @@ func look(ctx context.Context, m *member.Member) (*scene, error) {
 const looksBefore = 3
 
 // patiently looks and judges, and looks again where a refusal may come from a member that has only not answered in time.
-func patiently(ctx context.Context, m *member.Member, judge func(*scene) error) error {
+func patiently(ctx context.Context, m *member.Member, r Request, judge func(*scene) error) error {
 	for try := 1; ; try++ {
 		s, err := look(ctx, m)
 		if err != nil {
 			return err
 		}
 		s.lookAtSlots(ctx, m)
+		s.lookAtLabels(ctx, m, r)
 		if err = judge(s); err == nil || !s.silent() || try == looksBefore || ctx.Err() != nil {
 			return err
 		}

@@ -25,6 +25,8 @@ type Request struct {
 
 	// FromHere: a switchover only if this member is the primary.
 	FromHere bool `json:"fromHere,omitempty"`
+	// Prefer is a label, NAME or NAME=VALUE, that one of the candidates is chosen by: see [plan.Member].
+	Prefer string `json:"prefer,omitempty"`
 	// At has Patroni do a switchover then, and the run wait for it. A stop before then takes it back.
 	At time.Time `json:"at,omitzero"`
 	// MaxTransaction is how old a transaction on the member of the next step may be; older ones are waited for. 0: they are not looked at.
@@ -115,7 +117,7 @@ func Plan(ctx context.Context, m *member.Member, r Request) (plan.Plan, error) {
 		return plan.Plan{}, &invalidError{err}
 	}
 	var p plan.Plan
-	err := patiently(ctx, m, func(s *scene) (err error) {
+	err := patiently(ctx, m, r, func(s *scene) (err error) {
 		if r.FromHere {
 			r.Switchover.From = s.self
 		}
@@ -162,7 +164,7 @@ func Run(ctx context.Context, m *member.Member, r Request, tell func(api.Cluster
 		return x.refused()
 	}
 	sweepRecords(m)
-	if x.wrong = patiently(ctx, m, x.choose); x.wrong != nil {
+	if x.wrong = patiently(ctx, m, x.record.Request, x.choose); x.wrong != nil {
 		return x.refused()
 	}
 	x.record.Before = x.now.before(lookAtRoutes(ctx, m))

@@ -87,6 +87,7 @@ func (x *run) decide(ctx context.Context) (d plan.Decision, wait string, err err
 		return d, err.Error(), nil // the DCS, or our Patroni, is away: it may come back
 	}
 	s.lookAtSlots(ctx, x.m)
+	s.lookAtLabels(ctx, x.m, x.record.Request)
 	x.now = s
 	d, err = plan.Next(s.View, x.record.Done, x.record.Request.options())
 	var refusal *plan.Refusal

@@ -12,6 +12,7 @@ import (
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/file"
+	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb"
 )
 
@@ -27,6 +28,21 @@ func (m *Member) Agent(p *pgb.Pooler) (_ *api.Client, done func(), err error) {
 		return nil, nil, nil
 	}
 	return ServeClient(m.Config.Members, m.Config.Poolers[p.Entry].Agent)
+}
+
+// ErrNoMembersURL says that it is not known where the other members' serve is.
+var ErrNoMembersURL = errors.New("members.url is not set")
+
+// ServeOf is a client of another member's serve; done lets go of its connections. It does not connect.
+func ServeOf(c config.Members, x patroni.Member) (_ *api.Client, done func(), err error) {
+	if c.URL == "" {
+		return nil, nil, ErrNoMembersURL
+	}
+	client, done, err := ServeClient(c, c.For(x.Name, x.Host))
+	if errors.Is(err, ErrServeURL) {
+		err = errors.New("no URL of its serve can be made of members.url and what Patroni has as its name and host")
+	}
+	return client, done, err
 }
 
 // ErrServeURL says that an address is none of a pgbaton serve.

@@ -77,7 +77,7 @@ func (v View) fit(leader, m Member, limit Limit) verdict {
 }
 
 // Choose says who is to be primary: wanted, or where that is "" the best of those that can be. Synchronous standbys come first, then who
-// has nothing left to replay, then the higher failover_priority, then who has least to replay.
+// is preferred, then who has nothing left to replay, then the higher failover_priority, then who has least to replay.
 //
 // The error is a [*Refusal] where nobody can be, or the wanted one never can. Where somebody could be once it has caught up, Choice.Wait
 // says who and the candidate is empty; so it is for a wanted one. A candidate beyond limit is one that has to catch up.
@@ -175,6 +175,7 @@ func rank(a, b Member) int {
 	return cmp.Or(
 		cmp.Compare(first(a.Synchronous()), first(b.Synchronous())),
 		cmp.Compare(first(!a.ReplayPaused), first(!b.ReplayPaused)),
+		cmp.Compare(first(a.Preferred), first(b.Preferred)),
 		cmp.Compare(max(a.replay(), caughtUp), max(b.replay(), caughtUp)),
 		cmp.Compare(b.FailoverPriority(), a.FailoverPriority()),
 		cmp.Compare(a.replay(), b.replay()),
@@ -200,6 +201,9 @@ func why(m Member) string {
 	}
 	if m.Synchronous() {
 		s = "synchronous standby, " + s
+	}
+	if m.Preferred {
+		s = "preferred, " + s
 	}
 	return s
 }

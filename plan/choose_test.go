@@ -106,6 +106,11 @@ func TestAgainst(t *testing.T) {
 	}
 }
 
+// preferred is for three: member n is.
+func preferred(n int) func(*plan.View) {
+	return at(n, func(m *plan.Member) { m.Preferred = true })
+}
+
 func TestChoose(t *testing.T) {
 	quorum := func(v *plan.View) {
 		v.Sync = plan.SyncQuorum
@@ -125,6 +130,11 @@ func TestChoose(t *testing.T) {
 		{"priority, and a lag that does", three(tag(3, "failover_priority", 2.0), replaying(3, 2<<20)), "", "m2"},
 		{"synchronous", three(func(v *plan.View) { v.Sync, v.Members[2].Role = plan.SyncOn, "sync_standby" }, replaying(3, 5<<20)), "", "m3"},
 		{"quorum", three(quorum, replaying(2, 5<<20)), "", "m3"},
+		{"preferred", three(preferred(3), replaying(3, 5<<20)), "", "m3"},
+		{"preferred, and beyond the limit", three(preferred(3), replaying(3, 50<<20)), "", "m2"},
+		{"preferred, and not synchronous", three(preferred(3), func(v *plan.View) {
+			v.Sync, v.Members[1].Role = plan.SyncOn, "sync_standby"
+		}), "", "m2"},
 		{"asked for", three(replaying(3, 5<<20)), "m3", "m3"},
 		{"asked for the primary", three(), "m1", plan.CandidateUnfit},
 		{"asked for nobody that there is", three(), "m9", plan.UnknownMember},

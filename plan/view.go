@@ -61,6 +61,7 @@ type Member struct {
 	CatchUp []string
 
 	Tags           map[string]any // as Patroni has them
+	Preferred      bool           // of those that are fit it comes before the others
 	WatchdogFailed bool
 
 	PendingRestart bool

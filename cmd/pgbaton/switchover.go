@@ -23,6 +23,7 @@ type runFlags struct {
 
 type switchoverCmd struct {
 	Candidate string `help:"The member that is to be the primary; default: the one that is fit best." placeholder:"MEMBER"`
+	Prefer    string `help:"Of those that are fit, rather a member with this label, or, without a value, one whose label differs from the primary's." placeholder:"LABEL[=VALUE]"`
 	At        string `help:"Have Patroni do it then: 2026-12-01T03:00:00Z, or 2026-12-01 03:00 in local time." placeholder:"TIME"`
 	FromHere  bool   `help:"Only if this member is the primary; else there is nothing to do."`
 	IfLagging string `help:"When nobody is near enough: wait or refuse; default wait." placeholder:"wait"`
@@ -34,8 +35,9 @@ func (c *switchoverCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	r, wrong := maintenance.AskSwitchover(api.SwitchoverBody{Candidate: c.Candidate, At: at, FromHere: c.FromHere, Resume: c.Resume,
-		MaxReplayLag: c.MaxReplayLag, IfLagging: c.IfLagging, MaxTransaction: c.MaxTransaction, StepTimeout: c.StepTimeout})
+	r, wrong := maintenance.AskSwitchover(api.SwitchoverBody{Candidate: c.Candidate, Prefer: c.Prefer, At: at, FromHere: c.FromHere,
+		Resume: c.Resume, MaxReplayLag: c.MaxReplayLag, IfLagging: c.IfLagging, MaxTransaction: c.MaxTransaction,
+		StepTimeout: c.StepTimeout})
 	if err := flagErrors(wrong); err != nil {
 		return err
 	}
