@@ -112,7 +112,9 @@ func lockCost(c *cluster) {
 			c.t.Errorf("%s has loaded its configuration at %s", m.Name, at)
 		}
 	}
-	if _, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton_run_0123456789ab": nil}); err != nil {
-		c.t.Fatal(err)
-	}
+	// Patroni compares with what it has read last, and refuses (409) until it has read the change before; the lock itself repeats it, too.
+	membertest.Eventually(c.t, "the entry is taken out", func() bool {
+		_, err := client.PatchConfig(c.t.Context(), map[string]any{"pgbaton_run_0123456789ab": nil})
+		return err == nil
+	})
 }
