@@ -22,9 +22,10 @@ import (
 // Status is what [Of] has found out: what is shown, and what only programs of ours need.
 type Status struct {
 	api.Status
-	Invalid             bool // a problem is the configuration's: exit code 2
-	WritableWithoutLock bool
-	Unresolved          []string // the configured poolers of which no address is known, so they are not among Poolers; each with why
+	Invalid             bool `json:"-"` // a problem is the configuration's: exit code 2
+	WritableWithoutLock bool `json:"-"`
+	// Unresolved are the configured poolers of which no address is known, so they are not among Poolers; each with why.
+	Unresolved []string `json:"-"`
 }
 
 // Of asks everybody at once and blocks until all have answered, 3 s at most. What does not answer is part of the status.
