@@ -11,15 +11,16 @@ import (
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
-// server is a member's server, with our own server's user.
+// server is a member's server, with our own server's user. That of the member that we are on is asked as pgbaton.yaml says: by its socket,
+// often, where no password is needed.
 func (s *scene) server(m *member.Member, name string) (*postgres.Server, error) {
 	target, ok := s.members[name]
 	if !ok {
 		return nil, errors.New(name + " is no member now")
 	}
 	local, err := m.Server()
-	if err != nil {
-		return nil, err
+	if err != nil || name == s.self {
+		return local, err
 	}
 	return member.ServerOf(local, target.Member)
 }
