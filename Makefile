@@ -11,7 +11,7 @@ UNIT = $(shell go list ./... | grep -vE '/e2e|/maintenance/real$$')
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
-.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench dashboard-picture fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench dashboard-picture fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test kube kube-full demo demo-down clean
 
 all: build
 
@@ -134,6 +134,15 @@ test:
 	$(MAKE) e2e-packages
 	$(MAKE) -j3 e2e-together fuzz unit-pure
 	@$(GOTEST_BINARY) -times $(TIMES) -slowest 20
+
+# A real Kubernetes of one node, in namespaces of its own; needs root. Kubernetes is built on first use, which takes as long as make test.
+kube: roots packages
+	scripts/kube-tools.sh
+	cd e2e/kube && go vet ./... && go test -v -count=1 -timeout 60m ./...
+
+kube-full: roots packages
+	scripts/kube-tools.sh
+	cd e2e/kube && go vet ./... && go test -v -count=1 -timeout 180m . -full
 
 demo:
 	go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE))

@@ -12,6 +12,7 @@ need ps procps
 need gcc "gcc libc6-dev" # for go test -race
 need unshare util-linux
 need curl curl
+need openssl openssl # manifests/credentials/generate.sh
 need zsh zsh # completion is tried in the shells themselves
 need fish fish
 need lintian lintian # and these look at the packages

@@ -11,6 +11,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -34,7 +36,7 @@ var clusters = []string{plain, stackgres, spilo}
 func tree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, sub := range []string{"base", "credentials", "image", "overlays", "pgbench", "pooler"} {
+	for _, sub := range []string{"base", "credentials", "overlays", "pgbench", "pooler"} {
 		if err := os.CopyFS(filepath.Join(dir, sub), os.DirFS(filepath.Join("..", sub))); err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +48,8 @@ func tree(t *testing.T) string {
 	return dir
 }
 
-var passwordFiles = []string{"superuser-password", "replication-password", "pgbouncer-admin-password", "pgpass", "userlist.txt"}
+var passwordFiles = []string{"superuser-password", "replication-password", "pgbouncer-admin-password", "pgpass", "userlist.txt",
+	"tls.crt", "tls.key", "tokens", "operator-token", "member-token"}
 
 func generate(t *testing.T, dir string, env ...string) {
 	t.Helper()
@@ -69,6 +72,8 @@ type built struct {
 	bindings   []*rbacv1.RoleBinding
 	pods       []pod
 	sets       []*appsv1.StatefulSet
+	budgets    []*policyv1.PodDisruptionBudget
+	policies   []*networkingv1.NetworkPolicy
 	sgCluster  *sgCluster
 	postgresql *postgresql
 }
@@ -155,6 +160,10 @@ func buildIn(t *testing.T, dir, name string) *built {
 			matches(t, id, o.Spec.Selector.MatchLabels, o.Spec.Template.Labels)
 		case *batchv1.Job:
 			b.pods = append(b.pods, pod{owner: id, labels: o.Spec.Template.Labels, spec: o.Spec.Template.Spec})
+		case *policyv1.PodDisruptionBudget:
+			b.budgets = append(b.budgets, o)
+		case *networkingv1.NetworkPolicy:
+			b.policies = append(b.policies, o)
 		default:
 			t.Errorf("%s: %s: no check knows this kind", name, id)
 		}
@@ -165,7 +174,8 @@ func buildIn(t *testing.T, dir, name string) *built {
 func strictDecoder(t *testing.T) runtime.Decoder {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, rbacv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, rbacv1.AddToScheme,
+		policyv1.AddToScheme, networkingv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}

@@ -147,11 +147,11 @@ func (b *built) patroniConfig(t *testing.T) patroniConfig {
 func installFolder(t *testing.T, p pod, c corev1.Container) string {
 	t.Helper()
 	for _, init := range p.spec.InitContainers {
-		if len(init.Command) != 3 || init.Command[1] != "install" {
+		if len(init.Command) > 0 || len(init.Args) != 2 || init.Args[0] != "install" { // the program is the image's
 			continue
 		}
 		for _, m := range init.VolumeMounts {
-			if m.MountPath != init.Command[2] {
+			if m.MountPath != init.Args[1] {
 				continue
 			}
 			if v := volume(p, m.Name); m.ReadOnly || v == nil || v.EmptyDir == nil {
@@ -244,6 +244,13 @@ func TestConfiguration(t *testing.T) {
 			}
 			if ini := settings(b.configMaps["pgbouncer"].Data["pgbouncer.ini"]); ini["admin_users"] != dsn.User {
 				t.Errorf("%s is no admin of PgBouncer (admin_users = %s)", dsn.User, ini["admin_users"])
+			}
+
+			for _, file := range []string{pooler.Config, loaded.Versions.PgBouncer.Line, loaded.Serve.TokensFile, loaded.Serve.CertFile,
+				loaded.Serve.KeyFile, loaded.Serve.LabelsFile, loaded.Members.TokenFile, loaded.Members.CAFile} {
+				if present, _ := b.provides(p, c, file); file != "" && !present {
+					t.Errorf("%s will not be there", file)
+				}
 			}
 
 			route := parse(t, loaded.Resume.Route)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestObjects(t *testing.T) {
@@ -30,6 +31,7 @@ func TestObjects(t *testing.T) {
 				})
 			}
 			b.checkServices(t)
+			b.checkSelectors(t)
 			b.checkAccess(t)
 		})
 	}
@@ -115,6 +117,10 @@ func (b *built) files(v corev1.Volume) (names []string, ok bool, err error) {
 			if err != nil {
 				break
 			}
+		}
+	case v.DownwardAPI != nil:
+		for _, item := range v.DownwardAPI.Items {
+			names = append(names, item.Path)
 		}
 	case v.EmptyDir != nil, v.PersistentVolumeClaim != nil:
 		return nil, false, nil
@@ -401,5 +407,48 @@ func TestLoad(t *testing.T) {
 				t.Errorf("%q is without %s", run, want)
 			}
 		}
+	}
+}
+
+// checkSelectors follows what budgets and policies say about pods, and about ports by their names.
+func (b *built) checkSelectors(t *testing.T) {
+	t.Helper()
+	selected := func(selector *metav1.LabelSelector) (found []pod) {
+		for _, p := range b.pods {
+			if selector != nil && len(selector.MatchLabels) > 0 && selects(selector.MatchLabels, p.labels) {
+				found = append(found, p)
+			}
+		}
+		return found
+	}
+	for _, o := range b.budgets {
+		if len(selected(o.Spec.Selector)) != 1 {
+			t.Errorf("PodDisruptionBudget %s is not for the pods of one owner", o.Name)
+		}
+	}
+	for _, o := range b.policies {
+		own := selected(&o.Spec.PodSelector)
+		if len(own) != 1 {
+			t.Errorf("NetworkPolicy %s is not for the pods of one owner", o.Name)
+			continue
+		}
+		for _, rule := range o.Spec.Ingress {
+			for _, from := range rule.From {
+				// Clients are other people's pods.
+				if _, client := from.PodSelector.MatchLabels["database-client"]; !client && len(selected(from.PodSelector)) == 0 {
+					t.Errorf("NetworkPolicy %s lets in %v, which is nobody", o.Name, from.PodSelector.MatchLabels)
+				}
+			}
+			for _, port := range rule.Ports {
+				if !slices.ContainsFunc(own[0].spec.Containers, func(c corev1.Container) bool {
+					return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.Port.StrVal })
+				}) {
+					t.Errorf("NetworkPolicy %s: there is no port %s", o.Name, port.Port.StrVal)
+				}
+			}
+		}
+	}
+	if b.name == plain && (len(b.policies) != 2 || len(b.budgets) != 2) {
+		t.Errorf("%d NetworkPolicies, %d PodDisruptionBudgets", len(b.policies), len(b.budgets))
 	}
 }

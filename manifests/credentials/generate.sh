@@ -20,6 +20,15 @@ keep superuser-password "$(random)"
 keep replication-password "$(random)"
 keep pgbouncer-admin-password "$(random)"
 
+# serve of the members: its certificate, which is its own authority, and its tokens: one for operators, and
+# one by which members read from each other.
+keep operator-token "$(random)"
+keep member-token "$(random)"
+printf '%s\n' "operator operate $(cat operator-token)" "member read $(cat member-token)" >tokens
+[ -s tls.crt ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 \
+	-subj /CN=pgbaton -addext 'subjectAltName=DNS:*.cluster-members,DNS:localhost,IP:127.0.0.1' \
+	-keyout tls.key -out tls.crt 2>/dev/null
+
 # These two contain the passwords above in the format of their readers.
 printf '"%s" "%s"\n' \
 	postgres "$(cat superuser-password)" \

@@ -1,0 +1,168 @@
+package kube_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/e2e/lab"
+)
+
+// event is something that is done to the cluster, and what clients may see of it.
+type event struct {
+	rounds int
+	do     func(t *testing.T, leader string)
+	stall  time.Duration // the longest of any client, on a machine as fast as the one that the table was made on
+	probe  []string
+}
+
+// try does it so often, under load, and returns the stalls, in order of length.
+func (e event) try(t *testing.T) []time.Duration {
+	t.Helper()
+	t.Cleanup(func() { cluster.check(t) })
+	l := startLoad(t, e.probe...)
+	type span struct{ from, to time.Time }
+	var spans []span
+	for range e.rounds {
+		leader, err := cluster.leader(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := time.Now()
+		e.do(t, leader)
+		if err := cluster.whole(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		spans = append(spans, span{from, time.Now()})
+	}
+	report := l.stop()
+	for _, text := range report.Errors() {
+		t.Error(text)
+	}
+	var stalls []time.Duration
+	for _, s := range spans {
+		gap := report.Longest(s.from, s.to)
+		t.Logf("stall %.2f s, %.2f s after the command", gap.Length().Seconds(), gap.From.Sub(s.from).Seconds())
+		stalls = append(stalls, gap.Length())
+	}
+	slices.Sort(stalls)
+	if worst := stalls[len(stalls)-1]; e.stall > 0 && worst > e.stall {
+		t.Errorf("stall of %s, at most %s is claimed", worst, e.stall)
+	}
+	return stalls
+}
+
+func must(t *testing.T, out string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// another waits until somebody else than before holds the lock.
+func another(t *testing.T, before string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := lab.Until(ctx, 200*time.Millisecond, "another leader", func(ctx context.Context) error {
+		leader, err := cluster.leader(ctx)
+		if err == nil && leader == before {
+			err = context.DeadlineExceeded
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSwitchover(t *testing.T) {
+	event{rounds: rounds(2, 5), do: func(t *testing.T, leader string) {
+		out, err := cluster.patronictl(t.Context(), "switchover", "--force")
+		must(t, out, err)
+		another(t, leader)
+	}}.try(t)
+}
+
+func TestDeletePrimary(t *testing.T) {
+	event{rounds: rounds(2, 5), do: func(t *testing.T, leader string) {
+		out, err := cluster.Kubectl(t.Context(), "", "delete", "pod", leader)
+		must(t, out, err)
+	}}.try(t)
+}
+
+func TestRestartInPlace(t *testing.T) {
+	event{rounds: rounds(1, 3), do: func(t *testing.T, leader string) {
+		out, err := cluster.patronictl(t.Context(), "restart", "cluster", leader, "--force")
+		must(t, out, err)
+	}}.try(t)
+}
+
+func TestRolloutMembers(t *testing.T) {
+	event{rounds: rounds(1, 2), do: func(t *testing.T, _ string) {
+		out, err := cluster.Kubectl(t.Context(), "", "rollout", "restart", "statefulset/cluster")
+		must(t, out, err)
+		out, err = cluster.Kubectl(t.Context(), "", "rollout", "status", "statefulset/cluster", "--timeout=300s")
+		must(t, out, err)
+	}}.try(t)
+}
+
+func rolloutPoolers(t *testing.T) {
+	out, err := cluster.Kubectl(t.Context(), "", "rollout", "restart", "deployment/pgbouncer")
+	must(t, out, err)
+	out, err = cluster.Kubectl(t.Context(), "", "rollout", "status", "deployment/pgbouncer", "--timeout=300s")
+	must(t, out, err)
+}
+
+// Clients whose connections have a lifetime leave a pooler that goes, before it ends.
+func TestRolloutPoolers(t *testing.T) {
+	event{rounds: 1, probe: []string{"-lifetime", "5s"}, do: func(t *testing.T, _ string) { rolloutPoolers(t) }}.try(t)
+}
+
+// A switchover while the old poolers wait for their clients to leave: those can be paused as before.
+func TestSwitchoverAfterRollout(t *testing.T) {
+	event{rounds: 1, probe: []string{"-lifetime", "5s"}, do: func(t *testing.T, leader string) {
+		rolloutPoolers(t)
+		out, err := cluster.patronictl(t.Context(), "switchover", "--force")
+		must(t, out, err)
+		another(t, leader)
+	}}.try(t)
+}
+
+// Poolers that start during a switchover are held and let go with the others.
+func TestScaleDuringSwitchover(t *testing.T) {
+	event{rounds: 1, probe: []string{"-lifetime", "2s"}, do: func(t *testing.T, leader string) {
+		scaled := make(chan error, 1)
+		go func() {
+			_, err := cluster.Kubectl(context.Background(), "", "scale", "deployment/pgbouncer", "--replicas=4")
+			scaled <- err
+		}()
+		out, err := cluster.patronictl(t.Context(), "switchover", "--force")
+		must(t, out, err)
+		must(t, "scale", <-scaled)
+		another(t, leader)
+		out, err = cluster.Kubectl(t.Context(), "", "rollout", "status", "deployment/pgbouncer", "--timeout=120s")
+		must(t, out, err)
+	}}.try(t)
+	out, err := cluster.Kubectl(t.Context(), "", "scale", "deployment/pgbouncer", "--replicas=2")
+	must(t, out, err)
+}
+
+// A drain: the eviction of the primary's pod, which a PodDisruptionBudget allows while the other members are there, and not a second one.
+func TestEvictPrimary(t *testing.T) {
+	event{rounds: 1, do: func(t *testing.T, leader string) {
+		out, err := cluster.evict(t.Context(), leader)
+		must(t, out, err)
+		pods, err := cluster.pods(t.Context(), members)
+		must(t, "pods", err)
+		for _, p := range pods {
+			if p.Metadata.Name == leader {
+				continue
+			}
+			if out, err := cluster.evict(t.Context(), p.Metadata.Name); err == nil {
+				t.Errorf("a second member was evicted while the first one was away: %s", out)
+			}
+		}
+	}}.try(t)
+}

@@ -1,0 +1,99 @@
+package kube_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgbaton/pgbaton/api"
+)
+
+// serve is a client of a member's, as an operator in the cluster has it.
+func serve(t *testing.T, member string) *api.Client {
+	t.Helper()
+	secret := func(name string) []byte {
+		content, err := os.ReadFile(filepath.Join(cluster.manifests, "credentials", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	authority := x509.NewCertPool()
+	if !authority.AppendCertsFromPEM(secret("tls.crt")) {
+		t.Fatal("tls.crt is no certificate")
+	}
+	ip, err := cluster.Kubectl(t.Context(), "", "get", "pod", member, "--output", "jsonpath={.status.podIP}")
+	must(t, ip, err)
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: authority, ServerName: member + ".cluster-members"},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return cluster.Dial(ctx, network, net.JoinHostPort(ip, "8009"))
+		},
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &api.Client{URL: "https://" + member + ".cluster-members:8009", Token: string(secret("operator-token")),
+		HTTP: &http.Client{Transport: transport}}
+}
+
+// A changed ConfigMap arrives in each pod in its own time. The reload waits for the version, and until every pooler runs it.
+func TestReloadOfTheConfigMap(t *testing.T) {
+	path := filepath.Join(cluster.manifests, "pooler", "pgbouncer.ini")
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := strings.NewReplacer("config-version: 1\n", "config-version: 2\n", "max_client_conn = 1000", "max_client_conn = 900").
+		Replace(string(before))
+	if err := os.WriteFile(path, []byte(after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	event{rounds: 1, stall: 500 * time.Millisecond, do: func(t *testing.T, leader string) {
+		out, err := cluster.Kubectl(t.Context(), "", "apply", "-k", filepath.Join(cluster.made, "own"))
+		must(t, out, err)
+		client := serve(t, leader)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		o, err := client.Reload(ctx, api.KindReloadPgBouncer, "", api.ReloadBody{ConfigVersion: "2", Timeout: "4m"})
+		if err == nil {
+			o, err = client.Watch(ctx, o.ID, func(s api.Step) { t.Logf("%+v", s) })
+		}
+		if err != nil || o.State != "succeeded" || o.Result == nil || o.Result.Reload == nil {
+			t.Fatalf("%v: %+v, %+v", err, o, o.Problem)
+		}
+		if n := len(o.Result.Reload.Poolers); n != 2 {
+			t.Errorf("%d poolers were reloaded", n)
+		}
+	}}.try(t)
+}
+
+// Who has no token learns nothing.
+func TestServeWantsAToken(t *testing.T) {
+	leader, err := cluster.leader(t.Context())
+	must(t, leader, err)
+	client := serve(t, leader)
+	client.Token = "of-somebody-else-entirely"
+	var problem *api.Problem
+	if _, err := client.Status(t.Context()); !errors.As(err, &problem) || problem.Status != http.StatusUnauthorized {
+		t.Errorf("%v", err)
+	}
+}
+
+// serve is killed with its container: nobody is paused, and the kubelet starts another one.
+func TestServeIsKilled(t *testing.T) {
+	event{rounds: 1, stall: 500 * time.Millisecond, do: func(t *testing.T, leader string) {
+		id, err := cluster.Kubectl(t.Context(), "", "get", "pod", leader, "--output",
+			`jsonpath={.status.containerStatuses[?(@.name=="serve")].containerID}`)
+		must(t, id, err)
+		out, err := cluster.Exec(t.Context(), "", "ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "tasks", "kill",
+			"--signal", "SIGKILL", strings.TrimPrefix(id, "containerd://"))
+		must(t, out, err)
+	}}.try(t)
+}
