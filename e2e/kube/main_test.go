@@ -127,6 +127,10 @@ images:
 - {name: pgbaton, newName: pgbaton, newTag: "` + k.version + `"}
 - {name: patroni, newName: debian, newTag: trixie}
 - {name: pgbouncer, newName: debian, newTag: trixie}
+patches: # two cores for everything: what the members ask for would leave no room for one pooler more
+- target: {kind: StatefulSet, name: cluster}
+  patch: |
+    - {op: replace, path: /spec/template/spec/containers/0/resources/requests/cpu, value: 100m}
 `
 }
 
