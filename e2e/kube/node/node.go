@@ -113,7 +113,7 @@ func (n *Node) start(ctx context.Context) error {
 		out, err := n.Kubectl(ctx, "", "get", "node/"+Name, "serviceaccount/default", "-o",
 			`jsonpath={.items[0].status.conditions[?(@.type=="Ready")].status}`)
 		if err == nil && out != "True" {
-			err = fmt.Errorf("Ready: %q", out)
+			err = fmt.Errorf("its condition Ready is %q", out)
 		}
 		return err
 	})
