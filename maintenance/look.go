@@ -69,18 +69,27 @@ func look(ctx context.Context, m *member.Member) (*scene, error) {
 	return s, nil
 }
 
+// lookToChoose is look with what else a candidate is chosen by: logical slots, and labels where they are asked for.
+func lookToChoose(ctx context.Context, m *member.Member, r Request) (*scene, error) {
+	s, err := look(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	s.lookAtSlots(ctx, m)
+	s.lookAtLabels(ctx, m, r)
+	return s, nil
+}
+
 // looksBefore is how often a member that does not answer is asked before a run is refused because of it: a machine under load may miss one.
 const looksBefore = 3
 
 // patiently looks and judges, and looks again where a refusal may come from a member that has only not answered in time.
 func patiently(ctx context.Context, m *member.Member, r Request, judge func(*scene) error) error {
 	for try := 1; ; try++ {
-		s, err := look(ctx, m)
+		s, err := lookToChoose(ctx, m, r)
 		if err != nil {
 			return err
 		}
-		s.lookAtSlots(ctx, m)
-		s.lookAtLabels(ctx, m, r)
 		if err = judge(s); err == nil || !s.silent() || try == looksBefore || ctx.Err() != nil {
 			return err
 		}

@@ -82,12 +82,10 @@ func (x *run) next(ctx context.Context) {
 
 // decide looks at the cluster anew. wait is what has to be waited for, before another look.
 func (x *run) decide(ctx context.Context) (d plan.Decision, wait string, err error) {
-	s, err := look(ctx, x.m)
+	s, err := lookToChoose(ctx, x.m, x.record.Request)
 	if err != nil {
 		return d, err.Error(), nil // the DCS, or our Patroni, is away: it may come back
 	}
-	s.lookAtSlots(ctx, x.m)
-	s.lookAtLabels(ctx, x.m, x.record.Request)
 	x.now = s
 	d, err = plan.Next(s.View, x.record.Done, x.record.Request.options())
 	var refusal *plan.Refusal

@@ -89,29 +89,34 @@ func TestKeeperLeavesAPoolerThatCameLater(t *testing.T) {
 	}
 }
 
-// A pooler that starts while the others are paused is paused with them, and let go with them.
-func TestKeeperHoldsANewcomer(t *testing.T) {
-	t.Parallel()
+// newcomer is a handover's member with two poolers, of which the pauser knows the first, and the second by a name that led to nobody then.
+func newcomer(t *testing.T, suite string) (first, second *single.PgBouncer, m *member.Member) {
+	t.Helper()
 	pg := membertest.SharedPostgres(t)
-	first, second := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteSid, pg)
-	m := membertest.New(t, nil)
+	first, second = membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, suite, pg)
+	m = membertest.New(t, nil)
 	m.Config.Poolers = []config.Pooler{{DSN: first.AdminDSN()}, {DSN: strings.Replace(second.AdminDSN(), second.Addr, movingName, 1)}}
 	membertest.Tell(t, m)
 	withHosts(t, m, second.Addr)
-	markAndPause(t, first, pgb.Guard, 4)
-	// The pauser knew the name, and nobody behind it.
+	return first, second, m
+}
+
+// orphaned is the keeper of its pause, whose pauser has ended.
+func orphaned(t *testing.T, m *member.Member) *keeperProcess {
+	t.Helper()
 	k := runKeeperOf(t, m, lease{Owner: pgb.Guard, Nonce: 4, Book: member.AddressBook{movingName: {nobody}}})
 	k.send(time.Now().Add(time.Minute))
 	k.orphan()
-	eventually := func(what string, is func() bool) {
-		t.Helper()
-		for end := time.Now().Add(15 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("not " + what)
-			}
-		}
-	}
-	eventually("paused", func() bool { return membertest.StateOf(t, second).Paused })
+	return k
+}
+
+// A pooler that starts while the others are paused is paused with them, and let go with them.
+func TestKeeperHoldsANewcomer(t *testing.T) {
+	t.Parallel()
+	first, second, m := newcomer(t, single.SuiteSid)
+	markAndPause(t, first, pgb.Guard, 4)
+	k := orphaned(t, m)
+	membertest.Within(t, 15*time.Second, "it is paused", func() bool { return membertest.StateOf(t, second).Paused })
 	if s := membertest.StateOf(t, second); s.Mark == nil || s.Mark.Nonce != 4 || s.Mark.Owner != pgb.Guard {
 		t.Errorf("its mark is %+v", s.Mark)
 	}
@@ -119,24 +124,16 @@ func TestKeeperHoldsANewcomer(t *testing.T) {
 		t.Fatal("the other one was resumed")
 	}
 	membertest.Admin(t, first, "RESUME", "SET server_login_retry = 15")
-	eventually("resumed", func() bool { return !membertest.StateOf(t, second).Paused })
-	membertest.PutBack(t, second)
+	membertest.Within(t, 15*time.Second, "it is resumed", func() bool { return !membertest.StateOf(t, second).Paused })
 	k.endsWithin(10 * time.Second)
+	membertest.PutBack(t, second)
 }
 
 // Where nobody is paused any more, one that comes is left alone.
 func TestKeeperLeavesANewcomerAfterTheHandover(t *testing.T) {
 	t.Parallel()
-	pg := membertest.SharedPostgres(t)
-	first, second := membertest.StartPooler(t, single.SuiteTrixie, pg), membertest.StartPooler(t, single.SuiteTrixie, pg)
-	m := membertest.New(t, nil)
-	m.Config.Poolers = []config.Pooler{{DSN: first.AdminDSN()}, {DSN: strings.Replace(second.AdminDSN(), second.Addr, movingName, 1)}}
-	membertest.Tell(t, m)
-	withHosts(t, m, second.Addr)
-	k := runKeeperOf(t, m, lease{Owner: pgb.Guard, Nonce: 4, Book: member.AddressBook{movingName: {nobody}}})
-	k.send(time.Now().Add(time.Minute))
-	k.orphan()
-	k.endsWithin(10 * time.Second)
+	_, second, m := newcomer(t, single.SuiteTrixie)
+	orphaned(t, m).endsWithin(10 * time.Second)
 	if s := membertest.StateOf(t, second); s.PauseStands() || s.Mark != nil {
 		t.Errorf("it was touched: %+v", s)
 	}

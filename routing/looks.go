@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pgbaton/pgbaton/api"
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/postgres"
 )
 
@@ -31,7 +32,7 @@ func AtOnce(ctx context.Context, n int, apart time.Duration, look func(i int) (c
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			sleep(ctx, time.Duration(i)*apart)
+			member.Sleep(ctx, time.Duration(i)*apart)
 			if decided.Load() || ctx.Err() != nil {
 				return
 			}
@@ -44,16 +45,6 @@ func AtOnce(ctx context.Context, n int, apart time.Duration, look func(i int) (c
 	}
 	all.Wait()
 	return conns
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // CloseAll closes connections, all at once: a good-bye takes a round trip.

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,23 +11,23 @@ import (
 
 // Looks do not wait for one another, and one that decides spares those that have not begun.
 func TestAtOnce(t *testing.T) {
-	var open, most, made atomic.Int32
-	look := func(enough bool) func(int) (*postgres.Conn, bool) {
-		return func(int) (*postgres.Conn, bool) {
-			made.Add(1)
-			if n := open.Add(1); n > most.Load() {
-				most.Store(n)
-			}
-			time.Sleep(200 * time.Millisecond)
-			open.Add(-1)
-			return nil, enough
-		}
-	}
-	if conns := AtOnce(t.Context(), InARow, 0, look(false)); len(conns) != InARow || made.Load() != InARow || most.Load() < 2 {
-		t.Errorf("%d looks, %d at once, %d connections", made.Load(), most.Load(), len(conns))
+	var made atomic.Int32
+	var begun sync.WaitGroup
+	begun.Add(InARow)
+	conns := AtOnce(t.Context(), InARow, 0, func(int) (*postgres.Conn, bool) {
+		made.Add(1)
+		begun.Done()
+		begun.Wait() // which ends only when all of them are at it
+		return nil, false
+	})
+	if len(conns) != InARow || made.Load() != InARow {
+		t.Errorf("%d looks, %d connections", made.Load(), len(conns))
 	}
 	made.Store(0)
-	AtOnce(t.Context(), 3, time.Second, look(true))
+	AtOnce(t.Context(), 3, time.Second, func(int) (*postgres.Conn, bool) {
+		made.Add(1)
+		return nil, true
+	})
 	if made.Load() != 1 {
 		t.Errorf("%d looks after one that decided", made.Load())
 	}

@@ -2,6 +2,7 @@ package kube_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func another(t *testing.T, before string) {
 	err := lab.Until(ctx, 200*time.Millisecond, "another leader", func(ctx context.Context) error {
 		leader, err := cluster.leader(ctx)
 		if err == nil && leader == before {
-			err = context.DeadlineExceeded
+			err = fmt.Errorf("it is still %s", leader)
 		}
 		return err
 	})

@@ -34,9 +34,9 @@ func startLoad(t *testing.T, args ...string) *load {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.must(cluster.Kubectl(ctx, strings.ReplaceAll(probePod, "ARGS", string(words)), "apply", "-f", "-"))
-	l.must(cluster.Kubectl(ctx, "", "apply", "-k", pgbench(t)))
-	l.must(cluster.Kubectl(ctx, "", "wait", "pod/probe", "--for=condition=Ready", "--timeout=60s"))
+	l.kubectl(strings.ReplaceAll(probePod, "ARGS", string(words)), "apply", "-f", "-")
+	l.kubectl("", "apply", "-k", pgbench(t))
+	l.kubectl("", "wait", "pod/probe", "--for=condition=Ready", "--timeout=60s")
 	l.logs = cluster.KubectlCommand(context.Background(), "logs", "--follow", "pod/probe")
 	l.logs.Stdout = l.said
 	if err := l.logs.Start(); err != nil {
@@ -95,7 +95,7 @@ func (l *load) stop() seen.Report {
 			l.t.Errorf("pgbench is %s: %s", p.Status.Phase, out)
 		}
 	}
-	l.must(cluster.Kubectl(ctx, "", "delete", "pod/probe"))
+	l.kubectl("", "delete", "pod/probe")
 	ended := make(chan error, 1)
 	go func() { ended <- l.logs.Wait() }()
 	select {
@@ -116,19 +116,18 @@ func (l *load) stop() seen.Report {
 
 // remove is for the end of a test, however it ends.
 func (l *load) remove() {
-	ctx := context.Background()
-	l.must(cluster.Kubectl(ctx, "", "delete", "pod/probe", "job/pgbench", "--ignore-not-found"))
+	l.kubectl("", "delete", "pod/probe", "job/pgbench", "--ignore-not-found")
 	if l.logs != nil && l.logs.Process != nil {
 		_ = l.logs.Process.Kill()
 		_ = l.logs.Wait()
 	}
 }
 
-func (l *load) must(out string, err error) {
+// kubectl fails the test where kubectl does; it goes on where the test's own context has ended.
+func (l *load) kubectl(input string, args ...string) {
 	l.t.Helper()
-	if err != nil {
-		l.t.Fatalf("%v: %s", err, out)
-	}
+	out, err := cluster.Kubectl(context.Background(), input, args...)
+	must(l.t, out, err)
 }
 
 const probePod = `apiVersion: v1
