@@ -3,7 +3,9 @@ package hooks
 import (
 	"context"
 	"fmt"
+	"net"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +165,23 @@ func TestBeforeStopDCSLost(t *testing.T) { // not beside others: it is about mil
 			open.Must("commit")
 		})
 	}
+}
+
+// A pooler on a busy machine answers late. Nobody renews the lock, but it lasts: there is time for its log-in.
+func TestBeforeStopDCSLostPoolerLate(t *testing.T) { // not beside others: it is about milliseconds
+	_, b, m, f := guarded(t, "stopping")
+	l := handOut(t, net.JoinHostPort(b.Addr, strconv.Itoa(int(b.Port))))
+	l.mu.Lock()
+	l.delay = 70 * time.Millisecond // of four messages of a log-in and what is asked then
+	l.mu.Unlock()
+	m.Config.Poolers[0].DSN = strings.Replace(b.AdminDSN(), fmt.Sprintf("%s:%d", b.Addr, b.Port), l.Addr().String(), 1)
+	f.Set(func(f *membertest.Patroni) { f.Seen = 12 * time.Second })
+	open := membertest.OpenTransaction(t, b)
+	if took := run(t, m, member.BudgetSpent, "not waited for"); took > 3*time.Second {
+		t.Errorf("took %s", took)
+	}
+	membertest.Eventually(t, "paused", func() bool { return membertest.StateOf(t, b).Paused })
+	open.Must("commit")
 }
 
 // The DCS is lost between two attempts, while nothing is paused: PAUSE is sent after all.

@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgbaton/pgbaton/member"
@@ -20,6 +21,7 @@ const attachTime = time.Second
 type preparation struct {
 	started time.Time
 	done    chan struct{} // closed when the rest may be read
+	arming  atomic.Bool   // the keeper is being started, which nothing interrupts
 	cancel  context.CancelFunc
 
 	fleet   *pause.Fleet
@@ -46,7 +48,11 @@ func (g *guard) prepare(ctx context.Context) *preparation {
 		p.none = len(ours) == 0 && len(poolers) > 0 && len(errs) == 0
 		var both sync.WaitGroup
 		if !g.m.DryRun {
-			both.Go(func() { p.err = f.Arm(false, book, poolers) })
+			p.arming.Store(true)
+			both.Go(func() {
+				defer p.arming.Store(false)
+				p.err = f.Arm(false, book, poolers)
+			})
 		}
 		both.Go(func() { f.Attach(ctx, ours) })
 		both.Wait()
@@ -73,24 +79,33 @@ func (p *preparation) close() {
 	}
 }
 
-// wait blocks until the preparation is complete, or the plan leaves no time for poolers that do not answer.
-func (g *guard) wait(p *preparation) {
+// wait blocks until the preparation is complete, or the plan leaves no time for poolers that do not answer. It reports false where the plan
+// is to let the stop go on: then nobody waits for the preparation.
+func (g *guard) wait(p *preparation) bool {
 	tick := time.NewTicker(planInterval)
 	defer tick.Stop()
 	var hurry time.Time
 	for {
 		select {
 		case <-p.done:
-			return
+			return true
 		case <-tick.C:
 		}
 		plan, now := g.plan(), time.Now()
+		if plan.kind == proceed {
+			return false
+		}
 		if plan.kind == sendPause && hurry.IsZero() {
 			hurry = now.Add(sendPauseTimeout)
+			// Nobody else is the primary while the lock lasts, which nobody renews.
+			if end := earlier(now.Add(attachTime), plan.lockEnd); end.After(hurry) {
+				hurry = end
+			}
 		}
 		took := now.Sub(p.started)
-		if plan.kind == proceed || plan.kind == pauseAndWait && !now.Before(plan.until) || !hurry.IsZero() && now.After(hurry) ||
-			!plan.patient && took > attachTime || took > max(g.m.Config.Pause.Attempt, attachTime) {
+		late := plan.kind == pauseAndWait && !now.Before(plan.until) || !hurry.IsZero() && now.After(hurry) ||
+			!plan.patient && took > attachTime || took > max(g.m.Config.Pause.Attempt, attachTime)
+		if late && !p.arming.Load() { // while the keeper starts, poolers that answer late cost nothing
 			p.cancel()
 		}
 	}
@@ -98,16 +113,17 @@ func (g *guard) wait(p *preparation) {
 
 // takePoolers waits for the preparation and takes over what it found. It ends the handover where nothing can be paused.
 func (g *guard) takePoolers(p *preparation) *ending {
-	g.wait(p)
+	prepared := g.wait(p)
+	plan := g.plan()
+	if !prepared || plan.kind == proceed {
+		g.journal.Add(state.Entry{Event: state.EventStarted, Text: plan.reason})
+		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
+	}
 	if p.err != nil {
 		return &ending{Result: member.Result{Code: member.Failed, Decision: "nothing is paused: " + p.err.Error()}}
 	}
 	g.fleet = p.fleet
-	plan := g.plan()
 	g.journal.Add(state.Entry{Event: state.EventStarted, Text: plan.reason})
-	if plan.kind == proceed {
-		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
-	}
 	if p.none {
 		here := "cluster"
 		if g.ofReplica() {

@@ -183,6 +183,7 @@ type inTurn struct {
 	to    []string
 	turn  int
 	count int
+	delay time.Duration // of each thing that a client says
 }
 
 func handOut(t *testing.T, to ...string) *inTurn {
@@ -207,21 +208,36 @@ func handOut(t *testing.T, to ...string) *inTurn {
 			address := p.to[p.turn%len(p.to)]
 			p.turn++
 			p.count++
+			delay := p.delay
 			p.mu.Unlock()
 			out, err := net.Dial("tcp", address)
 			if err != nil {
 				_ = in.Close()
 				continue
 			}
-			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
-				all.Go(func() {
-					_, _ = io.Copy(way[0], way[1])
-					_ = way[0].Close()
-				})
-			}
+			all.Go(func() {
+				_, _ = io.Copy(in, out)
+				_ = in.Close()
+			})
+			all.Go(func() {
+				_, _ = io.Copy(out, late{in, delay})
+				_ = out.Close()
+			})
 		}
 	})
 	return p
+}
+
+// late passes on what it reads after a while.
+type late struct {
+	io.Reader
+	by time.Duration
+}
+
+func (l late) Read(b []byte) (int, error) {
+	n, err := l.Reader.Read(b)
+	time.Sleep(l.by)
+	return n, err
 }
 
 func (p *inTurn) lead(to ...string) {

@@ -3,6 +3,7 @@ package pause
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -98,7 +99,7 @@ func (f *Fleet) attach(ctx context.Context, poolers []*pgb.Pooler) []*Pooler {
 }
 
 func (f *Fleet) attachOne(ctx context.Context, x *Pooler) {
-	err := pgb.ErrNoConsole
+	started, err := time.Now(), pgb.ErrNoConsole
 	if x.HasConsole() {
 		err = member.Retry(ctx, func() (err error) {
 			if err = x.Prepare(ctx); err == nil {
@@ -109,6 +110,10 @@ func (f *Fleet) attachOne(ctx context.Context, x *Pooler) {
 	}
 	if err == nil {
 		return
+	}
+	if ctx.Err() != nil {
+		waited := time.Since(started).Round(10 * time.Millisecond)
+		err = fmt.Errorf("no answer within %s, and there is no time to wait longer: %w", waited, err)
 	}
 	if x.Pidfile == "" {
 		x.absent = err

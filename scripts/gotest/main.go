@@ -80,13 +80,18 @@ func test(times string, args []string) (code int, err error) {
 	return 0, err
 }
 
-// relay prints events as go test would have without -json, and keeps those that end a test.
+// relay prints events as go test would have without -json, and keeps those that end a test. What failed tests said is last: with -v it
+// is said once more there, where who reads only the end of a long log finds it.
 func relay(events io.Reader, to io.Writer, keep *json.Encoder, verbose bool) error {
 	said := map[string]*strings.Builder{} // of tests that may still fail
+	var again strings.Builder
 	lines := bufio.NewReader(events)
 	for {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
+			if verbose && again.Len() > 0 {
+				fmt.Fprintf(to, "What failed said:\n%s", &again)
+			}
 			return nil
 		}
 		if err != nil {
@@ -97,20 +102,25 @@ func relay(events io.Reader, to io.Writer, keep *json.Encoder, verbose bool) err
 			fmt.Fprintf(to, "%s", line) // not an event: what go itself says
 			continue
 		}
-		switch {
-		case e.Output != "" && (verbose || e.Test == ""):
+		if verbose || e.Test == "" {
 			if verbose || e.Output != "PASS\n" {
 				fmt.Fprint(to, e.Output)
 			}
-		case strings.HasPrefix(e.Output, "=== "): // RUN, PAUSE, CONT, NAME: only with -v
+		}
+		switch {
+		case e.Test == "", strings.HasPrefix(e.Output, "=== "): // RUN, PAUSE, CONT, NAME: only with -v
 		case e.Output != "":
 			if said[e.name()] == nil {
 				said[e.name()] = &strings.Builder{}
 			}
 			said[e.name()].WriteString(e.Output)
 		case e.ends():
-			if e.Action == "fail" && said[e.name()] != nil {
-				fmt.Fprint(to, said[e.name()])
+			if words := said[e.name()]; e.Action == "fail" && words != nil {
+				if verbose {
+					again.WriteString(words.String())
+				} else {
+					fmt.Fprint(to, words)
+				}
 			}
 			delete(said, e.name())
 			if err := keep.Encode(e); err != nil {

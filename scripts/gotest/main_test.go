@@ -48,6 +48,14 @@ ok  	q	0.1s
 	if err != nil || !strings.Contains(shown.String(), "b_test.go:1: all is well\n") {
 		t.Errorf("with -v: %v\n%s", err, &shown)
 	}
+	const last = `What failed said:
+    a_test.go:1: not well
+    --- FAIL: TestA/x (2.50s)
+--- FAIL: TestA (3.00s)
+`
+	if !strings.HasSuffix(shown.String(), last) {
+		t.Errorf("with -v, at the end:\n%s\nwant:\n%s", &shown, last)
+	}
 
 	times := filepath.Join(t.TempDir(), "times")
 	if err := os.WriteFile(times, kept.Bytes(), 0o600); err != nil {
