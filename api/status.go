@@ -33,7 +33,7 @@ type HandoverEvent struct {
 
 // ServerStatus is the local server's.
 type ServerStatus struct {
-	Role    string `json:"role"` // primary, replica, unknown
+	Role    string `json:"role"` // primary, replica, unknown; none: there is no member on this machine (patroni.urls)
 	Version int    `json:"version,omitempty"`
 	Started string `json:"started,omitempty"`
 	Error   string `json:"error,omitempty"`

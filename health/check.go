@@ -36,8 +36,8 @@ func check(ctx context.Context, m *member.Member) (api.CheckReport, view) {
 		}
 	}
 	report := api.CheckReport{Member: member.Name(), Scope: v.health.Scope, OK: true, Findings: judge(v)}
-	if v.health.Name != "" {
-		report.Member = v.health.Name
+	if name := v.name(); name != "" {
+		report.Member = name
 	}
 	finish(&report)
 	return report, v

@@ -84,8 +84,10 @@ func kinds() map[string]kind {
 			"or a slow Service, clients then get errors"),
 		"route-unreachable": costs("the worker cannot see from here when the route leads to the new primary, and waits for it"),
 		"route-not-visible": costs("the worker cannot see when the poolers reach the new primary, and resumes at once"),
-		"route-cached":      costs("after the name has moved the pooler goes to the old address for that long"),
-		"follow-file":       spoils("its clients stay on a server that takes no writes after a switchover"),
+		"agent-unreachable": costs("after a handover the worker waits 5 s for this agent, and then resumes without having seen where the " +
+			"pooler leads"),
+		"route-cached": costs("after the name has moved the pooler goes to the old address for that long"),
+		"follow-file":  spoils("its clients stay on a server that takes no writes after a switchover"),
 		"follow-alone": costs("clients that other members' poolers forward to this one are not held when this server stops: they lose " +
 			"what is in flight"),
 		// The other members.

@@ -2,12 +2,16 @@ package health
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +21,7 @@ import (
 	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/config"
 	"github.com/pgbaton/pgbaton/e2e/single"
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/member/membertest"
 )
 
@@ -189,6 +194,92 @@ func TestCheckOfRoutes(t *testing.T) {
 	routes("resume.route")
 	m.Config.Resume.Route = "postgres://postgres@" + here + "/postgres?sslmode=disable"
 	routes("resume.route without a password", "route-login resume.route")
+}
+
+// TestCheckOfAnAgent: what counts is what the agent of a pooler sees, and one that sees nothing is told.
+func TestCheckOfAnAgent(t *testing.T) {
+	t.Parallel()
+	pg := membertest.SharedPostgres(t)
+	b, err := single.StartPgBouncer(t.Context(), single.SuiteTrixie, single.PgBouncerOptions{Backend: pg,
+		Databases: "app = host=127.99.99.99\n"}) // nothing, seen from here
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	m := membertest.New(t, pg, b)
+	membertest.NewPatroni(t, m, "running")
+	server, err := m.Server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := member.Identify(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var looks atomic.Pointer[[]api.RouteLook]
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if looks.Load() == nil {
+			http.NotFound(w, r)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(api.RouteReport{Addresses: []api.RouteAddress{{Address: "127.99.99.99:5432", Looks: *looks.Load()}}})
+	}))
+	t.Cleanup(agent.Close)
+	m.Config.Poolers[0].Agent = agent.URL
+	for _, c := range []struct {
+		what, want string
+		look       []api.RouteLook
+	}{
+		{"it does not answer", fmt.Sprintf("agent-unreachable %s:%d", b.Addr, b.Port), nil},
+		{"it leads here", "", []api.RouteLook{{SystemID: here.SystemID, PostmasterStart: here.PostmasterStart}}},
+		{"it leads to a replica", "route-elsewhere 127.99.99.99:5432", []api.RouteLook{{SystemID: here.SystemID, InRecovery: true}}},
+		{"nobody is there", "route-elsewhere 127.99.99.99:5432", []api.RouteLook{{Failed: api.RouteRefused, Error: "refused"}}},
+		{"it may not log in", "route-login 127.99.99.99:5432", []api.RouteLook{{Failed: api.RouteLogin, Error: "no entry"}}},
+	} {
+		looks.Store(&c.look)
+		if c.look == nil {
+			looks.Store(nil)
+		}
+		var got []string
+		for _, f := range Check(t.Context(), m).Findings {
+			if strings.HasPrefix(f.ID, "route-") || strings.HasPrefix(f.ID, "agent-") {
+				got = append(got, f.ID+" "+f.Subject)
+			}
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+// TestOfAMachineWithoutAMember: serve beside a pooler on a machine of its own misses no server and no hooks, and asks whoever of patroni.urls
+// answers.
+func TestOfAMachineWithoutAMember(t *testing.T) {
+	t.Parallel()
+	pg := membertest.SharedPostgres(t)
+	b := membertest.StartPooler(t, single.SuiteTrixie, pg)
+	m := membertest.New(t, pg, b)
+	membertest.NewPatroni(t, m, "running")
+	m.Config.Patroni.URLs = []string{"http://127.99.99.99:8008", m.Config.Patroni.URL}
+	m.Config.Postgres = "host=/nowhere user=postgres dbname=postgres password=" + single.Password
+	m.Config.Patroni.URL = m.Config.Patroni.URLs[0]
+	s := Of(t.Context(), m)
+	if s.Server.Role != "none" || s.Server.Error != "" || s.Patroni.Error != "" || s.Member != member.Name() || len(s.Problems) > 0 {
+		t.Errorf("member %q, server %+v, Patroni %+v, problems %q", s.Member, s.Server, s.Patroni, s.Problems)
+	}
+	if ready := s.Conditions[0]; ready.Type != api.ConditionReady || ready.Status != "True" {
+		t.Errorf("%+v", ready)
+	}
+	report := Check(t.Context(), m)
+	for _, f := range report.Findings {
+		if f.ID == "server-unreachable" || f.ID == "patroni-unreachable" || strings.HasPrefix(f.ID, "hooks-") || strings.HasPrefix(f.ID, "route-") {
+			t.Errorf("%+v", f)
+		}
+	}
+	m.Config.Patroni.URLs = m.Config.Patroni.URLs[:1]
+	if s := Of(t.Context(), m); s.Patroni.Error == "" {
+		t.Error("nobody of patroni.urls answers, and nothing is said")
+	}
 }
 
 // TestCheckEnds: nobody answers, and everybody has taken the connection.

@@ -53,8 +53,10 @@ func judge(v view) []api.Finding {
 		judgePooler(f, v, p)
 	}
 	if v.further != nil {
-		judgeHooks(f, v)
-		judgeInit(f, v)
+		if !v.config.Apart() {
+			judgeHooks(f, v)
+			judgeInit(f, v)
+		}
 		judgeRoutes(f, v)
 		judgeCluster(f, v)
 		judgeServers(f, v)
@@ -129,7 +131,7 @@ func judgePatroni(f *findings, v view) {
 		f.add("patroni-unreachable", "patroni", "look at Patroni's log, and at patroni.url in the configuration file",
 			"Patroni's REST API: %v", v.patroniErr)
 	}
-	if v.serverErr != nil {
+	if v.serverErr != nil && !v.config.Apart() {
 		f.add("server-unreachable", "postgres", "start the server, or mend postgres in the configuration file", "local server: %v",
 			v.serverErr)
 	}
@@ -144,14 +146,20 @@ func judgePatroni(f *findings, v view) {
 		f.add("maintenance-mode", "patroni", "end it: patronictl resume", "Patroni is in maintenance mode (patronictl pause)")
 	}
 	if v.health.PendingRestart && (v.further == nil || v.further.cluster == nil) {
-		pendingRestart(f, v.name(), v.health.PendingRestartReason)
+		pendingRestart(f, v.health.Name, v.health.PendingRestartReason)
 	}
 	if dynamic := dynamicHooks(v.dynamic); v.further == nil && dynamic.BeforeStop == "" && dynamic.Callbacks["before_stop"] != "" {
 		misplaced(f)
 	}
 }
 
-func (v view) name() string { return v.health.Name }
+// name is this member's; "" on a machine without one, where another member's Patroni has answered.
+func (v view) name() string {
+	if v.config.Apart() {
+		return ""
+	}
+	return v.health.Name
+}
 
 func (v view) writableWithoutLock() bool {
 	return v.serverErr == nil && !v.identity.InRecovery && v.patroniErr == nil && !v.health.HasLock

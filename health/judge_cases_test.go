@@ -300,6 +300,23 @@ func judgeCases() []judgeCase {
 		{"one database of two behind loopback", func(v *view) {
 			host(v, "cluster", "localhost")
 		}, "route-not-visible", "appx"},
+		{"an agent that does not answer", func(v *view) {
+			host(v, "127.0.0.1")
+			agent(v, errors.New("401 Unauthorized"))
+		}, "agent-unreachable", "401 Unauthorized"},
+		{"an agent of a loopback address", func(v *view) {
+			host(v, "127.0.0.1")
+			agent(v, nil, routeView{address: "127.0.0.1:5432", identity: v.identity})
+		}, "", ""},
+		{"an agent that sees a replica beside", func(v *view) {
+			host(v, "127.0.0.1", "127.0.0.2")
+			agent(v, nil, routeView{address: "127.0.0.1:5432", identity: v.identity}, routeView{address: "127.0.0.2:5432",
+				identity: postgres.Identity{SystemID: v.identity.SystemID, InRecovery: true}})
+		}, "", ""},
+		{"an agent that sees nothing else than a replica", func(v *view) {
+			host(v, "127.0.0.1")
+			agent(v, nil, routeView{address: "127.0.0.1:5432", identity: postgres.Identity{SystemID: v.identity.SystemID, InRecovery: true}})
+		}, "route-elsewhere", "127.0.0.1:5432 leads to a replica"},
 		{"a resume.route that fails", func(v *view) {
 			v.further.route = &routeView{address: "resume.route",
 				err: unreachable()}

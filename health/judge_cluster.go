@@ -165,7 +165,7 @@ func judgeServers(f *findings, v view) {
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		s := servers[name]
 		switch {
-		case s.err != nil && name == v.health.Name: // told already
+		case s.err != nil && name == v.name(): // told already
 		case s.err != nil:
 			f.add("member-not-visible", name, "give the user of postgres: a line in pg_hba.conf for this machine, and in the passfile a "+
 				"password for this address",

@@ -9,7 +9,7 @@ func judgeFollow(f *findings, v view, pooler string, more poolerFurther) {
 		f.add("follow-file", pooler, "mend the file, or follow in the entry of poolers", "pooler %s cannot be moved: %v", pooler,
 			more.unmovable)
 	}
-	others := v.further.cluster != nil && len(v.further.cluster.Members) > 1
+	others := !v.config.Apart() && v.further.cluster != nil && len(v.further.cluster.Members) > 1
 	for _, p := range v.config.Poolers {
 		others = others && (p.Follow == nil || !p.Follow.Elsewhere)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgbaton/pgbaton/api"
 	"github.com/pgbaton/pgbaton/patroni"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 	"github.com/pgbaton/pgbaton/postgres"
@@ -34,6 +35,10 @@ func judgeRoutes(f *findings, v view) {
 			continue
 		}
 		single := judgeHosts(f, v, p, databases, more.routes)
+		if more.agent != "" {
+			judgeAgent(f, v, p.status.Pooler, more)
+			continue
+		}
 		if v.further.route != nil {
 			continue
 		}
@@ -95,18 +100,52 @@ func hostsOf(databases []pgbini.Database) string {
 	return strings.Join(hosts, ", ")
 }
 
+// judgeAgent is about a pooler whose agent looks at its route: what can be seen from here does not count.
+func judgeAgent(f *findings, v view, pooler string, more poolerFurther) {
+	if more.agentErr != nil {
+		f.add("agent-unreachable", pooler, "start pgbaton serve beside the pooler, or mend poolers[].agent and members: the address, "+
+			"the token or the certificate", "pooler %s: its agent %s does not say where it leads: %v", pooler, more.agent, more.agentErr)
+		return
+	}
+	one := slices.ContainsFunc(more.routes, v.leadsHere)
+	for _, r := range more.routes {
+		switch {
+		case v.leadsHere(r), v.otherCluster(r), one && r.failed != api.RouteLogin:
+		case r.failed == api.RouteLogin:
+			f.add("route-login", r.address, "give the user of postgres in the agent's configuration a line in pg_hba.conf for that "+
+				"machine, and a password", "pooler %s: its agent %s cannot log in at %s: %v", pooler, more.agent, r.address, r.err)
+		case r.err != nil:
+			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+				"pooler %s: its agent %s finds no server at %s: %v", pooler, more.agent, r.address, r.err)
+		case v.serverErr == nil || v.config.Apart():
+			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+				"pooler %s: as its agent %s sees it, %s leads to %s", pooler, more.agent, r.address, r.elsewhere())
+		}
+	}
+}
+
+// leadsHere reports whether a look has led to the primary, as far as it is known from here.
+func (v view) leadsHere(r routeView) bool {
+	if r.err != nil || r.identity.InRecovery {
+		return false
+	}
+	return v.config.Apart() || v.identity.InRecovery || r.identity.SameServer(v.identity)
+}
+
+// elsewhere is what is at the end of a route that does not lead to the primary.
+func (r routeView) elsewhere() string {
+	if r.identity.InRecovery {
+		return "a replica"
+	}
+	return "another server than this primary"
+}
+
 // judgeRoute judges the looks at the addresses of one pooler, or at the configured one.
 func judgeRoute(f *findings, v view, whose string, routes []routeView) {
-	leads := func(r routeView) bool {
-		if r.err != nil || r.identity.InRecovery {
-			return false
-		}
-		return v.identity.InRecovery || r.identity.SameServer(v.identity)
-	}
-	one := slices.ContainsFunc(routes, leads)
+	one := slices.ContainsFunc(routes, v.leadsHere)
 	for _, r := range routes {
 		switch {
-		case leads(r), v.otherCluster(r), f.told(r.address): // another pooler connects there, too
+		case v.leadsHere(r), v.otherCluster(r), f.told(r.address): // another pooler connects there, too
 		case postgres.LoginRefused(r.err):
 			f.add("route-login", r.address, "give the user of postgres: a line in pg_hba.conf for this machine, and in the passfile a "+
 				"password for this address; or set resume.route with a user of its own",
@@ -117,13 +156,9 @@ func judgeRoute(f *findings, v view, whose string, routes []routeView) {
 		case r.err != nil:
 			f.add("route-unreachable", r.address, "if only the poolers can reach it, set resume.route in the configuration file",
 				"%s: %s cannot be reached from here: %v", whose, r.address, r.err)
-		case !one && v.serverErr == nil: // with one that leads to the primary the others may be for reading
-			to := "another server than this primary"
-			if r.identity.InRecovery {
-				to = "a replica"
-			}
+		case !one && (v.serverErr == nil || v.config.Apart()): // with one that leads to the primary the others may be for reading
 			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
-				"%s: %s leads to %s", whose, r.address, to)
+				"%s: %s leads to %s", whose, r.address, r.elsewhere())
 		}
 	}
 }

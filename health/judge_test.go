@@ -119,6 +119,14 @@ func route(v *view, routes ...routeView) {
 	v.further.poolers[appPooler] = p
 }
 
+// agent gives the pooler one, and what that says.
+func agent(v *view, err error, routes ...routeView) {
+	route(v, routes...)
+	p := v.further.poolers[appPooler]
+	p.agent, p.agentErr = "https://10.0.0.9:8009", err
+	v.further.poolers[appPooler] = p
+}
+
 // follows makes the pooler one that stands beside this member and is moved; what is in the way of that is told.
 func follows(v *view, unmovable error) {
 	host(v, "/run/postgresql")

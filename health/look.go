@@ -33,8 +33,10 @@ const (
 func lookFurther(ctx context.Context, m *member.Member) *further {
 	f := &further{poolers: map[string]poolerFurther{}, resolved: map[string][]string{}}
 	var all sync.WaitGroup
-	all.Go(func() { f.hooks.local, f.hooks.err = lookAtHooks(m) })
-	all.Go(func() { f.init, f.own = lookAtServer(ctx, m) })
+	if !m.Config.Apart() { // else nobody runs hooks here
+		all.Go(func() { f.hooks.local, f.hooks.err = lookAtHooks(m) })
+		all.Go(func() { f.init, f.own = lookAtServer(ctx, m) })
+	}
 	all.Go(func() { f.files = lookAtFiles(m) })
 	var inCluster, atPoolers map[string][]string
 	all.Go(func() { inCluster = f.lookAtCluster(ctx, m) })
@@ -186,13 +188,9 @@ func (i *initView) lookAbove(ctx context.Context, m *member.Member, postmaster i
 
 // lookAtCluster asks Patroni for the members, and each other one's Patroni and server. It returns the addresses of their hosts.
 func (f *further) lookAtCluster(ctx context.Context, m *member.Member) map[string][]string {
-	client, err := m.Patroni()
-	if err != nil {
-		return nil
-	}
 	asking, cancel := context.WithTimeout(ctx, member.RestTimeout)
 	defer cancel()
-	health, err := client.Leader(asking)
+	client, health, err := askPatroni(asking, m)
 	if err != nil {
 		f.unseen = err
 		return nil
@@ -214,7 +212,7 @@ func (f *further) lookAtCluster(ctx context.Context, m *member.Member) map[strin
 			defer lock.Unlock()
 			resolved[x.Host] = addresses
 		})
-		if x.Name == health.Name {
+		if x.Name == health.Name && !m.Config.Apart() {
 			continue
 		}
 		all.Go(func() {
@@ -295,12 +293,17 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 		more.modes, _ = p.UserPoolModes(ctx) // none is what they have without it, too
 		more.peers, _ = p.Peers(ctx)         // the same
 		var looking sync.WaitGroup
-		if localErr == nil {
+		if agent := m.AgentURL(p); agent != "" {
+			more.agent = agent
+			looking.Go(func() { more.routes, more.agentErr = askAgent(ctx, m, p) })
+		} else if localErr == nil {
 			looking.Go(func() {
 				for _, lead := range member.Leads(ctx, p, databases, local) {
 					more.routes = append(more.routes, routeOf(ctx, local, lead))
 				}
 			})
+		}
+		if localErr == nil {
 			for _, to := range member.Destinations(p, databases, false) {
 				looking.Go(func() {
 					addresses, _ := net.DefaultResolver.LookupHost(ctx, to.Host)
@@ -320,28 +323,6 @@ func lookAtPoolers(ctx context.Context, m *member.Member) (map[string]poolerFurt
 		return nil
 	})
 	return seen, resolved
-}
-
-func routeOf(ctx context.Context, local *postgres.Server, lead member.Lead) routeView {
-	seen := routeView{address: lead.To.String(), identity: lead.There, err: lead.Err}
-	if seen.err == nil && member.IsLoopback(lead.To.Host) {
-		seen.direct = isDirect(ctx, local.At(postgres.Address{Host: lead.To.Host, Port: lead.To.Port}))
-	}
-	return seen
-}
-
-// isDirect reports whether nothing stands between an address of this machine and its server.
-func isDirect(ctx context.Context, server *postgres.Server) bool {
-	conn, err := server.Connect(ctx)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	postmaster, err := conn.Postmaster(ctx)
-	if err == nil {
-		postmaster.Close()
-	}
-	return err == nil
 }
 
 // lookAtFiles looks at who may change what the hooks go by, and read their secrets.

@@ -83,8 +83,8 @@ func look(ctx context.Context, m *member.Member) view {
 
 // show fills in what was seen.
 func (s *Status) show(v view) {
-	if v.health.Name != "" {
-		s.Member = v.health.Name
+	if name := v.name(); name != "" {
+		s.Member = name
 	}
 	s.Scope = v.health.Scope
 	s.Unresolved, s.Leases = v.unresolved, v.leases
@@ -92,9 +92,12 @@ func (s *Status) show(v view) {
 	for _, p := range v.poolers {
 		s.Poolers = append(s.Poolers, p.status)
 	}
-	if v.serverErr != nil {
+	switch {
+	case v.config.Apart():
+		s.Server.Role = "none"
+	case v.serverErr != nil:
 		s.Server = api.ServerStatus{Role: "unknown", Error: v.serverErr.Error()}
-	} else {
+	default:
 		s.Server = api.ServerStatus{Role: "primary", Version: v.identity.ServerVersion,
 			Started: v.identity.PostmasterStart.Format(time.RFC3339)}
 		if v.identity.InRecovery {
@@ -109,7 +112,13 @@ func (s *Status) show(v view) {
 	}
 }
 
+// errNoMember stands where the server would be on a machine that has none (patroni.urls): serve beside a pooler.
+var errNoMember = errors.New("there is no member on this machine")
+
 func lookAtIdentity(ctx context.Context, m *member.Member) (postgres.Identity, error) {
+	if m.Config.Apart() {
+		return postgres.Identity{}, errNoMember
+	}
 	server, err := m.Server()
 	if err != nil {
 		return postgres.Identity{}, err
@@ -118,16 +127,53 @@ func lookAtIdentity(ctx context.Context, m *member.Member) (postgres.Identity, e
 }
 
 func lookAtPatroni(ctx context.Context, m *member.Member) (patroni.Health, patroni.Dynamic, error) {
-	client, err := m.Patroni()
-	if err != nil {
-		return patroni.Health{}, patroni.Dynamic{}, err
-	}
-	health, err := client.Leader(ctx)
+	client, health, err := askPatroni(ctx, m)
 	if err != nil {
 		return patroni.Health{}, patroni.Dynamic{}, err
 	}
 	dynamic, err := client.Dynamic(ctx)
 	return health, dynamic, err
+}
+
+// askPatroni asks this member's REST API, or on a machine without a member all of patroni.urls at once: the first that answers tells of the
+// cluster.
+func askPatroni(ctx context.Context, m *member.Member) (*patroni.Client, patroni.Health, error) {
+	client, err := m.Patroni()
+	if err != nil {
+		return nil, patroni.Health{}, err
+	}
+	if !m.Config.Apart() {
+		health, err := client.Leader(ctx)
+		return client, health, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		client *patroni.Client
+		health patroni.Health
+		err    error
+	}
+	answers := make(chan answer, len(m.Config.Patroni.URLs))
+	for _, address := range m.Config.Patroni.URLs {
+		go func() {
+			there, err := client.At(address)
+			if err != nil {
+				answers <- answer{err: err}
+				return
+			}
+			health, err := there.Leader(ctx)
+			answers <- answer{there, health, err}
+		}()
+	}
+	var all []error
+	for range m.Config.Patroni.URLs {
+		if a := <-answers; a.err == nil {
+			return a.client, a.health, nil
+		} else {
+			all = append(all, a.err)
+		}
+	}
+	return nil, patroni.Health{}, errors.Join(all...)
 }
 
 func lookAtStates(ctx context.Context, m *member.Member) ([]poolerView, []string) {

@@ -93,7 +93,9 @@ type poolerFurther struct {
 	modes    map[string]string // pool_mode of users
 	several  bool              // processes share its address
 	peers    int               // other processes that it says belong to it
-	routes   []routeView
+	routes   []routeView       // from here, or where the pooler has an agent from there
+	agent    string            // its URL; "": it has none
+	agentErr error             // why it has not said where the pooler leads
 
 	follow    *config.Follow // it is moved, by this member or by another one; nil: it leads to a route
 	unmovable error          // why it could not be moved
@@ -104,7 +106,8 @@ type routeView struct {
 	address  string
 	identity postgres.Identity
 	err      error
-	direct   bool // on this machine's loopback, and nothing stands between it and the local server
+	failed   string // how an agent says that its look has failed, as [api.RouteLook] has it; "" for our own looks
+	direct   bool   // on this machine's loopback, and nothing stands between it and the local server
 }
 
 // fileView is a file that decides what the hooks do.

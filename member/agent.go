@@ -24,10 +24,19 @@ const (
 // Agent is a client of the serve that stands beside a pooler and looks at its route from there; nil where none is set. done lets go of its
 // connections. It does not connect; the error is the configuration's.
 func (m *Member) Agent(p *pgb.Pooler) (_ *api.Client, done func(), err error) {
-	if p.Entry < 0 || p.Entry >= len(m.Config.Poolers) || m.Config.Poolers[p.Entry].Agent == "" {
+	address := m.AgentURL(p)
+	if address == "" {
 		return nil, nil, nil
 	}
-	return ServeClient(m.Config.Members, m.Config.Poolers[p.Entry].Agent)
+	return ServeClient(m.Config.Members, address)
+}
+
+// AgentURL is where that serve is; "" where none is set.
+func (m *Member) AgentURL(p *pgb.Pooler) string {
+	if p.Entry < 0 || p.Entry >= len(m.Config.Poolers) {
+		return ""
+	}
+	return m.Config.Poolers[p.Entry].Agent
 }
 
 // ErrNoMembersURL says that it is not known where the other members' serve is.

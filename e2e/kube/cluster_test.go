@@ -24,9 +24,10 @@ type kube struct {
 // pod is what we read of one.
 type pod struct {
 	Metadata struct {
-		Name        string
-		Annotations map[string]string
-		Labels      map[string]string
+		Name              string
+		Annotations       map[string]string
+		Labels            map[string]string
+		DeletionTimestamp string
 	}
 	Status struct {
 		Phase      string

@@ -16,6 +16,7 @@ type event struct {
 	do     func(t *testing.T, leader string)
 	stall  time.Duration // the longest of any client, on a machine as fast as the one that the table was made on
 	probe  []string
+	broken bool // clients are cut off, and what they were told is what is shown
 }
 
 // try does it so often, under load, and returns the stalls, in order of length.
@@ -37,9 +38,16 @@ func (e event) try(t *testing.T) []time.Duration {
 		}
 		spans = append(spans, span{from, time.Now()})
 	}
-	report := l.stop()
-	for _, text := range report.Errors() {
-		t.Error(text)
+	report := l.stop(e.broken)
+	if errors := report.Errors(); e.broken {
+		t.Logf("%d errors: %q; %d of %d acknowledged writes are lost", len(errors), errors, report.Lost, report.Acknowledged)
+	} else {
+		for _, text := range errors {
+			t.Error(text)
+		}
+		if report.Lost > 0 {
+			t.Errorf("%d of %d acknowledged writes are lost", report.Lost, report.Acknowledged)
+		}
 	}
 	var stalls []time.Duration
 	for _, s := range spans {

@@ -16,18 +16,21 @@ import (
 	"github.com/pgbaton/pgbaton/api"
 )
 
+// credential is one of those that the manifests' Secrets are made of.
+func credential(t *testing.T, name string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(cluster.manifests, "credentials", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
 // serve is a client of a member's, as an operator in the cluster has it.
 func serve(t *testing.T, member string) *api.Client {
 	t.Helper()
-	secret := func(name string) []byte {
-		content, err := os.ReadFile(filepath.Join(cluster.manifests, "credentials", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return content
-	}
 	authority := x509.NewCertPool()
-	if !authority.AppendCertsFromPEM(secret("tls.crt")) {
+	if !authority.AppendCertsFromPEM(credential(t, "tls.crt")) {
 		t.Fatal("tls.crt is no certificate")
 	}
 	ip, err := cluster.Kubectl(t.Context(), "", "get", "pod", member, "--output", "jsonpath={.status.podIP}")
@@ -39,12 +42,27 @@ func serve(t *testing.T, member string) *api.Client {
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &api.Client{URL: "https://" + member + ".cluster-members:8009", Token: string(secret("operator-token")),
+	return &api.Client{URL: "https://" + member + ".cluster-members:8009", Token: string(credential(t, "operator-token")),
 		HTTP: &http.Client{Transport: transport}}
+}
+
+// noneShutsDown ends the poolers that a test before has left, which wait for clients that have gone. The kubelet brings no changed file to
+// them any more (1.34.4), and a reload says so of each.
+func noneShutsDown(t *testing.T) {
+	t.Helper()
+	pods, err := cluster.pods(t.Context(), "app=pgbouncer")
+	must(t, "pods", err)
+	for _, p := range pods {
+		if p.Metadata.DeletionTimestamp != "" {
+			out, err := cluster.Kubectl(t.Context(), "", "delete", "pod", p.Metadata.Name, "--grace-period=0", "--force")
+			must(t, out, err)
+		}
+	}
 }
 
 // A changed ConfigMap arrives in each pod in its own time. The reload waits for the version, and until every pooler runs it.
 func TestReloadOfTheConfigMap(t *testing.T) {
+	noneShutsDown(t)
 	path := filepath.Join(cluster.manifests, "pooler", "pgbouncer.ini")
 	before, err := os.ReadFile(path)
 	if err != nil {
