@@ -96,6 +96,14 @@ func TestFollowApart(t *testing.T) {
 			c.must(err)
 			c.serveAt(p, "/callbacks/apart.yaml")
 		}
+		// There is no member on that machine, and nothing is wrong with that.
+		for _, command := range []string{"status", "check"} {
+			r, err := c.Pooler().Exec(c.ctx, "/callbacks/pgbaton", command, "--config", "/callbacks/apart.yaml")
+			c.must(err)
+			if r.ExitCode != 0 || strings.Contains(r.Stdout, "server-unreachable") || strings.Contains(r.Stdout, "hooks-") {
+				c.t.Errorf("%s on the pooler's machine: exit code %d\n%s%s", command, r.ExitCode, r.Stdout, r.Stderr)
+			}
+		}
 		followed, result := c.handovers(rounds(3, 10), func() {
 			h := c.switchover()
 			for _, p := range c.Poolers() {
