@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgbaton/pgbaton/member"
@@ -12,6 +13,7 @@ import (
 
 const (
 	restInterval    = time.Second            // between questions to Patroni while we wait
+	patience        = 5 * time.Second        // for an answer; after [member.RestTimeout] without one Patroni counts as silent
 	restHeadStart   = 100 * time.Millisecond // Patroni answers in 5 ms; no pooler is touched before, if it does
 	localTimeout    = 500 * time.Millisecond // the local server answers in milliseconds
 	planInterval    = 10 * time.Millisecond  // how late a change of plan may be noticed
@@ -41,17 +43,25 @@ func (g *guard) askLocal(ctx context.Context) {
 	g.update(func(v *view) { v.local = found })
 }
 
-// watchPatroni asks Patroni at once and then every second until the context ends.
+// watchPatroni asks Patroni at once and then every second until the context ends. A Patroni that shuts down takes no connection any more and
+// has room for six that wait (4.0.7 and 4.1.5: request_queue_size of Python's socketserver is 5). What comes then is dropped by the kernel,
+// and a candidate that asks it in the leader race waits a second until TCP tries again. So nothing is asked anew while a question is open, and
+// nothing else until Patroni has answered.
 func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	tick := time.NewTicker(restInterval)
 	defer tick.Stop()
+	// Not in one with each other: Patroni answers GET /config from the DCS when its last look there failed, so just then it hangs.
+	settings, cluster := question{ask: g.askSettings}, question{ask: g.askCluster}
+	leader := question{ask: func(ctx context.Context, client *patroni.Client) {
+		if g.askPatroni(ctx, client) {
+			settings.put(ctx, client, &asking)
+			cluster.put(ctx, client, &asking)
+		}
+	}}
 	for {
-		asking.Go(func() { g.askPatroni(ctx, client) })
-		// Not in one with it: Patroni answers GET /config from the DCS when its last look there failed, so just then it hangs.
-		asking.Go(func() { g.askSettings(ctx, client) })
-		asking.Go(func() { g.askCluster(ctx, client) })
+		leader.put(ctx, client, &asking)
 		select {
 		case <-ctx.Done():
 			return
@@ -60,29 +70,56 @@ func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 	}
 }
 
-func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) {
-	asked := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, member.RestTimeout)
-	defer cancel()
-	health, err := client.Leader(ctx)
-	if errors.Is(ctx.Err(), context.Canceled) {
+// question is one that is not put again as long as it is open.
+type question struct {
+	open atomic.Bool
+	ask  func(context.Context, *patroni.Client)
+}
+
+func (q *question) put(ctx context.Context, client *patroni.Client, asking *sync.WaitGroup) {
+	if q.open.Swap(true) {
 		return
 	}
-	g.update(func(v *view) {
-		if asked.Before(v.asked) {
-			return // a later question has been answered already
+	asking.Go(func() {
+		defer q.open.Store(false)
+		q.ask(ctx, client)
+	})
+}
+
+// askPatroni reports whether Patroni has answered.
+func (g *guard) askPatroni(ctx context.Context, client *patroni.Client) bool {
+	asked := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	silent := func(v *view, cause string) {
+		if v.silentSince.IsZero() {
+			v.silentSince, v.silentCause = asked, cause
 		}
+	}
+	late := time.AfterFunc(member.RestTimeout, func() {
+		g.update(func(v *view) {
+			if !v.asked.Equal(asked) { // it has not been answered just now
+				silent(v, "does not answer")
+			}
+		})
+	})
+	defer late.Stop()
+	health, err := client.Leader(ctx)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return false
+	}
+	g.update(func(v *view) {
 		v.asked = asked
 		switch {
 		case err == nil:
 			v.answered, v.health, v.silentSince = true, health, time.Time{}
-		case v.silentSince.IsZero():
-			v.silentSince, v.silentCause = asked, "does not answer"
-			if !patroni.Unanswered(err) {
-				v.silentCause = "cannot be asked (" + err.Error() + ")"
-			}
+		case patroni.Unanswered(err):
+			silent(v, "does not answer")
+		default:
+			silent(v, "cannot be asked ("+err.Error()+")")
 		}
 	})
+	return err == nil
 }
 
 // askSettings asks for what does not change while a guard runs, until it is known.

@@ -10,6 +10,9 @@ import (
 	"github.com/pgbaton/pgbaton/e2e/lab"
 )
 
+// noStall is what clients may wait for where nobody is made to: two cores are busy with a whole cluster.
+const noStall = time.Second
+
 // event is something that is done to the cluster, and what clients may see of it.
 type event struct {
 	rounds int
@@ -172,6 +175,36 @@ func TestEvictPrimary(t *testing.T) {
 			if out, err := cluster.evict(t.Context(), p.Metadata.Name); err == nil {
 				t.Errorf("a second member was evicted while the first one was away: %s", out)
 			}
+		}
+	}}.try(t)
+}
+
+// More CPU for the primary's pod: its container goes on.
+func TestResizeInPlace(t *testing.T) {
+	event{rounds: 1, stall: noStall, do: func(t *testing.T, leader string) {
+		started := func() string {
+			out, err := cluster.Kubectl(t.Context(), "", "get", "pod", leader, "--output",
+				`jsonpath={.status.containerStatuses[?(@.name=="patroni")].containerID}`)
+			must(t, out, err)
+			return out
+		}
+		before := started()
+		out, err := cluster.Kubectl(t.Context(), "", "patch", "pod", leader, "--subresource", "resize", "-p",
+			`{"spec": {"containers": [{"name": "patroni", "resources": {"requests": {"cpu": "150m"}}}]}}`)
+		must(t, out, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err = lab.Until(ctx, 500*time.Millisecond, "the pod to have what it asks for", func(ctx context.Context) error {
+			out, err := cluster.Kubectl(ctx, "", "get", "pod", leader, "--output",
+				`jsonpath={.status.containerStatuses[?(@.name=="patroni")].resources.requests.cpu}`)
+			if err == nil && out != "150m" {
+				err = fmt.Errorf("it has %s", out)
+			}
+			return err
+		})
+		must(t, "resize", err)
+		if after := started(); after != before {
+			t.Errorf("another container: %s, %s before", after, before)
 		}
 	}}.try(t)
 }

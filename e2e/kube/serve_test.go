@@ -73,7 +73,7 @@ func TestReloadOfTheConfigMap(t *testing.T) {
 	if err := os.WriteFile(path, []byte(after), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	event{rounds: 1, stall: 500 * time.Millisecond, do: func(t *testing.T, leader string) {
+	event{rounds: 1, stall: noStall, do: func(t *testing.T, leader string) {
 		out, err := cluster.Kubectl(t.Context(), "", "apply", "-k", filepath.Join(cluster.made, "own"))
 		must(t, out, err)
 		client := serve(t, leader)
@@ -106,7 +106,7 @@ func TestServeWantsAToken(t *testing.T) {
 
 // serve is killed with its container: nobody is paused, and the kubelet starts another one.
 func TestServeIsKilled(t *testing.T) {
-	event{rounds: 1, stall: 500 * time.Millisecond, do: func(t *testing.T, leader string) {
+	event{rounds: 1, stall: noStall, do: func(t *testing.T, leader string) {
 		id, err := cluster.Kubectl(t.Context(), "", "get", "pod", leader, "--output",
 			`jsonpath={.status.containerStatuses[?(@.name=="serve")].containerID}`)
 		must(t, id, err)
