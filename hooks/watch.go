@@ -43,10 +43,10 @@ func (g *guard) askLocal(ctx context.Context) {
 	g.update(func(v *view) { v.local = found })
 }
 
-// watchPatroni asks Patroni at once and then every second until the context ends. A Patroni that shuts down takes no connection any more and
-// has room for six that wait (4.0.7 and 4.1.5: request_queue_size of Python's socketserver is 5). What comes then is dropped by the kernel,
-// and a candidate that asks it in the leader race waits a second until TCP tries again. So nothing is asked anew while a question is open, and
-// nothing else until Patroni has answered.
+// watchPatroni asks Patroni at once and then every second until the context ends. A Patroni that shuts down takes no connection any more
+// and has room for six that wait (4.0.7 and 4.1.5: request_queue_size of Python's socketserver is 5). What comes then is dropped by the
+// kernel, and a candidate that asks it in the leader race waits a second until TCP tries again. So nothing is asked anew while a
+// question is open, and nothing else until Patroni has answered.
 func (g *guard) watchPatroni(ctx context.Context, client *patroni.Client) {
 	var asking sync.WaitGroup
 	defer asking.Wait()

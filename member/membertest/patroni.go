@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type Patroni struct {
 	SeenAt   time.Time     // or this, once and not again
 	Silent   chan struct{} // not nil: no answer until it is closed
 	Unseen   bool          // the last look into the DCS failed, and every further one hangs
+	Asked    atomic.Int32  // questions, answered or not
 	Version  string        // "" is 4.0.7
 	Cluster  string        // body of GET /cluster; empty: it does not answer that
 	ttl      int
@@ -45,6 +47,7 @@ func (f *Patroni) Set(change func(*Patroni)) {
 }
 
 func (f *Patroni) serve(w http.ResponseWriter, r *http.Request) {
+	f.Asked.Add(1)
 	f.mu.Lock()
 	silent := f.Silent
 	if f.Unseen && r.URL.Path == "/config" {
