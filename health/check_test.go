@@ -159,6 +159,19 @@ func TestCheckOfRealServers(t *testing.T) {
 	}
 }
 
+// onRoutes are the findings on the way from the poolers, in order.
+func onRoutes(t *testing.T, m *member.Member) []string {
+	t.Helper()
+	var found []string
+	for _, f := range Check(t.Context(), m).Findings {
+		if strings.HasPrefix(f.ID, "route-") || strings.HasPrefix(f.ID, "agent-") {
+			found = append(found, f.ID+" "+f.Subject)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
 // TestCheckOfRoutes: what of the route cannot be seen from here is told, and what can be is not.
 func TestCheckOfRoutes(t *testing.T) {
 	t.Parallel()
@@ -174,13 +187,7 @@ func TestCheckOfRoutes(t *testing.T) {
 	membertest.NewPatroni(t, m, "running")
 	routes := func(what string, want ...string) {
 		t.Helper()
-		var got []string
-		for _, f := range Check(t.Context(), m).Findings {
-			if strings.HasPrefix(f.ID, "route-") {
-				got = append(got, f.ID+" "+f.Subject)
-			}
-		}
-		slices.Sort(got)
+		got := onRoutes(t, m)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", what, got, want)
 		}
@@ -240,12 +247,7 @@ func TestCheckOfAnAgent(t *testing.T) {
 		if c.look == nil {
 			looks.Store(nil)
 		}
-		var got []string
-		for _, f := range Check(t.Context(), m).Findings {
-			if strings.HasPrefix(f.ID, "route-") || strings.HasPrefix(f.ID, "agent-") {
-				got = append(got, f.ID+" "+f.Subject)
-			}
-		}
+		got := onRoutes(t, m)
 		if strings.Join(got, ", ") != c.want {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
 		}

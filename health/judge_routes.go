@@ -15,6 +15,8 @@ import (
 // cacheLimit is how long a pooler may keep the address of a name that moves: less than the time that a switchover takes anyway.
 const cacheLimit = time.Second
 
+const mendRoute = "mend the Service, proxy or name behind it, or take the pooler out of poolers"
+
 // judgeRoutes is about the way from the poolers to the primary.
 func judgeRoutes(f *findings, v view) {
 	if route := v.further.route; route != nil {
@@ -115,10 +117,10 @@ func judgeAgent(f *findings, v view, pooler string, more poolerFurther) {
 			f.add("route-login", r.address, "give the user of postgres in the agent's configuration a line in pg_hba.conf for that "+
 				"machine, and a password", "pooler %s: its agent %s cannot log in at %s: %v", pooler, more.agent, r.address, r.err)
 		case r.err != nil:
-			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+			f.add("route-elsewhere", r.address, mendRoute,
 				"pooler %s: its agent %s finds no server at %s: %v", pooler, more.agent, r.address, r.err)
 		case v.serverErr == nil || v.config.Apart():
-			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+			f.add("route-elsewhere", r.address, mendRoute,
 				"pooler %s: as its agent %s sees it, %s leads to %s", pooler, more.agent, r.address, r.elsewhere())
 		}
 	}
@@ -151,13 +153,13 @@ func judgeRoute(f *findings, v view, whose string, routes []routeView) {
 				"password for this address; or set resume.route with a user of its own",
 				"%s: cannot log in at %s from here: %v", whose, r.address, r.err)
 		case r.err != nil && !postgres.Unreachable(r.err) && !one:
-			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+			f.add("route-elsewhere", r.address, mendRoute,
 				"%s: no server takes connections at %s: %v", whose, r.address, r.err)
 		case r.err != nil:
 			f.add("route-unreachable", r.address, "if only the poolers can reach it, set resume.route in the configuration file",
 				"%s: %s cannot be reached from here: %v", whose, r.address, r.err)
 		case !one && (v.serverErr == nil || v.config.Apart()): // with one that leads to the primary the others may be for reading
-			f.add("route-elsewhere", r.address, "mend the Service, proxy or name behind it, or take the pooler out of poolers",
+			f.add("route-elsewhere", r.address, mendRoute,
 				"%s: %s leads to %s", whose, r.address, r.elsewhere())
 		}
 	}

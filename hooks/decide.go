@@ -122,9 +122,9 @@ func decide(v view) plan {
 		return limited(v, "Patroni does not tell how long its lock lasts").endingBy(h.DCSLastSeen.Add(patroni.MinTTL - member.LockMargin))
 	}
 	// A sight of the DCS is no renewal of the lock: that may be one loop older.
-	fresh := min(v.loopWait+staleMargin, v.ttl-v.loopWait-member.LockMargin)
-	if age := v.now.Sub(h.DCSLastSeen); age > fresh {
-		return plan{kind: sendPause, until: v.now, lockEnd: h.DCSLastSeen.Add(v.ttl - v.loopWait - member.LockMargin), reason: fmt.Sprintf(
+	lasts := v.ttl - v.loopWait - member.LockMargin
+	if age := v.now.Sub(h.DCSLastSeen); age > min(v.loopWait+staleMargin, lasts) {
+		return plan{kind: sendPause, until: v.now, lockEnd: h.DCSLastSeen.Add(lasts), reason: fmt.Sprintf(
 			"Patroni has not seen the DCS for %s (loop_wait %s): the lock is not renewed, PAUSE is sent and not waited for",
 			age.Round(time.Second), v.loopWait)}
 	}

@@ -172,7 +172,7 @@ func TestBeforeStopDCSLostPoolerLate(t *testing.T) { // not beside others: it is
 	_, b, m, f := guarded(t, "stopping")
 	l := handOut(t, net.JoinHostPort(b.Addr, strconv.Itoa(int(b.Port))))
 	l.mu.Lock()
-	l.delay = 70 * time.Millisecond // of four messages of a log-in and what is asked then
+	l.delay = 45 * time.Millisecond // of four messages of a log-in and what is asked then
 	l.mu.Unlock()
 	m.Config.Poolers[0].DSN = strings.Replace(b.AdminDSN(), fmt.Sprintf("%s:%d", b.Addr, b.Port), l.Addr().String(), 1)
 	f.Set(func(f *membertest.Patroni) { f.Seen = 12 * time.Second })

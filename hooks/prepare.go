@@ -113,17 +113,16 @@ func (g *guard) wait(p *preparation) bool {
 
 // takePoolers waits for the preparation and takes over what it found. It ends the handover where nothing can be paused.
 func (g *guard) takePoolers(p *preparation) *ending {
-	prepared := g.wait(p)
-	plan := g.plan()
-	if !prepared || plan.kind == proceed {
-		g.journal.Add(state.Entry{Event: state.EventStarted, Text: plan.reason})
-		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
-	}
-	if p.err != nil {
+	prepared, plan := g.wait(p), g.plan()
+	goesOn := !prepared || plan.kind == proceed
+	if !goesOn && p.err != nil {
 		return &ending{Result: member.Result{Code: member.Failed, Decision: "nothing is paused: " + p.err.Error()}}
 	}
-	g.fleet = p.fleet
 	g.journal.Add(state.Entry{Event: state.EventStarted, Text: plan.reason})
+	if goesOn {
+		return &ending{Result: member.Result{Code: plan.code, Decision: plan.reason}}
+	}
+	g.fleet = p.fleet
 	if p.none {
 		here := "cluster"
 		if g.ofReplica() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,16 +180,19 @@ func TestEvictPrimary(t *testing.T) {
 	}}.try(t)
 }
 
+// containerID is the containerd's name of a pod's container as it runs now.
+func containerID(t *testing.T, pod, container string) string {
+	t.Helper()
+	id, err := cluster.Kubectl(t.Context(), "", "get", "pod", pod, "--output",
+		`jsonpath={.status.containerStatuses[?(@.name=="`+container+`")].containerID}`)
+	must(t, id, err)
+	return strings.TrimPrefix(id, "containerd://")
+}
+
 // More CPU for the primary's pod: its container goes on.
 func TestResizeInPlace(t *testing.T) {
 	event{rounds: 1, stall: noStall, do: func(t *testing.T, leader string) {
-		started := func() string {
-			out, err := cluster.Kubectl(t.Context(), "", "get", "pod", leader, "--output",
-				`jsonpath={.status.containerStatuses[?(@.name=="patroni")].containerID}`)
-			must(t, out, err)
-			return out
-		}
-		before := started()
+		before := containerID(t, leader, "patroni")
 		out, err := cluster.Kubectl(t.Context(), "", "patch", "pod", leader, "--subresource", "resize", "-p",
 			`{"spec": {"containers": [{"name": "patroni", "resources": {"requests": {"cpu": "150m"}}}]}}`)
 		must(t, out, err)
@@ -203,7 +207,7 @@ func TestResizeInPlace(t *testing.T) {
 			return err
 		})
 		must(t, "resize", err)
-		if after := started(); after != before {
+		if after := containerID(t, leader, "patroni"); after != before {
 			t.Errorf("another container: %s, %s before", after, before)
 		}
 	}}.try(t)

@@ -3,13 +3,13 @@ package kube_test
 import (
 	"bufio"
 	"context"
-	"net"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // patroniTTL is the manifests' Patroni's.
@@ -20,28 +20,23 @@ func inTransaction(t *testing.T, length time.Duration) (end func() error) {
 	t.Helper()
 	ip, err := cluster.Kubectl(t.Context(), "", "get", "service", "pgbouncer", "--output", "jsonpath={.spec.clusterIP}")
 	must(t, ip, err)
-	config, err := pgx.ParseConfig("host=" + ip + " port=5432 user=postgres dbname=postgres sslmode=disable")
+	config, err := pgconn.ParseConfig("host=" + ip + " port=5432 user=postgres dbname=postgres sslmode=disable")
 	must(t, "dsn", err)
-	config.Password = string(credential(t, "superuser-password"))
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		return cluster.Dial(ctx, network, address)
-	}
-	conn, err := pgx.ConnectConfig(t.Context(), config)
+	config.Password, config.DialFunc = string(credential(t, "superuser-password")), cluster.Dial
+	conn, err := pgconn.ConnectConfig(t.Context(), config)
 	must(t, "connect", err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	exec := func(sql string, args ...any) {
-		t.Helper()
-		_, err := conn.Exec(t.Context(), sql, append(args, pgx.QueryExecModeSimpleProtocol)...)
-		must(t, sql, err)
+	exec := func(sql string) error {
+		_, err := conn.Exec(t.Context(), sql).ReadAll()
+		return err
 	}
-	exec("CREATE TABLE IF NOT EXISTS held (at timestamptz)")
-	exec("BEGIN")
-	exec("INSERT INTO held VALUES (now())")
+	must(t, "table", exec("CREATE TABLE IF NOT EXISTS held (at timestamptz)"))
+	must(t, "begin", exec("BEGIN; INSERT INTO held VALUES (now())"))
 	done := make(chan error, 1)
 	go func() {
-		_, err := conn.Exec(t.Context(), "SELECT pg_sleep($1)", pgx.QueryExecModeSimpleProtocol, length.Seconds())
+		err := exec(fmt.Sprintf("SELECT pg_sleep(%f)", length.Seconds()))
 		if err == nil {
-			_, err = conn.Exec(t.Context(), "COMMIT", pgx.QueryExecModeSimpleProtocol)
+			err = exec("COMMIT")
 		}
 		done <- err
 	}()

@@ -107,11 +107,8 @@ func TestServeWantsAToken(t *testing.T) {
 // serve is killed with its container: nobody is paused, and the kubelet starts another one.
 func TestServeIsKilled(t *testing.T) {
 	event{rounds: 1, stall: noStall, do: func(t *testing.T, leader string) {
-		id, err := cluster.Kubectl(t.Context(), "", "get", "pod", leader, "--output",
-			`jsonpath={.status.containerStatuses[?(@.name=="serve")].containerID}`)
-		must(t, id, err)
 		out, err := cluster.Exec(t.Context(), "", "ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "tasks", "kill",
-			"--signal", "SIGKILL", strings.TrimPrefix(id, "containerd://"))
+			"--signal", "SIGKILL", containerID(t, leader, "serve"))
 		must(t, out, err)
 	}}.try(t)
 }
