@@ -50,8 +50,8 @@ func (s *Server) lbRoutes(routes huma.API, problem *huma.Schema, get []kind) {
 		})
 	add(s, routes, problem, huma.Operation{OperationID: "getReplicaRoute", Method: "GET", Path: routePrefix + "replica",
 		Summary: "Readers belong to this member's pooler"},
-		openToAll, append([]kind{notAReplica}, get...), func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
-			if s.replicaRoute(ctx) {
+		openToAll, append([]kind{notAReplica}, get...), func(context.Context, *struct{}) (*healthOutput, error) {
+			if s.replicaRoute(s.background) { // not until the client's end, as with the status
 				return healthy(), nil
 			}
 			return nil, notAReplica.problem("not a replica, or it does not answer").retryAfter(time.Second)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/pgbaton/pgbaton/api"
 )
@@ -21,12 +22,14 @@ const routeTurns = 4
 
 // getRoute looks where the poolers beside us lead. Who asks names no address of his own choice: only what a pooler here has in its
 // configuration is looked at.
-func (s *Server) getRoute(ctx context.Context, in *routeInput) (*routeOutput, error) {
+func (s *Server) getRoute(_ context.Context, in *routeInput) (*routeOutput, error) {
+	// Not until the client's end, as with the status: who has closed its half of the connection still wants the answer.
+	ctx := s.background
 	select {
 	case s.routeTurns <- struct{}{}:
 		defer func() { <-s.routeTurns }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, shuttingDown.problem("no looks any more").retryAfter(5 * time.Second)
 	}
 	report, err := s.lookAlong(ctx, in.Address, in.Looks)
 	if err != nil {
