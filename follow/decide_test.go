@@ -1,8 +1,12 @@
 package follow
 
 import (
+	"log/slog"
 	"testing"
+	"time"
 
+	"github.com/pgbaton/pgbaton/config"
+	"github.com/pgbaton/pgbaton/member"
 	"github.com/pgbaton/pgbaton/pgb/pgbini"
 )
 
@@ -45,6 +49,33 @@ func TestDecide(t *testing.T) {
 		}
 		if got := c.view.route(); got != c.route {
 			t.Errorf("%s: a load balancer is told %q", c.name, got)
+		}
+	}
+}
+
+// A serve that is started anew says of the pooler what it said, until it has looked: HAProxy cuts everybody when it hears "down" once more.
+func TestRouteBeforeTheFirstLook(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		memory memory
+		apart  bool
+		want   Route
+	}{
+		{"never led", memory{}, false, RouteDown},
+		{"led", memory{Led: true}, false, RouteOpen},
+		{"forwards since just now", memory{Led: true, Moved: time.Now()}, false, RouteOpen},
+		{"forwards", memory{Led: true, Moved: time.Now().Add(-time.Hour)}, false, RouteForwarded},
+		{"apart", memory{}, true, RouteOpen},
+	} {
+		conf := &config.Config{StateDir: t.TempDir(), Poolers: []config.Pooler{{Follow: &config.Follow{File: "/etc/pgbouncer/databases.ini"}}}}
+		if c.apart {
+			conf.Patroni.URLs = []string{"http://127.0.0.1:1"}
+		}
+		m := &member.Member{Config: conf, Log: slog.New(slog.DiscardHandler)}
+		NewWatcher(m).poolers[0].remember(c.memory)
+		if got := NewWatcher(m).Route(); got != c.want {
+			t.Errorf("%s: a load balancer is told %q, not %q", c.name, got, c.want)
 		}
 	}
 }

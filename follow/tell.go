@@ -32,6 +32,14 @@ func (x *watched) tellOf(v view) {
 	x.tell(v.route())
 }
 
+// recalled is what load balancers are told until the first look. Who is started anew beside the leader and says that it is down for as long
+// has every client cut (on-marked-down of HAProxy).
+func (x *watched) recalled() Route {
+	v := view{apart: x.w.m.Config.Apart(), led: x.memory.Led, one: x.memory.Moved.IsZero()} // one: it leads to its own server
+	v.lingers = time.Since(x.memory.Moved) < x.w.lingers
+	return v.route()
+}
+
 // tell is for load balancers.
 func (x *watched) tell(r Route) {
 	x.w.mu.Lock()

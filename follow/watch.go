@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -28,8 +27,6 @@ const (
 	lingers = 12 * time.Second
 	// settled is how long after a move clients still count as moved: a load balancer hears of the end of lingers at its next check only.
 	settled = 18 * time.Second
-	// hurryFor is how long a pooler that was not paused connects again at once where it failed before (server_login_retry).
-	hurryFor = 2 * time.Second
 	// unseenFor is how long a pooler may not answer until load balancers are told that it is down.
 	unseenFor = 3 * time.Second
 )
@@ -53,7 +50,9 @@ func NewWatcher(m *member.Member) *Watcher {
 		log: m.Log.With("hook", "follow", "member", member.Name())}
 	for i, p := range m.Config.Poolers {
 		if p.Follow != nil && !p.Follow.Elsewhere {
-			w.poolers[i] = &watched{w: w, config: p.Follow, memory: recall(m, p.Follow)}
+			x := &watched{w: w, config: p.Follow, memory: recall(m, p.Follow)}
+			x.said = x.recalled()
+			w.poolers[i] = x
 		}
 	}
 	if len(w.poolers) == 0 {
@@ -94,7 +93,7 @@ type watched struct {
 
 	forwards bool // at the last look
 
-	said    Route // under the watcher's lock
+	said    Route // under the watcher's lock; until the first look, what was remembered
 	trouble string
 }
 
@@ -279,7 +278,7 @@ func (x *watched) act(ctx context.Context, v view, mark *pgb.Mark, passed bool) 
 		x.tellOf(v)
 		x.w.log.Info("moved", "pooler", x.mover.Name, "address", to.String(), "why", why, "leader", v.leader.Name)
 		if moved && mark == nil && !back {
-			return x.hurry(ctx)
+			return x.mover.Hurry(ctx)
 		}
 	}
 	switch {
@@ -311,25 +310,6 @@ func (x *watched) resume(ctx context.Context) error {
 	x.w.log.Info("resumed", "pooler", x.mover.Name)
 	x.w.m.Journal("follow", state.NewID()).Add(state.Entry{Event: state.EventResumed, Pooler: x.mover.Name})
 	return x.mover.Unmark(ctx)
-}
-
-// hurry has a pooler connect to its new server at once: without a pause clients have met the old one, and a pool that could not connect
-// waits for server_login_retry before it tries again, also elsewhere (1.18 to 1.26). The mark is a guard's, so that it is put back
-// whatever becomes of us.
-func (x *watched) hurry(ctx context.Context) error {
-	ours := rand.IntN(10)
-	if _, _, err := x.mover.Mark(ctx, pgb.Guard, ours); err != nil {
-		return err
-	}
-	err := x.mover.Reconnect(ctx)
-	member.Sleep(ctx, hurryFor)
-	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), member.ConsoleTimeout)
-	defer cancel()
-	mark, looked := x.mover.Holder(short)
-	if mark == nil || mark.Owner != pgb.Guard || mark.Nonce != ours { // a handover that has begun meanwhile has put on its own
-		return errors.Join(err, looked)
-	}
-	return errors.Join(err, x.mover.Unmark(short))
 }
 
 // backDue reports whether a pooler that forwards may lead to its own server again.

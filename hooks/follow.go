@@ -49,14 +49,22 @@ func (w *worker) leadHere(ctx context.Context, p *pgb.Pooler) (ours bool, err er
 	}
 }
 
+// moveOwn moves the pooler beside us to the local server. Where nobody had paused it, its clients have met the old server.
 func (w *worker) moveOwn(ctx context.Context, p *pgb.Pooler) error {
 	mover := follow.New(w.rt, p)
 	defer mover.Close()
-	return member.Retry(ctx, func() error {
+	var moved, held bool
+	err := member.Retry(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 		defer cancel()
-		moved, err := mover.Move(ctx, mover.Local())
-		if moved && err == nil {
+		before, err := mover.State(ctx)
+		if err != nil {
+			return err
+		}
+		held = held || before.Mark != nil || before.PauseStands()
+		now, err := mover.Move(ctx, mover.Local())
+		moved = moved || now
+		if now && held && err == nil {
 			err = mover.Reconnect(ctx)
 		}
 		return err
@@ -64,4 +72,11 @@ func (w *worker) moveOwn(ctx context.Context, p *pgb.Pooler) error {
 		var problem *file.Problem
 		return member.IsPermanent(err) || errors.As(err, &problem)
 	})
+	if err != nil || !moved || held {
+		return err
+	}
+	if err := mover.Hurry(ctx); err != nil { // it leads here, and that is what counts
+		w.log.Warn("the pooler leads here, and may connect only after its server_login_retry", "pooler", p.Name, "error", err)
+	}
+	return nil
 }
