@@ -11,7 +11,7 @@ UNIT = $(shell go list ./... | grep -vE '/e2e|/maintenance/real$$')
 # Those that meet no server and measure nothing but themselves.
 PURE = $(shell go list ./api ./config/... ./configversion ./docs ./file ./scripts/...)
 
-.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench dashboard-picture fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test kube kube-full demo demo-down clean
+.PHONY: all build vet lint shellcheck tools unit unit-servers unit-pure race roots manifests client packages packages-check release bench dashboard-picture fuzz e2e e2e-lab e2e-alone e2e-packages e2e-together e2e-full test kube kube-full demo-kube demo demo-down clean
 
 all: build
 
@@ -143,6 +143,12 @@ kube: roots packages
 kube-full: roots packages
 	scripts/kube-tools.sh
 	cd e2e/kube && go vet ./... && go test -v -count=1 -timeout 180m . -full
+
+# The demo on that Kubernetes: a switchover and the deletion of the primary's pod. Its report is in demo-report, as that of make demo.
+demo-kube: roots packages
+	scripts/kube-tools.sh
+	cd e2e/kube && go test -v -count=1 -timeout 60m -run '^TestDemo$$' . -demo $(CURDIR)/bin/demo-kube.json
+	go run -C e2e/demo . kube $(CURDIR)/bin/demo-kube.json
 
 demo:
 	go run -C e2e/demo . $(if $(SUITE),-suite $(SUITE))

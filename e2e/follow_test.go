@@ -111,7 +111,7 @@ func (c *cluster) routeIs(m *lab.Member, want int) error {
 // one cluster, one after the other, and in medians of the stall with one pooler that stands apart.
 func TestFollow(t *testing.T) {
 	oneSuite(t, "sid", func(t *testing.T, suite string) {
-		var apart, stopped []time.Duration
+		var apart, stopped, restarted []time.Duration
 		t.Run("one pooler apart", func(t *testing.T) {
 			c := start(t, lab.Options{Suite: suite}.Quick())
 			var result seen
@@ -125,6 +125,8 @@ func TestFollow(t *testing.T) {
 					c.must(err)
 					c.must(old.Start())
 				})
+				c.noErrors(result)
+				restarted, result = c.handovers(3, func() { c.must(c.leader().RestartPostgres(c.ctx)) })
 				c.noErrors(result)
 			}
 		})
@@ -145,15 +147,11 @@ func TestFollow(t *testing.T) {
 
 		watch := c.WatchWritable(50 * time.Millisecond)
 		if *full {
+			// Compared with the same, as a start of PostgreSQL may take longer than a handover, whatever the poolers do.
 			leader, began := c.leader(), time.Now()
 			stalls = planned(3, func() { c.must(leader.RestartPostgres(c.ctx)) })
-			// A start of PostgreSQL may take longer than a handover, whatever the poolers do.
-			for i, alone := range c.restarts(leader, began) {
-				t.Logf("restart of the primary: stall %s, PostgreSQL alone %s", stalls[i], alone)
-				if limit := max(time.Duration(most*float64(median(apart))), 2*alone); stalls[i] > limit {
-					t.Errorf("restart of the primary: stall of %s, at most %s is claimed", stalls[i], limit)
-				}
-			}
+			t.Logf("restart of the primary: of its stalls %v PostgreSQL alone took %v", stalls, c.restarts(leader, began))
+			c.atMost(most, 1.5*most, "restart of the primary", stalls, "the same with one pooler apart", restarted)
 			c.atMost(most, 1.5*most, "rolling restart", planned(3, func() {
 				c.maintainNow(c.leader(), "restart", "--rolling").ok(c)
 			}), "one pooler apart", apart)
@@ -195,7 +193,7 @@ func (c *cluster) killedServer() {
 		c.t.Errorf("a client of the old leader's pooler: %v", err)
 	}
 	result := l.end()
-	slack := c.limit(2 * time.Second)
+	slack := 2*time.Second + 3*c.login() // two seconds on a machine where a log-in takes nothing
 	late := 0
 	for _, e := range append(result.Errors, result.comers.Errors...) {
 		if e.At.After(promoted.Add(slack)) {

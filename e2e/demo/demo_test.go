@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pgbaton/pgbaton/e2e/lab"
+	"github.com/pgbaton/pgbaton/e2e/seen"
 )
 
 var update = flag.Bool("update", false, "write testdata/report.txt anew")
@@ -542,5 +543,58 @@ func TestDemo(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What was seen on Kubernetes becomes a report of the same form, without a way to compare with.
+func TestKubeReport(t *testing.T) {
+	began := time.Date(2026, 12, 1, 3, 0, 0, 0, time.UTC)
+	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
+	commits := make([]int, 120) // 12 s, 8 each tenth of a second
+	for i := range commits {
+		if i < 51 || i >= 70 {
+			commits[i] = 8
+		}
+	}
+	d := seen.Demo{Versions: map[string]string{"Kubernetes": "1.34.4"}, Load: "some", Clients: seen.Report{Acknowledged: 808, Began: began,
+		Commits: commits, Clients: []seen.Client{{Gaps: []seen.Gap{{From: at(5100), To: at(7000)}}}}},
+		Events: []seen.Event{{Name: "pod's deletion", From: "cluster-0", To: "cluster-1", Asked: at(3000), Ended: at(11000), Lines: []seen.Line{
+			{At: at(2000), Source: "p-1 pgbouncer", Text: "LOG RESUME command issued"}, // an earlier one
+			{At: at(5100), Source: "p-1 pgbouncer", Text: "LOG PAUSE command issued"},
+			{At: at(5110), Source: "p-2 pgbouncer", Text: "LOG PAUSE command issued"},
+			{At: at(5300), Source: "cluster-0 postgresql", Text: "LOG:  database system is shut down"},
+			{At: at(6800), Source: "p-2 pgbouncer", Text: "LOG RESUME command issued"},
+			{At: at(6900), Source: "p-1 pgbouncer", Text: "LOG RESUME command issued"},
+		}}}}
+	data, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, dir := filepath.Join(t.TempDir(), "demo.json"), t.TempDir()
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"-out", dir, "kube", file}, &out); code != 0 {
+		t.Fatalf("exit %d: %s", code, &out)
+	}
+	for _, want := range []string{"Programs: Kubernetes 1.34.4", "longest stall: pod's deletion", "1.90 s"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, &out)
+		}
+	}
+	for _, row := range []string{`asked for +-2100\n`, `server down +200\n`, `resumed +1800\n`, `last client writes again +1900\n`} {
+		if !regexp.MustCompile(row).MatchString(out.String()) {
+			t.Errorf("no row %s in\n%s", row, &out)
+		}
+	}
+	for _, name := range []string{"report.txt", "report.json", "throughput.svg", "throughput.png", "timeline-pgbaton-pods-deletion.log"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	d.Clients.Lost = 1
+	if f := onKubernetes(d).failure(); !strings.Contains(f, "writes were lost") {
+		t.Errorf("%q", f)
 	}
 }

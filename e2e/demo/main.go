@@ -6,9 +6,10 @@
 //	go run -C e2e/demo . down
 //	go run -C e2e/demo . bench DIR
 //	go run -C e2e/demo . dashboard FILE
+//	go run -C e2e/demo . [-out DIR] kube FILE
 //
 // The second form removes from the machine what the first has put there. The third makes one table of the reports in the folders of DIR.
-// The fourth makes a picture of Grafana's dashboard during a switchover.
+// The fourth makes a picture of Grafana's dashboard during a switchover. The fifth makes the report of what make demo-kube has seen.
 //
 // It is a module of its own: the plot library is not a dependency of pgbaton.
 package main
@@ -49,7 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.Usage = func() {
 		fmt.Fprint(
 			out,
-			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n       demo bench DIR                          make one table of the reports in the folders of DIR\n       demo dashboard FILE                     make a picture of the dashboard's panels during a switchover\n\n",
+			"Usage: demo [-suite trixie|sid] [-out DIR]   run the demo\n       demo down                               remove what it has put on this machine, except the report\n       demo bench DIR                          make one table of the reports in the folders of DIR\n       demo dashboard FILE                     make a picture of the dashboard's panels during a switchover\n       demo [-out DIR] kube FILE               make the report of what make demo-kube has seen\n\n",
 		)
 		flags.PrintDefaults()
 	}
@@ -63,6 +64,12 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	}
 	if flags.NArg() == 2 && flags.Arg(0) == "bench" {
 		if err := bench(flags.Arg(1), out); err != nil {
+			return failed(out, err)
+		}
+		return 0
+	}
+	if flags.NArg() == 2 && flags.Arg(0) == "kube" {
+		if err := kubeReport(flags.Arg(1), d.out, out); err != nil {
 			return failed(out, err)
 		}
 		return 0

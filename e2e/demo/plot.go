@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image/color"
 	"math"
@@ -33,26 +34,41 @@ const (
 	roomForMarks = 150 // above the curve, in commits per second
 )
 
-// plot draws the switchover both ways, one above the other on the same scales, as "svg" or "png".
+// drawn are the operations that a plot shows, with their titles: the switchover both ways; where there is one way only, all that was done.
+func (r report) drawn() (operations []operation, titles []string) {
+	for _, w := range r.Ways {
+		for _, o := range w.Operations {
+			title := w.Name
+			if len(r.Ways) == 1 {
+				title = o.Name
+			} else if o.Name != "switchover" {
+				continue
+			}
+			title += fmt.Sprintf(": longest stall %.2f s, %d errors", float64(o.StallMS)/1000, w.Errors)
+			if o.LeftPaused {
+				title = fmt.Sprintf("%s: paused for ever (ended after %.0f s), %d errors", w.Name, float64(o.StallMS)/1000, w.Errors)
+			}
+			operations, titles = append(operations, o), append(titles, title)
+		}
+	}
+	return operations, titles
+}
+
+// plot draws operations one above the other on the same scales, as "svg" or "png".
 func (r report) plot(format string) ([]byte, error) {
 	var panels []*plot.Plot
 	var highest float64
 	var last int64
-	for _, w := range r.Ways {
-		if o := w.operation("switchover"); o != nil {
-			for _, b := range o.Throughput {
-				highest = max(highest, perSecond(b))
-				last = max(last, b.From+binWidth.Milliseconds())
-			}
+	operations, titles := r.drawn()
+	for _, o := range operations {
+		for _, b := range o.Throughput {
+			highest = max(highest, perSecond(b))
+			last = max(last, b.From+binWidth.Milliseconds())
 		}
 	}
 	top := math.Ceil(max(highest, 1)/100)*100 + roomForMarks
-	for _, w := range r.Ways {
-		o := w.operation("switchover")
-		if o == nil {
-			continue
-		}
-		p, err := panel(w, *o, top)
+	for i, o := range operations {
+		p, err := panel(titles[i], o, top)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +76,7 @@ func (r report) plot(format string) ([]byte, error) {
 		panels = append(panels, p)
 	}
 	if len(panels) == 0 {
-		return nil, fmt.Errorf("no switchover to draw")
+		return nil, errors.New("no switchover to draw")
 	}
 	panels[len(panels)-1].X.Label.Text = "time since PAUSE (s)"
 
@@ -121,8 +137,8 @@ func (r report) plot(format string) ([]byte, error) {
 
 func perSecond(b bin) float64 { return float64(b.Commits) / binWidth.Seconds() }
 
-// panel draws one switchover.
-func panel(w way, o operation, top float64) (*plot.Plot, error) {
+// panel draws one operation.
+func panel(title string, o operation, top float64) (*plot.Plot, error) {
 	p := plot.New()
 	sans := func(style *text.Style, size vg.Length) { style.Font.Variant, style.Font.Size = "Sans", size }
 	sans(&p.Title.TextStyle, 11)
@@ -130,10 +146,7 @@ func panel(w way, o operation, top float64) (*plot.Plot, error) {
 	sans(&p.Y.Label.TextStyle, 10)
 	sans(&p.X.Tick.Label, 9)
 	sans(&p.Y.Tick.Label, 9)
-	p.Title.Text = fmt.Sprintf("%s: longest stall %.2f s, %d errors", w.Name, float64(o.StallMS)/1000, w.Errors)
-	if o.LeftPaused {
-		p.Title.Text = fmt.Sprintf("%s: paused for ever (ended after %.0f s), %d errors", w.Name, float64(o.StallMS)/1000, w.Errors)
-	}
+	p.Title.Text = title
 	p.Y.Label.Text = "commits per second"
 	p.Y.Min, p.Y.Max = 0, top
 	p.Y.Tick.Marker = every(200, top-roomForMarks)

@@ -36,7 +36,7 @@ type way struct {
 
 // operation is one handover.
 type operation struct {
-	Name       string    `json:"name"` // switchover, restart
+	Name       string    `json:"name"` // switchover, restart; on Kubernetes the pod's deletion
 	From       string    `json:"from"`
 	To         string    `json:"to"`
 	Asked      time.Time `json:"asked"`
@@ -140,6 +140,26 @@ func (r report) failure() string {
 	return ""
 }
 
+// operations are the names of all that was done, in the order of the first way.
+func (r report) operations() (names []string) {
+	for _, w := range r.Ways {
+		for _, o := range w.Operations {
+			if !slices.Contains(names, o.Name) {
+				names = append(names, o.Name)
+			}
+		}
+	}
+	return names
+}
+
+// where is what the programs are of.
+func (r report) where() string {
+	if r.Suite == "" {
+		return "Programs" // on Kubernetes, which is one of them
+	}
+	return "Debian " + r.Suite
+}
+
 // text is the report for a person.
 func (r report) text() string {
 	var b strings.Builder
@@ -148,7 +168,7 @@ func (r report) text() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		versions = append(versions, name+" "+r.Versions[name])
 	}
-	fmt.Fprintf(&b, "Debian %s: %s\nLoad: %s\n\n", r.Suite, strings.Join(versions, ", "), r.Load)
+	fmt.Fprintf(&b, "%s: %s\nLoad: %s\n\n", r.where(), strings.Join(versions, ", "), r.Load)
 
 	var rows [][]string
 	cells := func(head string, each func(way) string) {
@@ -159,7 +179,9 @@ func (r report) text() string {
 		rows = append(rows, line)
 	}
 	cells("", func(w way) string { return w.Name })
-	cells("pgbench transactions", func(w way) string { return fmt.Sprint(w.Transactions) })
+	if slices.ContainsFunc(r.Ways, func(w way) bool { return w.Transactions > 0 }) { // on Kubernetes nobody counts them
+		cells("pgbench transactions", func(w way) string { return fmt.Sprint(w.Transactions) })
+	}
 	cells("acknowledged writes of the probe", func(w way) string { return fmt.Sprint(w.Writes) })
 	cells("errors", func(w way) string { return fmt.Sprint(w.Errors) })
 	cells("acknowledged writes lost", func(w way) string {
@@ -168,7 +190,7 @@ func (r report) text() string {
 		}
 		return "0"
 	})
-	for _, name := range []string{"switchover", "restart"} {
+	for _, name := range r.operations() {
 		cells("longest stall: "+name, func(w way) string {
 			o := w.operation(name)
 			switch {
@@ -259,6 +281,10 @@ func table(b *strings.Builder, rows [][]string) {
 	}
 }
 
+func fileName(name string) string {
+	return strings.NewReplacer(" ", "-", "'", "").Replace(name)
+}
+
 // write leaves the report in a directory: text, JSON, plot, and the time lines in full.
 func (r report) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -276,7 +302,7 @@ func (r report) write(dir string) error {
 	}
 	for _, w := range r.Ways {
 		for _, o := range w.Operations {
-			files[fmt.Sprintf("timeline-%s-%s.log", strings.ReplaceAll(w.Name, " ", "-"), o.Name)] = []byte(o.log)
+			files[fmt.Sprintf("timeline-%s-%s.log", fileName(w.Name), fileName(o.Name))] = []byte(o.log)
 		}
 	}
 	for name, content := range files {

@@ -105,14 +105,29 @@ func handoverSteps(
 		}
 	}
 	orLog(stepPause, "pgbouncer", "PAUSE command issued")
+	orLog(stepDrained, from+" patroni", "msg=drained hook=before_stop")
 	orLog(stepDown, from+" postgresql", "database system is shut down")
 	up := "archive recovery complete" // PostgreSQL's last word in a promotion before it takes writes
 	if from == to {
 		up = "database system is ready to accept connections"
 	}
 	orLog(stepPromoted, to+" postgresql", up)
-	orLog(stepResumed, "pgbouncer", "RESUME command issued")
-	for _, m := range moves {
+	if from != to {
+		orLog(stepLock, to+" patroni", "promoted self to leader by acquiring session lock")
+	}
+	orLog(stepWritable, to+" patroni", "msg=writable hook=worker")
+	orLog(stepRoute, to+" patroni", `msg="the route leads here" hook=worker`)
+	if _, have := found[stepResumed]; !have {
+		seen := map[string]bool{} // poolers: each may be told more than once
+		for _, e := range events {
+			if !e.At.Before(asked.Truncate(time.Millisecond)) && strings.HasSuffix(e.Source, "pgbouncer") && !seen[e.Source] &&
+				strings.Contains(e.Text, "RESUME command issued") {
+				seen[e.Source] = true
+				add(stepResumed, e.At, e.Source+" log")
+			}
+		}
+	}
+	for _, m := range moves { // more exact than Patroni's log
 		if m.At.After(asked) && m.To == to && from != to {
 			add(stepLock, m.At, "route")
 			break

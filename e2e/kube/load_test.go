@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgbaton/pgbaton/e2e/kube/seen"
 	"github.com/pgbaton/pgbaton/e2e/lab"
+	"github.com/pgbaton/pgbaton/e2e/seen"
 )
 
 // load is an application and pgbench, both in pods, through the Service of the poolers.

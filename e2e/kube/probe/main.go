@@ -20,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgbaton/pgbaton/e2e/kube/seen"
+	"github.com/pgbaton/pgbaton/e2e/seen"
 )
 
 type client struct {
@@ -52,6 +52,7 @@ func probe(ctx context.Context, n int, like client) (seen.Report, error) {
 	if err := prepare(ctx); err != nil {
 		return seen.Report{}, err
 	}
+	began := time.Now()
 	var working sync.WaitGroup
 	all := make([]client, n)
 	for i := range all {
@@ -74,6 +75,7 @@ func probe(ctx context.Context, n int, like client) (seen.Report, error) {
 			}
 		}
 	}
+	report.Count(began)
 	return report, nil
 }
 
@@ -111,7 +113,7 @@ func (c *client) work(ctx context.Context) {
 			}
 			now := time.Now()
 			c.acknowledged = append(c.acknowledged, number)
-			c.seen.Add(last, now)
+			c.seen.Committed(last, now)
 			last = now
 			time.Sleep(c.interval)
 		}

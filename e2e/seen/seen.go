@@ -1,4 +1,4 @@
-// Package seen is what clients of a database have seen, as the probe in a pod tells it to the test.
+// Package seen is what clients of a database on Kubernetes have seen, as the probe in a pod tells it to the tests, and they to the demo.
 package seen
 
 import (
@@ -11,16 +11,22 @@ import (
 // long is the shortest gap between two commits of a client that is worth a word.
 const long = 100 * time.Millisecond
 
+// Width is the piece of time in which commits are counted.
+const Width = 100 * time.Millisecond
+
 // Report is what a probe says at its end.
 type Report struct {
 	Acknowledged, Lost int
 	Clients            []Client
+	Began              time.Time
+	Commits            []int // of all clients, in pieces of Width since Began
 }
 
 // Client is one connection after the other, of one client.
 type Client struct {
-	Gaps   []Gap
-	Errors []Error
+	Gaps    []Gap
+	Errors  []Error
+	commits []time.Time
 }
 
 // Gap is a time without a commit, between two or before the end.
@@ -39,6 +45,26 @@ type Error struct {
 func (c *Client) Add(from, to time.Time) {
 	if g := (Gap{from, to}); g.Length() >= long {
 		c.Gaps = append(c.Gaps, g)
+	}
+}
+
+// Committed remembers when a commit was acknowledged, and the time since the one before, if it was long.
+func (c *Client) Committed(before, at time.Time) {
+	c.commits = append(c.commits, at)
+	c.Add(before, at)
+}
+
+// Count counts the commits of all clients since a moment.
+func (r *Report) Count(began time.Time) {
+	r.Began, r.Commits = began, nil
+	for _, c := range r.Clients {
+		for _, at := range c.commits {
+			i := int(at.Sub(began) / Width)
+			for len(r.Commits) <= i {
+				r.Commits = append(r.Commits, 0)
+			}
+			r.Commits[i]++
+		}
 	}
 }
 
@@ -66,4 +92,25 @@ func (r Report) Errors() []string {
 		texts = append(texts, fmt.Sprintf("%s %s", e.At.UTC().Format("15:04:05.000"), strings.ReplaceAll(e.Text, "\n", " ")))
 	}
 	return texts
+}
+
+// Demo is what the demo on Kubernetes has to tell: see e2e/demo, which makes a report of it.
+type Demo struct {
+	Versions map[string]string
+	Load     string
+	Clients  Report
+	Events   []Event
+}
+
+// Event is one thing that was done to the cluster.
+type Event struct {
+	Name, From, To string // To: who leads then
+	Asked, Ended   time.Time
+	Lines          []Line // of the servers' logs
+}
+
+// Line is one of a log.
+type Line struct {
+	At           time.Time
+	Source, Text string
 }
