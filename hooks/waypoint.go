@@ -17,6 +17,9 @@ const (
 	routeRetry      = 50 * time.Millisecond // between one round of looks and the next
 	routeRetryFirst = 15 * time.Millisecond // and in the first routeFirst: mostly the route leads here in a moment
 	routeFirst      = 2 * time.Second
+
+	routeLookMost = 5 * time.Second // for a look, however slow the machine is
+	routeUnclear  = 3               // rounds, one after the other, that may tell nothing
 )
 
 // sight is what the last round of looks at an address has shown. The greater counts where looks differ.
@@ -51,6 +54,8 @@ type waypoint struct {
 	reading  bool // it has led to a standby that was one before
 	database int  // which way to log in is used
 	unfit    int  // ways to log in, one after the other, that were refused
+	slow     time.Duration // the longest that an answer has taken
+	unclear  int           // rounds, one after the other, that have told nothing
 	last     string
 	said     map[string]bool
 	standing map[time.Time]bool // such standbys, by the start of their postmaster
@@ -116,16 +121,59 @@ func (r *route) round(ctx context.Context, w *waypoint) []sight {
 	if w.agent != nil {
 		return r.roundByAgent(ctx, w, looks)
 	}
-	sights := make([]sight, looks)
+	limit := w.patience(looks)
+	sights, took := make([]sight, looks), make([]time.Duration, looks)
 	conns := routing.AtOnce(ctx, looks, apart, func(i int) (conn *postgres.Conn, enough bool) {
-		conn, sights[i] = r.look(ctx, w, server)
+		began := time.Now()
+		conn, sights[i] = r.look(ctx, w, server, limit)
+		took[i] = time.Since(began)
 		return conn, sights[i] > standsBy
 	})
 	r.following.Go(func() { routing.CloseAll(conns) })
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || r.tellsNothing(ctx, w, sights, took, limit) {
 		return nil
 	}
 	return sights
+}
+
+// patience is how long each of so many looks at a time may take: on a busy machine many log-ins at a time are slower than few.
+func (w *waypoint) patience(looks int) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return min(max(2*w.slow*time.Duration(looks)/routing.InARow, member.LookTimeout), routeLookMost)
+}
+
+// tellsNothing reports whether looks that got no answer in time are not to be taken for a server that does not answer: those beside them, or
+// a log-in to the local server, took nearly as long. Taken for one, such a look has more of them follow, and those get no answer in time,
+// either, on and on until the lease is over.
+func (r *route) tellsNothing(ctx context.Context, w *waypoint, sights []sight, took []time.Duration, limit time.Duration) bool {
+	var slow time.Duration
+	silent := slices.Contains(sights, noAnswer)
+	if silent {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		began := time.Now()
+		if conn, err := r.local.Connect(ctx); err == nil || ctx.Err() != nil {
+			slow = time.Since(began)
+			if conn != nil {
+				conn.Close()
+			}
+		}
+	}
+	for i, s := range sights {
+		if s != notSeen && s != noAnswer && s != refuses {
+			slow = max(slow, took[i])
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slow = max(w.slow, slow)
+	if !silent || 4*w.slow < limit || w.unclear == routeUnclear {
+		w.unclear = 0
+		return false
+	}
+	w.unclear++
+	return true
 }
 
 // note takes a round's looks into account and reports whether another one should follow at once: with another database.
@@ -166,8 +214,8 @@ func (w *waypoint) note(sights []sight) (again bool) {
 }
 
 // look makes one connection, which stays open where it leads to a server, and says where it has led.
-func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) (*postgres.Conn, sight) {
-	ctx, cancel := context.WithTimeout(ctx, member.LookTimeout)
+func (r *route) look(whole context.Context, w *waypoint, server *postgres.Server, limit time.Duration) (*postgres.Conn, sight) {
+	ctx, cancel := context.WithTimeout(whole, limit)
 	defer cancel()
 	conn, there, err := routing.Once(ctx, server)
 	var seen sight
@@ -179,7 +227,7 @@ func (r *route) look(ctx context.Context, w *waypoint, server *postgres.Server) 
 			return r.stood(ctx, w, there, func() (postgres.Replay, error) { return conn.Replay(ctx) })
 		})
 	}
-	w.say(ctx, r.log, text)
+	w.say(whole, r.log, text)
 	return conn, seen
 }
 
