@@ -9,6 +9,7 @@ need containerd containerd
 need runc runc
 need iptables iptables
 need conntrack conntrack
+need ipset ipset
 need nsenter util-linux
 [ -x /usr/lib/cni/bridge ] || missing="$missing containernetworking-plugins"
 [ -n "$missing" ] || exit 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,6 +170,26 @@ func (k *kube) save(dir string) {
 	fmt.Println("logs are in", dir)
 }
 
+// noLogInRefused looks into the members' logs: every password that the manifests hand out is the right one, from wherever it is used.
+func (k *kube) noLogInRefused(ctx context.Context) error {
+	pods, err := k.pods(ctx, members)
+	if err != nil {
+		return err
+	}
+	for _, p := range pods {
+		out, err := k.Kubectl(ctx, "", "logs", p.Metadata.Name, "--container", "patroni")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, "password authentication failed") {
+				return fmt.Errorf("%s: %s", p.Metadata.Name, line)
+			}
+		}
+	}
+	return nil
+}
+
 // check is what every test ends with: nothing is left of it.
 func (k *kube) check(t *testing.T) {
 	t.Helper()
@@ -177,6 +198,9 @@ func (k *kube) check(t *testing.T) {
 		t.Error(err)
 	}
 	if err := k.unpaused(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := k.noLogInRefused(ctx); err != nil {
 		t.Error(err)
 	}
 	if t.Failed() {

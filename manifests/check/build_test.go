@@ -91,7 +91,7 @@ func build(t *testing.T, name string) *built {
 	t.Helper()
 	dir := tree(t)
 	if name == spilo {
-		generate(t, dir, "ROUTE=acid-cluster")
+		generate(t, dir)
 	} else {
 		generate(t, dir)
 	}
@@ -258,8 +258,8 @@ func TestGenerate(t *testing.T) {
 		t.Error("a second run made a new password: the cluster would not know it")
 	}
 
-	generate(t, dir, "SUPERUSER_PASSWORD=of-the-cluster", "ROUTE=acid-cluster")
-	if got, want := read("pgpass"), "acid-cluster:5432:*:postgres:of-the-cluster\n"; got != want {
+	generate(t, dir, "SUPERUSER_PASSWORD=of-the-cluster")
+	if got, want := read("pgpass"), "*:5432:*:postgres:of-the-cluster\n"; got != want {
 		t.Errorf("pgpass: got %q, want %q", got, want)
 	}
 

@@ -260,6 +260,10 @@ func TestConfiguration(t *testing.T) {
 			if route.Password == "" || !strings.Contains(users, `"`+route.User+`" "`+route.Password+`"`) {
 				t.Errorf("pgpass has no password for %s at %s", route.User, route.Host)
 			}
+			// A standby makes its replication slot on the new leader, and the poolers' leader is proven from other members.
+			if member := parse(t, loaded.Postgres+" host=10.0.0.1"); member.Password != route.Password {
+				t.Errorf("pgpass has no password for %s at another member's address", member.User)
+			}
 
 			ttl, loopWait := 30*time.Second, 10*time.Second
 			switch name {

@@ -3,7 +3,6 @@
 #
 #   manifests/credentials/generate.sh             random ones; existing files are kept
 #   SUPERUSER_PASSWORD=... generate.sh            for a cluster that already has its password
-#   ROUTE=acid-cluster generate.sh                the Service of the primary (default: cluster)
 set -eu
 cd "$(dirname "$0")"
 umask 077
@@ -29,8 +28,9 @@ printf '%s\n' "operator operate $(cat operator-token)" "member read $(cat member
 	-subj /CN=pgbaton -addext 'subjectAltName=DNS:*.cluster-members,DNS:localhost,IP:127.0.0.1' \
 	-keyout tls.key -out tls.crt 2>/dev/null
 
-# These two contain the passwords above in the format of their readers.
+# What follows contains the passwords above in the format of their readers.
 printf '"%s" "%s"\n' \
 	postgres "$(cat superuser-password)" \
 	pgbouncer_admin "$(cat pgbouncer-admin-password)" >userlist.txt
-printf '%s:5432:*:postgres:%s\n' "${ROUTE:-cluster}" "$(cat superuser-password)" >pgpass
+# For the primary's Service, and for the other members: their pods' addresses change.
+printf '*:5432:*:postgres:%s\n' "$(cat superuser-password)" >pgpass

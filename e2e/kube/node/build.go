@@ -12,12 +12,37 @@ import (
 	"slices"
 )
 
-// build returns the path of kubebox. It is built once for each state of its sources, which takes minutes, and kept in the user's cache folder.
+// build returns the path of kubebox, which it builds where it is not built. That takes minutes.
 func build(ctx context.Context) (string, error) {
-	source, err := sources()
+	source, err := sources("box")
 	if err != nil {
 		return "", err
 	}
+	modules, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	m := pinned.FindSubmatch(modules)
+	if m == nil {
+		return "", errors.New("go.mod does not say which Kubernetes")
+	}
+	version := string(m[1])
+	const component = "-X k8s.io/component-base/version."
+	return buildOnce(ctx, source, "kubebox-"+version, component+"gitVersion="+version+" "+component+"gitMajor=1 "+
+		component+"gitMinor="+minor.FindStringSubmatch(version)[1])
+}
+
+// buildNetpol is build for what enforces NetworkPolicies.
+func buildNetpol(ctx context.Context) (string, error) {
+	source, err := sources("netpol")
+	if err != nil {
+		return "", err
+	}
+	return buildOnce(ctx, source, "netpol", "")
+}
+
+// buildOnce builds a program once for each state of its sources, and keeps it in the user's cache folder.
+func buildOnce(ctx context.Context, source, name, ldflags string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
@@ -28,30 +53,21 @@ func build(ctx context.Context) (string, error) {
 	}
 	slices.Sort(files)
 	sum := sha256.New()
-	var version string
 	for _, path := range files {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			return "", err
 		}
 		sum.Write(content)
-		if m := pinned.FindSubmatch(content); m != nil && filepath.Base(path) == "go.mod" {
-			version = string(m[1])
-		}
 	}
-	if version == "" {
-		return "", errors.New("go.mod does not say which Kubernetes")
-	}
-	built := filepath.Join(cache, "pgbaton", "kubebox-"+version+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
+	built := filepath.Join(cache, "pgbaton", name+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
 	if _, err := os.Stat(built); err == nil {
 		return built, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(built), 0o755); err != nil {
 		return "", err
 	}
-	const component = "-X k8s.io/component-base/version."
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", built+".new", "-ldflags",
-		"-s -w "+component+"gitVersion="+version+" "+component+"gitMajor=1 "+component+"gitMinor="+minor.FindStringSubmatch(version)[1], ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", built+".new", "-ldflags", "-s -w "+ldflags, ".")
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if _, err := run(cmd, ""); err != nil {
@@ -65,16 +81,16 @@ var (
 	minor  = regexp.MustCompile(`^v1\.(\d+)\.`)
 )
 
-// sources is the folder e2e/kube/box of the checkout that the working directory is in.
-func sources() (string, error) {
+// sources is a folder below e2e/kube of the checkout that the working directory is in.
+func sources(name string) (string, error) {
 	dir, err := os.Getwd()
 	for err == nil {
-		box := filepath.Join(dir, "e2e", "kube", "box")
-		if _, err := os.Stat(filepath.Join(box, "go.mod")); err == nil {
-			return box, nil
+		source := filepath.Join(dir, "e2e", "kube", name)
+		if _, err := os.Stat(filepath.Join(source, "go.mod")); err == nil {
+			return source, nil
 		}
 		if dir == "/" {
-			return "", errors.New("e2e/kube/box is below no folder above the working directory")
+			return "", errors.New("e2e/kube/" + name + " is below no folder above the working directory")
 		}
 		dir = filepath.Dir(dir)
 	}

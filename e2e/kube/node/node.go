@@ -1,5 +1,6 @@
 // Package node runs a real Kubernetes of one node, in namespaces of its own: etcd, the control plane, kubelet, kube-proxy (all of them are
-// kubebox, see e2e/kube/box) and Debian's containerd and runc. It needs root, and leaves nothing behind.
+// kubebox, see e2e/kube/box), Debian's containerd and runc, and what enforces NetworkPolicies (see e2e/kube/netpol). It needs root, and leaves
+// nothing behind.
 package node
 
 import (
@@ -39,6 +40,7 @@ const (
 type Node struct {
 	dir     string
 	kubebox string
+	netpol  string
 	first   *exec.Cmd
 	orders  io.WriteCloser
 	talk    sync.Mutex
@@ -52,13 +54,17 @@ var machineWide = []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/pa
 	"kernel/keys/root_maxbytes"}
 
 // Start starts a node whose state is in dir, an empty folder on a file system that overlayfs can be on. It blocks until the node is Ready,
-// for about 20 s, and builds kubebox first where it is not built. The node ends with [Node.Close], or with this process.
+// for about 20 s, and builds its programs first where they are not built. The node ends with [Node.Close], or with this process.
 func Start(ctx context.Context, dir string) (*Node, error) {
 	kubebox, err := build(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("build kubebox: %w", err)
 	}
-	n := &Node{dir: dir, kubebox: kubebox, kernel: map[string]string{}, errors: &bytes.Buffer{}}
+	netpol, err := buildNetpol(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("build netpol: %w", err)
+	}
+	n := &Node{dir: dir, kubebox: kubebox, netpol: netpol, kernel: map[string]string{}, errors: &bytes.Buffer{}}
 	for _, setting := range machineWide {
 		if value, err := os.ReadFile("/proc/sys/" + setting); err == nil {
 			n.kernel[setting] = string(value)

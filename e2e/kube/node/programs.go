@@ -42,6 +42,7 @@ func (n *Node) programs() []program {
 		box("kubelet", nil, "--config="+at("kubelet.yaml"), "--kubeconfig="+config("kubelet"), "--hostname-override="+Name,
 			"--node-ip="+Address),
 		box("kube-proxy", nil, "--config="+at("proxy.yaml")),
+		{"netpol", []string{n.netpol, "--kubeconfig", config("admin"), "--hostname-override", Name, "--service-cluster-ip-range", services}, nil},
 		box("dns", nil, "--kubeconfig", config("admin"), "--listen", Address+":53"),
 		box("volumes", nil, "--kubeconfig", config("admin"), "--node", Name, "--dir", at("volumes")),
 	}
