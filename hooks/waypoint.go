@@ -55,7 +55,8 @@ type waypoint struct {
 	database int  // which way to log in is used
 	unfit    int  // ways to log in, one after the other, that were refused
 	slow     time.Duration // the longest that an answer has taken
-	unclear  int           // rounds, one after the other, that have told nothing
+	late     bool          // the last round had looks that got no answer, which may have been late
+	unclear  int           // such rounds, one after the other, that have told nothing
 	last     string
 	said     map[string]bool
 	standing map[time.Time]bool // such standbys, by the start of their postmaster
@@ -140,7 +141,7 @@ func (r *route) round(ctx context.Context, w *waypoint) []sight {
 func (w *waypoint) patience(looks int) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return min(max(2*w.slow*time.Duration(looks)/routing.InARow, member.LookTimeout), routeLookMost)
+	return min(max(3*w.slow*time.Duration(looks)/routing.InARow, member.LookTimeout), routeLookMost)
 }
 
 // tellsNothing reports whether looks that got no answer in time are not to be taken for a server that does not answer: those beside them, or
@@ -148,14 +149,14 @@ func (w *waypoint) patience(looks int) time.Duration {
 // either, on and on until the lease is over.
 func (r *route) tellsNothing(ctx context.Context, w *waypoint, sights []sight, took []time.Duration, limit time.Duration) bool {
 	var slow time.Duration
-	silent := slices.Contains(sights, noAnswer)
+	silent := slices.Max(sights) == noAnswer // what is worse is told by a server or a machine that did answer
 	if silent {
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		began := time.Now()
 		if conn, err := r.local.Connect(ctx); err == nil || ctx.Err() != nil {
 			slow = time.Since(began)
-			if conn != nil {
+			if err == nil {
 				conn.Close()
 			}
 		}
@@ -168,7 +169,7 @@ func (r *route) tellsNothing(ctx context.Context, w *waypoint, sights []sight, t
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.slow = max(w.slow, slow)
-	if !silent || 4*w.slow < limit || w.unclear == routeUnclear {
+	if w.late = silent && 4*w.slow >= limit; !w.late || w.unclear == routeUnclear {
 		w.unclear = 0
 		return false
 	}
@@ -194,7 +195,7 @@ func (w *waypoint) note(sights []sight) (again bool) {
 	if led > 0 && worst > leadsHere && worst != standsBy {
 		worst = leadsElsewhere
 	}
-	w.wavered = w.wavered || worst == leadsElsewhere || w.led && worst > standsBy
+	w.wavered = w.wavered || !w.late && (worst == leadsElsewhere || w.led && worst > standsBy)
 	w.led = w.led || led > 0
 	switch {
 	case worst == notLetIn:
