@@ -144,9 +144,9 @@ func (w *waypoint) patience(looks int) time.Duration {
 	return min(max(3*w.slow*time.Duration(looks)/routing.InARow, member.LookTimeout), routeLookMost)
 }
 
-// tellsNothing reports whether looks that got no answer in time are not to be taken for a server that does not answer: those beside them, or
-// a log-in to the local server, took nearly as long. Taken for one, such a look has more of them follow, and those get no answer in time,
-// either, on and on until the lease is over.
+// tellsNothing reports whether looks that got no answer in time are not to be taken for a server that does not answer: those beside them,
+// or a log-in to the local server, took nearly as long. Taken for one, such a look has more of them follow, and those get no answer in
+// time, either, on and on until the lease is over.
 func (r *route) tellsNothing(ctx context.Context, w *waypoint, sights []sight, took []time.Duration, limit time.Duration) bool {
 	var slow time.Duration
 	silent := slices.Max(sights) == noAnswer // what is worse is told by a server or a machine that did answer
