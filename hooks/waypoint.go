@@ -48,12 +48,12 @@ type waypoint struct {
 
 	mu       sync.Mutex
 	seen     sight
-	cached   bool // only the poolers' cache has it: the name has moved on
-	led      bool // a look has led here
-	wavered  bool // and another one has not, or has met another server of ours
-	reading  bool // it has led to a standby that was one before
-	database int  // which way to log in is used
-	unfit    int  // ways to log in, one after the other, that were refused
+	cached   bool          // only the poolers' cache has it: the name has moved on
+	led      bool          // a look has led here
+	wavered  bool          // and another one has not, or has met another server of ours
+	reading  bool          // it has led to a standby that was one before
+	database int           // which way to log in is used
+	unfit    int           // ways to log in, one after the other, that were refused
 	slow     time.Duration // the longest that an answer has taken
 	late     bool          // the last round had looks that got no answer, which may have been late
 	unclear  int           // such rounds, one after the other, that have told nothing
