@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,30 +24,6 @@ func (c *cluster) entriesWithoutAddress() (texts []string) {
 	return texts
 }
 
-// killSoon waits for a process of pgbaton on one of these members (held: while a pooler is paused), and kills it at some moment from then on.
-func (c *cluster) killSoon(members []*lab.Member, word string, held bool, within time.Duration) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		for _, m := range members {
-			p, ok := ours(m, word)
-			if !ok {
-				continue
-			}
-			if held { // before there is a pause nothing is to be moved
-				if paused, err := c.Paused(c.ctx); err != nil || len(paused) == 0 {
-					continue
-				}
-			}
-			after := rand.N(within)
-			time.Sleep(after)
-			if p.Kill(syscall.SIGKILL) == nil {
-				c.t.Logf("killed %s on %s, %s after it was seen", word, m.Name, after)
-				return
-			}
-		}
-	}
-	c.t.Logf("%s was over before it was killed", word)
-}
-
 // TestFollowKilled: whoever moves poolers in a switchover is killed at some moment of it. Another one of them does it: no client sees an
 // error, none waits longer than the lease, and every file of entries is whole. serve is started anew at once, as its unit says.
 func TestFollowKilled(t *testing.T) {
@@ -56,20 +31,22 @@ func TestFollowKilled(t *testing.T) {
 		c, servers := beside(t, suite, "idle")
 		whole := c.entriesWithoutAddress()
 		const lease = 30 * time.Second // the default
-		restart := func(m *lab.Member) {
+		restart := func(m *lab.Member) bool {
 			time.Sleep(rand.N(1500 * time.Millisecond))
 			servers[m.Name].kill()
 			servers[m.Name] = c.serve(m)
+			return true
 		}
 		for _, victim := range []struct {
 			name string
-			do   func(old *lab.Member)
+			do   func(old *lab.Member) bool
 		}{
-			{"the keeper", func(old *lab.Member) { c.killSoon([]*lab.Member{old}, "_keep", true, time.Second) }},
-			{"the worker", func(old *lab.Member) { c.killSoon(c.others(old), "_work", false, 300*time.Millisecond) }},
+			{"the keeper", func(old *lab.Member) bool { return c.killSoon([]*lab.Member{old}, "_keep", true, time.Second) }},
+			{"the worker", func(old *lab.Member) bool { return c.killSoon(c.others(old), "_work", false, 300*time.Millisecond) }},
 			{"the old leader's serve", restart},
-			{"another member's serve", func(old *lab.Member) { restart(c.others(old)[0]) }},
+			{"another member's serve", func(old *lab.Member) bool { return restart(c.others(old)[0]) }},
 		} {
+			killed := 0
 			for range 3 {
 				l, paused := c.load(), c.watchPaused()
 				began := time.Now()
@@ -79,7 +56,9 @@ func TestFollowKilled(t *testing.T) {
 					_, err := c.Switchover(c.ctx, "")
 					switched <- err
 				}()
-				victim.do(old)
+				if victim.do(old) {
+					killed++
+				}
 				c.must(<-switched)
 				l.flowing(20)
 				result := l.stop()
@@ -94,6 +73,9 @@ func TestFollowKilled(t *testing.T) {
 				if now := c.entriesWithoutAddress(); fmt.Sprint(now) != fmt.Sprint(whole) {
 					t.Errorf("a file of entries is not whole:\n%q\n%q", whole, now)
 				}
+			}
+			if killed == 0 {
+				t.Errorf("%s was over each time before it was killed", victim.name)
 			}
 		}
 	})

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,15 +33,26 @@ func ours(m *lab.Member, word string) (lab.Process, bool) {
 // killPaused waits for a pgbaton process of a member to be there while the pooler is paused, and kills it with SIGKILL. Its name or one of
 // its arguments is the word.
 func (c *cluster) killPaused(members []*lab.Member, word string) bool {
-	deadline := time.Now().Add(20 * time.Second)
-	for time.Now().Before(deadline) {
+	return c.killSoon(members, word, true, time.Nanosecond)
+}
+
+// killSoon waits for such a process (held: while a pooler is paused), and kills it at some moment from then on.
+func (c *cluster) killSoon(members []*lab.Member, word string, held bool, within time.Duration) bool {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		for _, m := range members {
 			p, ok := ours(m, word)
 			if !ok {
 				continue
 			}
-			if paused, err := c.Paused(c.ctx); err == nil && len(paused) > 0 && p.Kill(syscall.SIGKILL) == nil {
-				c.t.Logf("killed %d on %s: %s", p.PID, m.Name, p.Cmdline())
+			if held {
+				if paused, err := c.Paused(c.ctx); err != nil || len(paused) == 0 {
+					continue
+				}
+			}
+			after := rand.N(within)
+			time.Sleep(after)
+			if p.Kill(syscall.SIGKILL) == nil {
+				c.t.Logf("killed %d on %s, %s after it was seen: %s", p.PID, m.Name, after, p.Cmdline())
 				return true
 			}
 		}

@@ -100,8 +100,8 @@ func TestNoSplitBrain(t *testing.T) {
 				phase := c.Options().LoopWait + time.Second + with.machine
 				if with.both > 0 && without.both > 0 && (with.both > without.both+phase || with.late > without.late+phase) {
 					t.Errorf("two primaries were writable for %s, without hooks %s; "+
-						"the old one went on for %s, without hooks %s: more than the %s of Patroni's loops and of an empty hook", with.both, without.both,
-						with.late, without.late, phase)
+						"the old one went on for %s, without hooks %s: more than the %s of Patroni's loops and of an empty hook", with.both,
+						without.both, with.late, without.late, phase)
 				}
 				if with.both > 0 && without.both == 0 {
 					t.Errorf("two primaries were writable for %s, without hooks never", with.both)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -36,18 +35,10 @@ func newNode(t *testing.T, suite string, pg *single.Postgres) *node {
 	n.file = filepath.Join(n.pooler.Dir, "databases.ini")
 	n.write(t, n.file, fmt.Sprintf("; ours\npostgres = host=%[1]s port=%[2]d pool_size=7\n* = host=%[1]s port=%[2]d\n"+
 		"postgres_ro = host=%[1]s port=%[2]d dbname=postgres\n", pg.Addr, pg.Port))
-	text, err := n.pooler.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, settings, _ := strings.Cut(text, "[pgbouncer]")
-	if err := n.pooler.RewriteConfig("[databases]\n%include " + n.file + "\n\n[pgbouncer]" + settings); err != nil {
-		t.Fatal(err)
-	}
+	membertest.Databases(t, n.pooler, "%include "+n.file+"\n")
 	n.Member = membertest.New(t, pg, n.pooler)
 	n.Config.Poolers[0].Follow = &config.Follow{File: n.file, Databases: []string{"postgres", "*"}, LocalHost: pg.Addr, LocalPort: pg.Port,
 		Back: config.BackIdle}
-	membertest.Reload(t, n.pooler)
 	return n
 }
 

@@ -57,17 +57,18 @@ func (w *worker) moveOwn(ctx context.Context, p *pgb.Pooler) error {
 	err := member.Retry(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, member.ConsoleTimeout)
 		defer cancel()
-		before, err := mover.State(ctx)
+		now, err := mover.Move(ctx, mover.Local())
+		if moved = moved || now; err != nil || !moved {
+			return err
+		}
+		s, err := mover.State(ctx) // a mark and a pause outlast a move
 		if err != nil {
 			return err
 		}
-		held = held || before.Mark != nil || before.PauseStands()
-		now, err := mover.Move(ctx, mover.Local())
-		moved = moved || now
-		if now && held && err == nil {
-			err = mover.Reconnect(ctx)
+		if held = s.Mark != nil || s.PauseStands(); held {
+			return mover.Reconnect(ctx)
 		}
-		return err
+		return nil
 	}, func(err error) bool {
 		var problem *file.Problem
 		return member.IsPermanent(err) || errors.As(err, &problem)

@@ -23,15 +23,7 @@ func TestWorkerMovesAPoolerThatFailed(t *testing.T) {
 			t.Parallel()
 			pg := membertest.SharedPostgres(t)
 			b := membertest.StartPooler(t, suite, pg)
-			text, err := b.Config()
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, settings, _ := strings.Cut(text, "[pgbouncer]")
-			if err := b.RewriteConfig(fmt.Sprintf("[databases]\npostgres = host=%s port=1\n\n[pgbouncer]%s", pg.Addr, settings)); err != nil {
-				t.Fatal(err)
-			}
-			membertest.Reload(t, b)
+			membertest.Databases(t, b, fmt.Sprintf("postgres = host=%s port=1\n", pg.Addr))
 			m := membertest.New(t, pg, b)
 			m.Config.Resume.Timeout = time.Minute
 			m.Config.Poolers[0].Follow = &config.Follow{File: b.ConfigPath, Databases: []string{"postgres"}, LocalHost: pg.Addr,

@@ -75,16 +75,8 @@ func replica(
 	}
 	own := standbys[0]
 	b := membertest.StartPooler(t, single.SuiteTrixie, own)
-	text, err := b.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, settings, _ := strings.Cut(text, "[pgbouncer]")
-	if err := b.RewriteConfig(fmt.Sprintf("[databases]\npostgres = host=%[1]s port=%[2]d\nreaders = host=%[1]s port=%[2]d dbname=postgres\n\n"+
-		"[pgbouncer]%[3]s", own.Addr, own.Port, settings)); err != nil {
-		t.Fatal(err)
-	}
-	membertest.Reload(t, b)
+	membertest.Databases(t, b, fmt.Sprintf("postgres = host=%[1]s port=%[2]d\nreaders = host=%[1]s port=%[2]d dbname=postgres\n",
+		own.Addr, own.Port))
 	m := membertest.New(t, own, b)
 	m.Config.Postgres = own.SocketDSN("postgres", "postgres") + " password=" + single.Password // for the others
 	m.Config.Pause.Lease = 9 * time.Second

@@ -48,7 +48,7 @@ func (s *Server) getCheck(context.Context, *struct{}) (*checkOutput, error) {
 	// Not until the client's end, as with the status: the next one waits for this check anyway.
 	report, err := s.check.get(s.background)
 	if err != nil {
-		return nil, shuttingDown.problem("no check any more").retryAfter(5 * time.Second)
+		return nil, noMore("check")
 	}
 	return &checkOutput{Body: report}, nil
 }

@@ -101,6 +101,11 @@ func failed(o operation.Operation) *api.Problem {
 	return &p
 }
 
+// noMore is for who asks for something while the server ends.
+func noMore(what string) *refusal {
+	return shuttingDown.problem("no " + what + " any more").retryAfter(5 * time.Second)
+}
+
 // retryAfter says when to come back.
 func (p *refusal) retryAfter(d time.Duration) *refusal {
 	return p.header("Retry-After", strconv.Itoa(max(1, int((d+time.Second-1)/time.Second))))

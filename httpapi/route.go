@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"time"
 
 	"github.com/pgbaton/pgbaton/api"
 )
@@ -29,7 +28,7 @@ func (s *Server) getRoute(_ context.Context, in *routeInput) (*routeOutput, erro
 	case s.routeTurns <- struct{}{}:
 		defer func() { <-s.routeTurns }()
 	case <-ctx.Done():
-		return nil, shuttingDown.problem("no looks any more").retryAfter(5 * time.Second)
+		return nil, noMore("looks")
 	}
 	report, err := s.lookAlong(ctx, in.Address, in.Looks)
 	if err != nil {

@@ -363,7 +363,7 @@ func (s *Server) getStatus(context.Context, *struct{}) (*statusOutput, error) {
 	case errors.Is(err, errFault):
 		return nil, internalError.problem("the log has more")
 	case err != nil:
-		return nil, shuttingDown.problem("no status any more").retryAfter(5 * time.Second)
+		return nil, noMore("status")
 	}
 	// Declared as lists that are never null; those that may be left out are.
 	if status.Poolers == nil {

@@ -90,11 +90,7 @@ type pod struct {
 func build(t *testing.T, name string) *built {
 	t.Helper()
 	dir := tree(t)
-	if name == spilo {
-		generate(t, dir)
-	} else {
-		generate(t, dir)
-	}
+	generate(t, dir)
 	return buildIn(t, dir, name)
 }
 

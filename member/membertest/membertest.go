@@ -486,6 +486,20 @@ func OpenTransaction(t *testing.T, b *single.PgBouncer) *client {
 	return c
 }
 
+// Databases writes the section [databases] of a pooler's file anew, and has the pooler read it.
+func Databases(t *testing.T, b *single.PgBouncer, entries string) {
+	t.Helper()
+	text, err := b.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, settings, _ := strings.Cut(text, "[pgbouncer]")
+	if err := b.RewriteConfig("[databases]\n" + entries + "\n[pgbouncer]" + settings); err != nil {
+		t.Fatal(err)
+	}
+	Reload(t, b)
+}
+
 // Reload has a pooler read its files.
 func Reload(t *testing.T, b *single.PgBouncer) {
 	t.Helper()
